@@ -1,0 +1,35 @@
+# Every target starts from nothing but Python 3.11 and make.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  ?= deepseek-ocr
+
+.PHONY: report test test-slow lint format clean
+.DEFAULT_GOAL := report
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+report: $(VENV)/.installed  ## what one prefill and one decode step of DeepSeek-OCR cost
+	@$(BIN)/fxmeter report $(MODEL)
+
+test: $(VENV)/.installed  ## the suite that CI runs
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed  ## the exhaustive sweeps, minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed  ## format, lint and types, as CI checks them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,17 @@
+"""Scenarios, costs, presets and hand-written layer models: plain Python, nothing imported from outside."""
+
+from models.errors import FxmeterError, ModelError, RuleError, ScenarioError, TraceError
+from models.scenario import Scenario, decode, prefill
+from models.stage_cost import StageCost
+
+__all__ = [
+    "FxmeterError",
+    "ModelError",
+    "RuleError",
+    "Scenario",
+    "ScenarioError",
+    "StageCost",
+    "TraceError",
+    "decode",
+    "prefill",
+]

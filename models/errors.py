@@ -1,0 +1,32 @@
+"""What can go wrong, as a tree.
+
+    FxmeterError                      one clear line for the person at the terminal; exit 1
+    ├── ScenarioError                 a length, batch or option that cannot be
+    ├── ModelError                    a model that cannot be found, read or built
+    ├── TraceError                    the model was built but could not be run on meta
+    └── RuleError                     a pricing rule is duplicated or broken
+
+Messages say what was wrong, the value received, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class FxmeterError(Exception):
+    """Base of every error that fxmeter raises on purpose."""
+
+
+class ScenarioError(FxmeterError, ValueError):
+    """A length, batch or option that cannot be."""
+
+
+class ModelError(FxmeterError, ValueError):
+    """A model that cannot be found, read or built."""
+
+
+class TraceError(FxmeterError, RuntimeError):
+    """The model was built, but its forward pass could not be recorded on meta."""
+
+
+class RuleError(FxmeterError, RuntimeError):
+    """A pricing rule that is duplicated or broken."""

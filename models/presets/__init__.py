@@ -1,0 +1,59 @@
+"""Presets: one JSON file per public checkpoint, the fields of its `config.json` with their source.
+
+The file name is the preset's name. Adding a checkpoint is adding a file; nothing is registered here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Any
+
+from models.errors import ModelError
+
+__all__ = ["Preset", "preset", "preset_names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A public checkpoint, as far as its `config.json` goes.
+
+    name               what `load_model` and the command line call it; also the file name
+    source             whose `config.json` the fields are from
+    parameters         elements of the text decoder's weights: embedding and head in, tied weights once, the
+                       routers' correction biases in (transformers may hold those as buffers); MTP layers and
+                       vision out
+    parameters_source  the published figure that `parameters` rounds to
+    config             fields of the `config.json`, `model_type` among them, without `auto_map` (it names
+                       code) and `quantization_config` (weights are priced in the dtype the user picks)
+    notes              what differs from the public file, and why; often empty
+    """
+
+    name: str
+    source: str
+    parameters: int
+    parameters_source: str
+    config: Mapping[str, Any]
+    notes: str = ""
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of all presets, sorted. Lists the folder; no file is opened."""
+    entries = (entry.name for entry in files(__name__).iterdir())
+    return tuple(sorted(name.removesuffix(".json") for name in entries if name.endswith(".json")))
+
+
+def preset(name: str) -> Preset:
+    """The preset of exactly this name; `ModelError` with the nearest names if there is none.
+
+    The file is read at each call, so what a caller does to `config` stays with that caller.
+    """
+    names = preset_names()
+    if name not in names:
+        near = get_close_matches(name.lower(), names, n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ModelError(f"no preset named {name!r}; {hint}`fxmeter models` lists them")
+    return Preset(**json.loads(files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")))

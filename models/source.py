@@ -1,0 +1,41 @@
+"""What a model is called: a preset, a file, or a Hub repository. Decided by name alone, without reading anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import ModelError
+from models.presets import Preset, preset, preset_names
+
+
+@dataclass(frozen=True, slots=True)
+class HubId:
+    """A repository of the Hugging Face Hub, "owner/name"."""
+
+    name: str
+
+
+def locate(source: str | Path) -> Preset | Path | HubId:
+    """The preset of that name, else the ``config.json`` at that path, else the Hub repository of that name.
+
+    Raises ModelError where it can be none of them.
+    """
+    text = str(source)
+    if text in preset_names():
+        return preset(text)
+    path = Path(text).expanduser()
+    try:
+        exists = path.exists()
+    except OSError:
+        exists = False
+    if exists:
+        file = path / "config.json" if path.is_dir() else path
+        if not file.is_file():
+            raise ModelError(f"{text} has no config.json; name a folder that holds one, or the file itself")
+        return file
+    if text.endswith(".json") or text.startswith((".", "/", "~")):
+        raise ModelError(f"no such file or folder: {text}")
+    if text.count("/") == 1 and all(text.split("/")):
+        return HubId(text)
+    return preset(text)

@@ -1,0 +1,126 @@
+"""What a pass, or any part of one, costs: the one record every number of fxmeter travels in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+GIB = 2**30
+TERA = 10**12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    """Exact counts for an op, a module or a whole stage.
+
+    Every field is an integer of any size (hand-written layer models and closed forms may also put numpy arrays
+    or sympy expressions in them). Costs of parts that run one after another add up with ``+``; ``n * cost`` is
+    the cost of n identical parts.
+
+    FLOPs count 2 per multiply-accumulate. Bytes follow each tensor's own dtype.
+    """
+
+    matmul_flops: Any = 0
+    """Matrix products, convolutions and attention cores, 2 per multiply-accumulate."""
+    vector_flops: Any = 0
+    """All other floating-point arithmetic, by the table that ``fxmeter ops`` prints."""
+    weight_read_bytes: Any = 0
+    """Parameters and buffers read: rows of an embedding, expected distinct routed experts."""
+    kv_read_bytes: Any = 0
+    """Cache entries read."""
+    kv_write_bytes: Any = 0
+    """New cache entries written."""
+    activation_read_bytes: Any = 0
+    """Every other tensor read (inputs of the pass included)."""
+    activation_write_bytes: Any = 0
+    """Every other tensor written."""
+    activation_bytes: Any = 0
+    """Total size of the tensors materialised: new storage that is neither weight nor cache."""
+    kv_bytes: Any = 0
+    """Cache and recurrent state resident after the pass."""
+    weight_bytes: Any = 0
+    """Parameters resident, tied ones once."""
+
+    @property
+    def flops(self) -> Any:
+        """All floating-point operations."""
+        return self.matmul_flops + self.vector_flops
+
+    @property
+    def io_bytes(self) -> Any:
+        """All bytes moved, op by op, as PyTorch eager executes the graph."""
+        return (
+            self.weight_read_bytes
+            + self.kv_read_bytes
+            + self.kv_write_bytes
+            + self.activation_read_bytes
+            + self.activation_write_bytes
+        )
+
+    @property
+    def flops_tflops(self) -> Any:
+        """``flops`` in TFLOP (1e12 floating-point operations)."""
+        return self.flops / TERA
+
+    @property
+    def io_tb(self) -> Any:
+        """``io_bytes`` in terabytes (1e12 bytes)."""
+        return self.io_bytes / TERA
+
+    @property
+    def activations_gb(self) -> Any:
+        """``activation_bytes`` in units of 2^30 bytes."""
+        return self.activation_bytes / GIB
+
+    @property
+    def kv_gb(self) -> Any:
+        """``kv_bytes`` in units of 2^30 bytes."""
+        return self.kv_bytes / GIB
+
+    @property
+    def weights_gb(self) -> Any:
+        """``weight_bytes`` in units of 2^30 bytes."""
+        return self.weight_bytes / GIB
+
+    @property
+    def arithmetic_intensity(self) -> Any:
+        """FLOP per byte moved; 0 for a part that moves nothing."""
+        if isinstance(self.io_bytes, int) and self.io_bytes == 0:
+            return 0.0
+        return self.flops / self.io_bytes
+
+    def __add__(self, other: StageCost) -> StageCost:
+        return StageCost(**{name: getattr(self, name) + getattr(other, name) for name in FIELDS})
+
+    def __mul__(self, count: Any) -> StageCost:
+        return StageCost(**{name: getattr(self, name) * count for name in FIELDS})
+
+    __rmul__ = __mul__
+
+    @staticmethod
+    def total(costs: Iterable[StageCost]) -> StageCost:
+        """The sum of any number of costs (of none: all zeros)."""
+        return sum(costs, ZERO)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field and every derived figure, in the order in which reports show them."""
+        return {name: getattr(self, name) for name in (*FIELDS, *DERIVED)}
+
+
+FIELDS: tuple[str, ...] = tuple(field.name for field in fields(StageCost))
+"""The exact fields, in declaration order."""
+
+DERIVED: tuple[str, ...] = (
+    "flops",
+    "io_bytes",
+    "flops_tflops",
+    "io_tb",
+    "activations_gb",
+    "kv_gb",
+    "weights_gb",
+    "arithmetic_intensity",
+)
+"""The figures computed from them."""
+
+ZERO = StageCost()

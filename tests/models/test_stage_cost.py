@@ -1,0 +1,56 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.stage_cost import DERIVED, FIELDS, ZERO, StageCost
+
+costs = st.builds(StageCost, **{name: st.integers(0, 10**30) for name in FIELDS})
+
+
+def test_derived_figures_and_their_units():
+    cost = StageCost(
+        matmul_flops=3 * 10**12,
+        vector_flops=10**12,
+        weight_read_bytes=1,
+        kv_read_bytes=2,
+        kv_write_bytes=3,
+        activation_read_bytes=4,
+        activation_write_bytes=10,
+        activation_bytes=2**31,
+        kv_bytes=2**30,
+        weight_bytes=3 * 2**29,
+    )
+    assert cost.flops == 3 * 10**12 + 10**12
+    assert cost.io_bytes == 1 + 2 + 3 + 4 + 10
+    assert cost.flops_tflops == 4.0
+    assert cost.io_tb == 20 / 10**12
+    assert cost.activations_gb == 2.0
+    assert cost.kv_gb == 1.0
+    assert cost.weights_gb == 1.5
+    assert cost.arithmetic_intensity == 4 * 10**12 / 20
+
+
+def test_a_part_that_moves_nothing_has_no_intensity():
+    assert ZERO.arithmetic_intensity == 0.0
+
+
+def test_counts_stay_exact_beyond_64_bits():
+    assert (StageCost(matmul_flops=2**100 + 1) + StageCost(matmul_flops=1)).matmul_flops == 2**100 + 2
+
+
+@given(costs, costs, costs)
+def test_addition_is_associative_with_zero(a, b, c):
+    assert (a + b) + c == a + (b + c)
+    assert a + ZERO == a == ZERO + a
+    assert StageCost.total([a, b, c]) == a + b + c
+
+
+@given(costs, st.integers(0, 1000))
+def test_n_parts_are_n_times_one(a, n):
+    assert n * a == a * n == StageCost.total([a] * n)
+
+
+@given(costs)
+def test_to_dict_has_every_field_and_every_derived_figure(cost):
+    data = cost.to_dict()
+    assert list(data) == [*FIELDS, *DERIVED]
+    assert StageCost(**{name: data[name] for name in FIELDS}) == cost

@@ -1,0 +1,66 @@
+"""Finding the tensors that a cache holds, whatever its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+_CACHE_NAMES = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTensor:
+    """One tensor of a cache: which layer's, what class keeps it, under which name."""
+
+    layer: int
+    kind: str
+    name: str
+    tensor: Tensor
+
+
+def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
+    """Every tensor with elements that ``cache`` holds, layer by layer; scalars that only count are left out."""
+    layers = getattr(cache, "layers", None)
+    if isinstance(cache, Cache) and layers is not None:
+        for index, layer in enumerate(layers):
+            for name, tensor in _tensors(vars(layer)):
+                yield CacheTensor(index, type(layer).__name__, name, tensor)
+        rest = {name: value for name, value in vars(cache).items() if name != "layers"}
+        for name, tensor in _tensors(rest):
+            yield CacheTensor(-1, type(cache).__name__, name, tensor)
+    elif cache is not None:
+        values = cache if isinstance(cache, (list, tuple)) else [cache]
+        for index, value in enumerate(values):
+            for name, tensor in _tensors({"": value}):
+                yield CacheTensor(index, type(cache).__name__, name, tensor)
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        if value.dim() > 0 and value.numel() > 0:
+            yield name, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _tensors(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _tensors(item, f"{name}.{index}" if name else str(index))
+    elif (
+        hasattr(value, "__dict__")
+        and not isinstance(value, type)
+        and type(value).__module__.startswith("transformers.")
+    ):
+        yield from _tensors(vars(value), name)
+
+
+def cache_of(outputs: Any) -> Any:
+    """The cache that a model returned, or None."""
+    for name in _CACHE_NAMES:
+        cache = outputs.get(name) if isinstance(outputs, dict) else getattr(outputs, name, None)
+        if cache is not None:
+            return cache
+    return None

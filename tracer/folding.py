@@ -1,0 +1,240 @@
+"""Running identical layers once.
+
+The members of every ``ModuleList`` are grouped by what they are: class, parameter and buffer shapes and dtypes, and
+every plain attribute but the position in the list, for the member and all its submodules. The first of a group to be
+called with a given kind of inputs runs and is recorded; a later one, called with inputs that cannot be told apart
+from those, does not run: its hidden states pass through untouched, and the one that ran counts once more. A member
+that returns something else than its hidden states is never skipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import re
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tracer.spec import Role
+
+_INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
+
+
+@dataclass(slots=True)
+class Instance:
+    """One recorded call of a member, and the paths of the members whose calls it stands for (itself first)."""
+
+    paths: list[str]
+    outer: tuple[Instance, ...]
+    passthrough: Callable[[list[Tensor]], Any] | None = field(default=None, repr=False)
+
+    @property
+    def times(self) -> int:
+        """Identical calls in the whole pass, those of the enclosing instances included."""
+        times = len(self.paths)
+        for instance in self.outer:
+            times *= len(instance.paths)
+        return times
+
+
+class Observer(Protocol):
+    """What folding asks of whoever records: the instances now running, and the role of a tensor's storage."""
+
+    instances: tuple[Instance, ...]
+
+    def role_of(self, tensor: Tensor) -> Role: ...
+
+
+class NoObserver:
+    """Stands in when nothing is recorded."""
+
+    def __init__(self) -> None:
+        self.instances: tuple[Instance, ...] = ()
+
+    def role_of(self, tensor: Tensor) -> Role:
+        return "activation"
+
+
+class Folding:
+    """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._groups: list[tuple[str, nn.Module, int]] = []
+        kinds: dict[Any, int] = {}
+        for list_path, module in model.named_modules():
+            if isinstance(module, nn.ModuleList) and len(module) > 1:
+                keys = [(list_path, key) for key in _signatures(module)]
+                for index, (member, key) in enumerate(zip(module, keys, strict=True)):
+                    if keys.count(key) > 1:
+                        kind = kinds.setdefault(key, len(kinds))
+                        self._groups.append((f"{list_path}.{index}" if list_path else str(index), member, kind))
+
+    @contextmanager
+    def active(self, observer: Observer) -> Iterator[None]:
+        """Inside the block identical members run once; the model is as before afterwards."""
+        ran: dict[Any, Instance] = {}
+        patched: list[nn.Module] = []
+        try:
+            for path, member, kind in self._groups:
+                if "forward" not in member.__dict__:
+                    patched.append(member)
+                    member.__dict__["forward"] = _run_once(path, member.forward, kind, ran, observer)
+            yield
+        finally:
+            for member in patched:
+                del member.__dict__["forward"]
+
+
+def _run_once(
+    path: str, forward: Callable[..., Any], kind: int, ran: dict[Any, Instance], observer: Observer
+) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors: list[Tensor] = []
+        key = (kind, observer.instances, _call_key((args, kwargs), tensors, observer))
+        instance = ran.get(key)
+        if instance is not None and instance.passthrough is not None:
+            instance.paths.append(path)
+            return instance.passthrough(tensors)
+        instance = Instance([path], observer.instances)
+        outer, observer.instances = observer.instances, (*observer.instances, instance)
+        try:
+            out = forward(*args, **kwargs)
+        finally:
+            observer.instances = outer
+        instance.passthrough = _passthrough(out, tensors)
+        ran[key] = instance
+        return out
+
+    return call
+
+
+def _call_key(value: Any, tensors: list[Tensor], observer: Observer) -> Any:
+    """What the inputs of a call are, without their values; the tensors met are appended to ``tensors``."""
+    if isinstance(value, Tensor):
+        for index, seen in enumerate(tensors):
+            if seen is value:
+                return ("again", index)
+        tensors.append(value)
+        storage = value.untyped_storage().nbytes() if value.layout is torch.strided else 0
+        return (
+            tuple(value.shape),
+            value.dtype,
+            value.stride(),
+            value.storage_offset(),
+            storage,
+            observer.role_of(value),
+        )
+    if isinstance(value, (tuple, list)):
+        return (type(value), *(_call_key(item, tensors, observer) for item in value))
+    if isinstance(value, dict):
+        return (dict, *((name, _call_key(item, tensors, observer)) for name, item in value.items()))
+    if isinstance(value, _PLAIN):
+        return (type(value), value)
+    return (type(value), id(value))
+
+
+def _passthrough(out: Any, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any] | None:
+    """How to answer for a member that does not run: each output tensor stands for the input it is like.
+
+    An output that is an input maps to that input; a new one to the first input of the same shape, dtype and strides
+    that no other new output took. None where an output is like no input.
+    """
+    taken: set[int] = set()
+
+    def place(value: Any) -> Callable[[list[Tensor]], Any]:
+        if isinstance(value, Tensor):
+            index = next((i for i, t in enumerate(inputs) if t is value), None)
+            if index is None:
+                index = next(
+                    (
+                        i
+                        for i, t in enumerate(inputs)
+                        if i not in taken and not isinstance(t, nn.Parameter) and _alike(t, value)
+                    ),
+                    None,
+                )
+                if index is None:
+                    raise LookupError
+                taken.add(index)
+            return operator.itemgetter(index)
+        if value is None or isinstance(value, _PLAIN):
+            return lambda given: value
+        if type(value) in (tuple, list):
+            kind, items = type(value), [place(item) for item in value]
+            return lambda given: kind(item(given) for item in items)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            cls = type(value)
+            fields = {f.name: place(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return lambda given: cls(**{name: item(given) for name, item in fields.items()})
+        raise LookupError
+
+    try:
+        return place(out)
+    except LookupError:
+        return None
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()
+
+
+def _signatures(members: nn.ModuleList) -> list[Any]:
+    """One hashable key per member; equal keys mean that the members cannot be told apart but by position."""
+    described = [_describe(member) for member in members]
+    offsets: dict[Any, set[int]] = {}
+    for position, (_, indices) in enumerate(described):
+        for name, value in indices.items():
+            offsets.setdefault(name, set()).add(value - position)
+    return [
+        (fixed, tuple((name, None if len(offsets[name]) == 1 else value) for name, value in indices.items()))
+        for fixed, indices in described
+    ]
+
+
+def _describe(member: nn.Module) -> tuple[Any, dict[Any, int]]:
+    """A member's class, tensors and plain attributes, and apart from them the integers that may be its index."""
+    fixed: list[Any] = []
+    indices: dict[Any, int] = {}
+    for path, module in member.named_modules():
+        tensors = [
+            (name, None if t is None else (tuple(t.shape), t.dtype, t.requires_grad))
+            for store in (module._parameters, module._buffers)
+            for name, t in store.items()
+        ]
+        attributes = []
+        for name, value in module.__dict__.items():
+            if name.startswith("_") and name in _MODULE_INTERNALS:
+                continue
+            if type(value) is int and _INDEX_NAME.search(name):
+                indices[path, name] = value
+            else:
+                attributes.append((name, _plain(value)))
+        fixed.append((path, type(module), tuple(tensors), tuple(attributes)))
+    return tuple(fixed), indices
+
+
+_MODULE_INTERNALS = frozenset(nn.Module().__dict__) - {"training"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, (tuple, list)):
+        return (type(value), *map(_plain, value))
+    if isinstance(value, dict):
+        return (dict, *((_plain(k), _plain(v)) for k, v in value.items()))
+    if isinstance(value, Tensor):
+        return (tuple(value.shape), value.dtype)
+    if isinstance(value, functools.partial):
+        return (functools.partial, _plain(value.func), _plain(value.args), _plain(value.keywords))
+    if isinstance(value, types.MethodType):
+        return (types.MethodType, value.__func__)
+    return id(value)

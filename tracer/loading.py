@@ -1,0 +1,140 @@
+"""From a name, a file or a config to a causal language model on ``meta``: shapes and code, no weights."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import initialization as init
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from models.errors import FxmeterError, ModelError
+from models.presets import Preset
+from models.source import HubId, locate
+from tracer.decoder import DecoderWithHead
+
+DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
+_REMOTE_CODE_FIELDS = ("auto_map", "trust_remote_code")
+_IGNORED_FIELDS = (*_REMOTE_CODE_FIELDS, "quantization_config")
+
+
+def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtype | None = None) -> nn.Module:
+    """Build the causal language model that ``source`` describes, on ``meta``, in inference mode.
+
+    ``source`` is a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), or a config. ``dtype`` is by
+    default the checkpoint's own, bfloat16 where the config is silent. Code that comes with a config is never run.
+    Raises ModelError with one line that says what is wrong.
+    """
+    config = load_config(source)
+    chosen = _dtype(dtype, config)
+    with (
+        _as_model_errors(config),
+        torch.device("meta"),
+        init.no_init_weights(),
+        init.meta_device_safe_creation_ops(),
+    ):
+        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+            model = AutoModelForCausalLM.from_config(config, dtype=chosen, attn_implementation="eager")
+        else:
+            model = DecoderWithHead.from_config(config, dtype=chosen)
+    model.name_or_path = _name_of(source, config)
+    return model.eval()
+
+
+def load_config(source: str | Path | PreTrainedConfig) -> PreTrainedConfig:
+    """The transformers config behind ``source``; the caller may change it freely."""
+    if isinstance(source, PreTrainedConfig):
+        return copy.deepcopy(source)
+    found = locate(source)
+    if isinstance(found, Preset):
+        return _config_from(dict(found.config), f"preset {found.name}")
+    if isinstance(found, HubId):
+        return _config_from(_hub_config(found.name), found.name)
+    return _config_from(_read_config(found), str(found))
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ModelError(f"{file} holds a {type(fields).__name__}, not the object of fields that a config.json is")
+    return fields
+
+
+def _hub_config(repo: str) -> dict[str, Any]:
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(repo)
+    except Exception as error:  # the hub client raises a dozen unrelated classes
+        reason = _one_line(error).split(" (")[0]
+        raise ModelError(f"no config.json for {repo!r} from the Hugging Face Hub: {reason}") from None
+    return fields
+
+
+def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
+    """A config object from the fields of a ``config.json``. What names code to run is dropped unread."""
+    model_type = fields.get("model_type")
+    if not isinstance(model_type, str):
+        raise ModelError(f"{origin} has no model_type, so no architecture can be chosen")
+    if model_type not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        code = " and code that comes with a config is never run" if "auto_map" in fields else ""
+        raise ModelError(
+            f"{origin}: model_type {model_type!r} is unknown to transformers {_transformers_version()}{code}{hint}"
+        )
+    wanted = {k: v for k, v in fields.items() if k not in _IGNORED_FIELDS and k != "model_type"}
+    with _as_model_errors(origin):
+        return CONFIG_MAPPING[model_type].from_dict(wanted)
+
+
+def _dtype(dtype: str | torch.dtype | None, config: PreTrainedConfig) -> torch.dtype:
+    if dtype is None:
+        dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None) or "bfloat16"
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    try:
+        return DTYPES[dtype]
+    except KeyError:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}") from None
+
+
+def _name_of(source: str | Path | PreTrainedConfig, config: PreTrainedConfig) -> str:
+    if isinstance(source, PreTrainedConfig):
+        return config.name_or_path or str(config.model_type)
+    return str(source)
+
+
+@contextmanager
+def _as_model_errors(origin: str | PreTrainedConfig) -> Iterator[None]:
+    """Whatever transformers raises about a config, as one ModelError that says which."""
+    name = origin if isinstance(origin, str) else f"{origin.model_type} config"
+    try:
+        yield
+    except (FxmeterError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise ModelError(f"{name}: transformers refuses it: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _transformers_version() -> str:
+    from transformers import __version__
+
+    return str(__version__)

@@ -1,0 +1,82 @@
+"""The operators that fxmeter adds to a graph: one attention core, one cache append.
+
+Both run on real tensors too, so that a recorded graph can be executed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "fxmeter"
+
+torch.library.define(
+    f"{NAMESPACE}::flash_attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? sinks, float scale, bool causal, "
+    "int? window, float? softcap) -> Tensor",
+)
+torch.library.define(f"{NAMESPACE}::cache_append", "(Tensor? cache, Tensor entries, int dim) -> Tensor")
+
+flash_attention = torch.ops.fxmeter.flash_attention.default
+cache_append = torch.ops.fxmeter.cache_append.default
+
+
+@torch.library.impl(f"{NAMESPACE}::flash_attention", "CompositeExplicitAutograd")
+def _flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """softmax(softcap(query @ keyᵀ · scale) + bias) @ value, in float32, without keeping the scores.
+
+    query [B, H, S_q, D], key [B, H_kv, S_kv, D], value [B, H_kv, S_kv, D_v] → [B, S_q, H, D_v]; H is a multiple
+    of H_kv. The last query sees the last key; with ``window`` a query sees that many keys, itself included.
+    ``sinks`` [H] adds one logit per head to the softmax, which takes weight and returns none.
+    """
+    batch, heads, s_q, _ = query.shape
+    s_kv = key.shape[-2]
+    groups = heads // key.shape[1]
+    key, value = (x.float().repeat_interleave(groups, dim=1) for x in (key, value))
+    scores = query.float() @ key.transpose(-1, -2) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias
+    distance = torch.arange(s_kv - s_q, s_kv)[:, None] - torch.arange(s_kv)[None, :]
+    hidden = torch.zeros_like(distance, dtype=torch.bool)
+    if causal:
+        hidden |= distance < 0
+    if window is not None:
+        hidden |= distance >= window
+    scores = scores.masked_fill(hidden.to(scores.device), -math.inf)
+    if sinks is not None:
+        column = sinks.float().view(1, heads, 1, 1).expand(batch, heads, s_q, 1)
+        scores = torch.cat([scores, column], dim=-1)
+    weights = scores.softmax(dim=-1)[..., :s_kv]
+    return (weights @ value).transpose(1, 2).contiguous().to(query.dtype)
+
+
+@torch.library.impl(f"{NAMESPACE}::flash_attention", "Meta")
+def _flash_attention_meta(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    batch, heads, s_q, head_dim = query.shape
+    if key.shape[-1] != head_dim or key.shape[:3] != value.shape[:3] or heads % key.shape[1]:
+        raise RuntimeError(
+            f"attention of query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}: "
+            "head sizes or head counts do not fit"
+        )
+    return query.new_empty(batch, s_q, heads, value.shape[-1])
+
+
+@torch.library.impl(f"{NAMESPACE}::cache_append", "CompositeExplicitAutograd")
+def _cache_append(cache: Tensor | None, entries: Tensor, dim: int) -> Tensor:
+    """The cache with ``entries`` behind it along ``dim``; a serving cache writes them in place."""
+    return entries.clone() if cache is None else torch.cat([cache, entries], dim=dim)

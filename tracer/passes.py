@@ -1,0 +1,241 @@
+"""From a model and a scenario to a recording: inputs, a cache that holds the context, one pass."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import Cache
+
+from models.errors import FxmeterError, ScenarioError, TraceError
+from models.scenario import Scenario
+from tracer.attention import Attention, attention_of
+from tracer.cache import cache_of, cache_tensors
+from tracer.folding import Folding, NoObserver
+from tracer.meta_kernels import MetaKernels
+from tracer.recorder import Recorder, module_classes
+from tracer.recording import Recording, resident_weights, settle_cache
+
+Logits = Literal["all", "last"]
+
+
+def record(
+    model: nn.Module,
+    scenario: Scenario,
+    *,
+    attention: Attention = "flash",
+    logits: Logits = "all",
+    fold: bool = True,
+    input_ids: Tensor | None = None,
+    cache: Any = None,
+) -> Recording:
+    """Record one pass of a causal language model, on whatever device it lives (normally ``meta``).
+
+    ``input_ids`` [B, S_q] and a ``cache`` that already holds ``scenario.past_len`` tokens may be given, for instance
+    to re-execute the graph on real tensors; otherwise both are made here. With ``fold``, identical layers are
+    recorded once. Raises TraceError where the model's code cannot run without data.
+    """
+    device = next(model.parameters()).device
+    shape = (scenario.batch, scenario.query_len)
+    if input_ids is None:
+        input_ids = torch.zeros(shape, dtype=torch.long, device=device)
+    elif tuple(input_ids.shape) != shape:
+        raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
+    folding = Folding(model) if fold else None
+    with attention_of(model, attention), _quiet_model(model):
+        if cache is None:
+            cache = filled_cache(model, scenario, folding, device)
+        kwargs = _forward_arguments(model, input_ids, cache, logits)
+        return record_call(model, (), kwargs, folding=folding, cache=cache, output=_logits_of)
+
+
+def record_call(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    folding: Folding | None = None,
+    cache: Any = None,
+    output: Any = None,
+) -> Recording:
+    """Record ``module(*args, **kwargs)`` for any module. ``output`` picks the graph's output from what it returns."""
+    started = time.perf_counter()
+    recorder = Recorder(module)
+    for entry in cache_tensors(cache):
+        recorder.placeholder(f"cache_{entry.layer}_{entry.name}".replace(".", "_"), entry.tensor, "cache")
+    _declare_inputs(recorder, args, kwargs)
+    with torch.no_grad(), ExitStack() as stack:
+        if folding is not None:
+            stack.enter_context(folding.active(recorder))
+        stack.enter_context(_as_trace_errors(module))
+        with recorder:
+            out = module(*args, **kwargs)
+    if cache is None:
+        cache = cache_of(out)
+    entries = settle_cache(recorder, cache_tensors(cache))
+    recorder.graph.output(recorder.to_nodes(_plain_output(out if output is None else output(out))))
+    return Recording(
+        graph=recorder.graph,
+        storages=tuple(recorder.storages),
+        cache=entries,
+        weights=resident_weights(module),
+        classes=module_classes(module),
+        called=recorder.called,
+        constants=recorder.constants,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def record_module(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    attention: Attention = "flash",
+    fold: bool = True,
+) -> Recording:
+    """Record one call of any module on ``meta``; the module and the tensors given are not touched."""
+    twin = on_meta(module)
+    args, kwargs = tree_to_meta(args), tree_to_meta(dict(kwargs))
+    cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
+    with attention_of(twin, attention), _quiet_model(twin):
+        return record_call(twin, args, kwargs, folding=Folding(twin) if fold else None, cache=cache)
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` whose parameters and buffers are on ``meta``; nothing is allocated, ties are kept."""
+    memo: dict[int, Any] = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if id(tensor) not in memo:
+            meta = torch.empty_like(tensor, device="meta")
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(meta, requires_grad=False) if is_parameter else meta
+    return copy.deepcopy(module, memo)
+
+
+def tree_to_meta(value: Any) -> Any:
+    """Nested arguments with every tensor on ``meta``; a cache is copied."""
+    if isinstance(value, Tensor):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    if isinstance(value, Cache):
+        held = {id(entry.tensor): tree_to_meta(entry.tensor) for entry in cache_tensors(value)}
+        return copy.deepcopy(value, held)
+    return pytree.tree_map_only(Tensor, tree_to_meta, value)
+
+
+def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None, device: torch.device) -> Any:
+    """A cache of the model's own class that holds ``scenario.past_len`` tokens: the prompt is run through the model.
+
+    On meta that allocates nothing and takes one folded pass. Layers folded away leave their own cache empty; the
+    pass that follows folds the same ones.
+    """
+    parameters = _forward_parameters(model)
+    cache = DynamicCache(config=config_of(model)) if "past_key_values" in parameters else None
+    if scenario.past_len == 0:
+        return cache
+    prompt = torch.zeros((scenario.batch, scenario.past_len), dtype=torch.long, device=device)
+    kwargs = _forward_arguments(model, prompt, cache, "last", strict=False)
+    with torch.no_grad(), ExitStack() as stack:
+        if folding is not None:
+            stack.enter_context(folding.active(NoObserver()))
+        stack.enter_context(_as_trace_errors(model))
+        stack.enter_context(MetaKernels())
+        out = model(**kwargs)
+    return cache_of(out) if cache is None else cache
+
+
+def _forward_arguments(
+    model: nn.Module, input_ids: Tensor, cache: Any, logits: Logits, *, strict: bool = True
+) -> dict[str, Any]:
+    parameters = _forward_parameters(model)
+    kwargs: dict[str, Any] = {"input_ids": input_ids, "use_cache": True}
+    for name in ("past_key_values", "cache_params", "state"):
+        if name in parameters:
+            kwargs[name] = cache
+            break
+    if logits == "last":
+        if "logits_to_keep" in parameters:
+            kwargs["logits_to_keep"] = 1
+        elif strict:
+            raise ScenarioError(
+                f"{type(model).__name__} cannot compute the logits of the last token alone "
+                "(its forward takes no logits_to_keep); use logits='all'"
+            )
+    elif logits != "all":
+        raise ScenarioError(f"logits must be 'all' or 'last', not {logits!r}")
+    return kwargs
+
+
+def _forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(model).forward).parameters
+
+
+def _declare_inputs(recorder: Recorder, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """A placeholder for every tensor among the arguments, named after the argument."""
+    for place, value in [*((f"arg{i}", a) for i, a in enumerate(args)), *kwargs.items()]:
+        if isinstance(value, Cache):
+            continue
+        leaves = pytree.tree_leaves(value)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        for index, tensor in enumerate(tensors):
+            if recorder.node_of(tensor) is None:
+                recorder.placeholder(place if len(tensors) == 1 else f"{place}_{index}", tensor, "input")
+
+
+def _logits_of(out: Any) -> Any:
+    logits = out.get("logits") if isinstance(out, dict) else getattr(out, "logits", None)
+    return out if logits is None else logits
+
+
+def _plain_output(out: Any) -> Any:
+    """Nested tuples, lists and dicts of tensors; anything else in the output is left out."""
+    if isinstance(out, Tensor):
+        return out
+    if isinstance(out, dict):
+        return {str(key): plain for key, item in out.items() if (plain := _plain_output(item)) is not None}
+    if isinstance(out, (tuple, list)):
+        return tuple(plain for item in out if (plain := _plain_output(item)) is not None)
+    if hasattr(out, "__dataclass_fields__"):
+        return _plain_output({name: getattr(out, name) for name in out.__dataclass_fields__})
+    return None
+
+
+@contextmanager
+def _quiet_model(model: nn.Module) -> Iterator[None]:
+    """Inference mode of the modules, as before afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _as_trace_errors(module: nn.Module) -> Iterator[None]:
+    """What a model's own code raises, as one TraceError that names the class."""
+    try:
+        yield
+    except (FxmeterError, KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise TraceError(f"{type(module).__name__} could not be run on shapes alone: {text[:300]}") from error
+
+
+def config_of(model: nn.Module) -> PreTrainedConfig:
+    """The config that a transformers model carries."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, PreTrainedConfig):
+        raise TraceError(f"{type(model).__name__} carries no transformers config; annotate_module prices any module")
+    return config

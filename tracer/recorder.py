@@ -1,0 +1,183 @@
+"""Recording a forward pass as a ``torch.fx.Graph`` with the shape, storage and module of every tensor.
+
+    module + example inputs ──on meta──▶ every aten op passes Recorder ──▶ fx.Graph, and on each node
+                                         node.meta["spec"]       Spec of the result, a tuple of them, or None
+                                         node.meta["module"]     path of the module that ran it
+                                         node.meta["instances"]  the folded layers around it
+
+A dispatch mode sees real storages, so views, in-place writes and lifetimes are facts here, not deductions. Nothing
+in this file keeps a tensor alive: nodes hold specs, and tensors are found by identity through weak references.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tracer.folding import Instance
+from tracer.meta_kernels import META_KERNELS
+from tracer.spec import Role, Spec, Storage
+
+
+class Recorder(TorchDispatchMode):
+    """While active, appends a node to ``graph`` for every op that is dispatched.
+
+    ``weights`` are the parameters and buffers of ``root``, found by identity; a tensor that is none of them, not
+    declared by :meth:`placeholder` and not made by a recorded op is a constant that the model's code carries.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.storages: list[Storage] = []
+        self.instances: tuple[Instance, ...] = ()
+        self.constants: dict[str, Tensor] = {}
+        self.called: dict[str, int] = {}
+        self._paths = {id(module): path for path, module in root.named_modules()}
+        self._weights = {id(t): name for name, t in _named_tensors(root)}
+        self._stack: list[str] = [""]
+        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+        self._live: dict[int, Storage] = {}
+        self._ops = 0
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Recorder:
+        self._hooks = [
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        path = self._paths.get(id(module), self._stack[-1])
+        self._stack.append(path)
+        self.called[path] = self.called.get(path, 0) + 1
+
+    def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
+        self._stack.pop()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        node = self.graph.call_function(func, self._to_nodes(args), self._to_nodes(kwargs))
+        kernel = META_KERNELS.get(func)
+        out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
+        node.meta["module"] = self._stack[-1]
+        node.meta["instances"] = self.instances
+        if isinstance(out, Tensor):
+            node.meta["spec"] = self._made(out, node)
+        elif isinstance(out, (tuple, list)):
+            specs = []
+            for index, item in enumerate(out):
+                if isinstance(item, Tensor):
+                    part = self.graph.call_function(operator.getitem, (node, index))
+                    part.meta.update(node.meta, spec=self._made(item, part))
+                    specs.append(part.meta["spec"])
+                else:
+                    specs.append(None)
+            node.meta["spec"] = tuple(specs)
+        else:
+            node.meta["spec"] = None
+        self._ops += 1
+        return out
+
+    def placeholder(self, name: str, tensor: Tensor, role: Role) -> fx.Node:
+        """Declare a tensor that exists before the pass."""
+        node = self.graph.placeholder(name)
+        node.meta["spec"] = self._resident(tensor, node, role)
+        return node
+
+    def node_of(self, tensor: Tensor) -> fx.Node | None:
+        """The node whose output this very tensor is, or None."""
+        entry = self._nodes.get(id(tensor))
+        return None if entry is None or entry[0]() is not tensor else entry[1]
+
+    def storage_of(self, tensor: Tensor) -> Storage | None:
+        """The storage record behind a tensor that the recorder has seen, or None."""
+        return self._live.get(tensor.untyped_storage()._cdata)
+
+    def role_of(self, tensor: Tensor) -> Role:
+        """The role of a tensor's storage as far as it is known now: the cache is settled after the pass."""
+        if id(tensor) in self._weights:
+            return "weight"
+        storage = self.storage_of(tensor)
+        return "activation" if storage is None else storage.role
+
+    def to_nodes(self, value: Any) -> Any:
+        """``value`` with every tensor in it replaced by its node."""
+        return self._to_nodes(value)
+
+    def _to_nodes(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.node_of(value) or self._unseen(value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._to_nodes, value)) if type(value) in (list, tuple) else value
+        if isinstance(value, dict):
+            return {key: self._to_nodes(item) for key, item in value.items()}
+        return value
+
+    def _unseen(self, tensor: Tensor) -> fx.Node:
+        """A get_attr node for a weight at its first use, or for a constant of the model's code."""
+        name = self._weights.get(id(tensor))
+        if name is None:
+            name = f"_constant_{len(self.constants)}"
+            self.constants[name] = tensor
+        node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
+        node.meta["spec"] = self._resident(tensor, node, "weight")
+        return node
+
+    def _resident(self, tensor: Tensor, node: fx.Node, role: Role) -> Spec:
+        node.meta["module"] = ""
+        node.meta["instances"] = ()
+        return self._know(tensor, node, role, born=-1)
+
+    def _made(self, tensor: Tensor, node: fx.Node) -> Spec:
+        return self._know(tensor, node, "activation", born=self._ops)
+
+    def _know(self, tensor: Tensor, node: fx.Node, role: Role, born: int) -> Spec:
+        key = id(tensor)
+        self._nodes[key] = (weakref.ref(tensor, self._forget(key)), node)
+        allocation = tensor.untyped_storage()
+        address = allocation._cdata
+        storage = self._live.get(address)
+        if storage is None:
+            storage = Storage(len(self.storages), allocation.nbytes(), role, born)
+            self.storages.append(storage)
+            self._live[address] = storage
+            weakref.finalize(allocation, self._freed, address, storage).atexit = False
+        return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
+
+    def _forget(self, key: int) -> Callable[[Any], None]:
+        nodes = self._nodes
+
+        def gone(reference: Any) -> None:
+            entry = nodes.get(key)
+            if entry is not None and entry[0] is reference:
+                del nodes[key]
+
+        return gone
+
+    def _freed(self, address: int, storage: Storage) -> None:
+        storage.died = self._ops
+        if self._live.get(address) is storage:
+            del self._live[address]
+
+
+def _named_tensors(root: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*root.named_parameters(), *root.named_buffers()]
+
+
+def module_classes(root: nn.Module) -> Mapping[str, str]:
+    """Path → class name, for every module of ``root``."""
+    return {path: type(module).__name__ for path, module in root.named_modules()}

@@ -1,0 +1,80 @@
+"""What is known about a tensor once it is gone: shape, dtype, strides, and which storage it lived in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+Role = Literal["weight", "cache", "input", "activation"]
+
+
+@dataclass(slots=True, eq=False)
+class Storage:
+    """One allocation. The recorder settles ``role`` and ``died``; nobody writes to it afterwards.
+
+    ``born`` and ``died`` count recorded nodes: born while node ``born`` ran, let go before node ``died`` ran
+    (None: alive when the pass ended). What existed before the pass has ``born`` -1.
+    """
+
+    id: int
+    nbytes: int
+    role: Role
+    born: int = -1
+    died: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A tensor without its data. ``shape`` and ``strides`` are in elements."""
+
+    shape: tuple[Any, ...]
+    dtype: torch.dtype
+    strides: tuple[Any, ...]
+    offset: int
+    storage: Storage = field(repr=False)
+
+    @property
+    def role(self) -> Role:
+        """Whether the storage is a weight, the cache, an input of the pass, or made by it."""
+        return self.storage.role
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return self.dtype.itemsize
+
+    @property
+    def numel(self) -> Any:
+        """Elements, counting a broadcast one as often as it is seen."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> Any:
+        """``numel`` in bytes: what writing the tensor moves."""
+        return self.numel * self.itemsize
+
+    @property
+    def distinct_bytes(self) -> Any:
+        """Bytes of the elements that differ in address (stride 0 once): what reading it moves."""
+        distinct = math.prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride != 0)
+        return distinct * self.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether arithmetic on it is floating-point (complex included)."""
+        return self.dtype.is_floating_point or self.dtype.is_complex
+
+    def same_elements(self, other: Spec) -> bool:
+        """Whether both look at the same elements of the same storage."""
+        return (
+            self.storage is other.storage
+            and self.offset == other.offset
+            and self.shape == other.shape
+            and self.strides == other.strides
+        )
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')}[{', '.join(map(str, self.shape))}]"

@@ -1,0 +1,55 @@
+"""The main verbs: price one pass of a model, or one call of any module."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from annotators.cost import Conventions
+from annotators.pricing import price
+from annotators.rollup import AnnotatedStage, roll_up
+from models.scenario import Scenario
+from tracer.attention import Attention
+from tracer.passes import record, record_module
+
+
+def annotate(
+    model: nn.Module,
+    scenario: Scenario,
+    *,
+    attention: Attention = "flash",
+    causal: Literal["full", "exact"] = "full",
+    logits: Literal["all", "last"] = "all",
+    routing: Literal["uniform", "worst"] = "uniform",
+    fold: bool = True,
+) -> AnnotatedStage:
+    """What one forward pass of a causal language model costs.
+
+    ``model`` is what :func:`tracer.load_model` returns, or any transformers causal language model on ``meta``.
+    ``scenario`` is :func:`models.prefill` or :func:`models.decode`. ``attention`` is the model's own "eager" code or
+    one fused "flash" core per layer. ``causal``, ``logits`` and ``routing`` are the conventions of
+    :class:`annotators.cost.Conventions`. With ``fold``, identical layers are recorded once; the result is the same.
+    """
+    conventions = Conventions(causal=causal, logits=logits, routing=routing)
+    recording = record(model, scenario, attention=attention, logits=logits, fold=fold)
+    return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)
+
+
+def annotate_module(
+    module: nn.Module,
+    *example_inputs: Any,
+    attention: Attention = "flash",
+    causal: Literal["full", "exact"] = "full",
+    routing: Literal["uniform", "worst"] = "uniform",
+    fold: bool = True,
+    **kwargs: Any,
+) -> AnnotatedStage:
+    """What ``module(*example_inputs, **kwargs)`` costs, for any module.
+
+    The module runs on ``meta``: a copy of it that shares no storage, so real weights are neither read nor changed,
+    and example tensors only lend their shapes and dtypes.
+    """
+    conventions = Conventions(causal=causal, routing=routing)
+    recording = record_module(module, example_inputs, kwargs, attention=attention, fold=fold)
+    return roll_up(recording, price(recording, conventions), conventions, attention=attention)

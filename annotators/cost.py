@@ -1,0 +1,62 @@
+"""What a rule says: the arithmetic of an op, and where its traffic is not the default, how many bytes move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from models.errors import ScenarioError
+from models.stage_cost import StageCost
+
+Cost = StageCost
+"""A rule returns the FLOPs of its op in one of these; the pricing pass fills in the bytes."""
+
+CAUSAL = ("full", "exact")
+LOGITS = ("all", "last")
+ROUTING = ("uniform", "worst")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conventions:
+    """The choices behind every number, each a switch and each printed on every report.
+
+    ``causal``: "full" counts every (query, key) pair; "exact" counts for a fused attention core only the pairs that
+    its mask lets through, windows included (eager attention computes every pair whatever its mask says).
+    ``logits``: "all" positions, what ``forward`` computes, or the "last", what ``generate`` needs.
+    ``routing``: weights of routed experts read: "uniform" expects E·(1−(1−k/E)^T) distinct ones for T tokens,
+    "worst" has min(E, kT).
+    """
+
+    causal: Literal["full", "exact"] = "full"
+    logits: Literal["all", "last"] = "all"
+    routing: Literal["uniform", "worst"] = "uniform"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("causal", CAUSAL), ("logits", LOGITS), ("routing", ROUTING)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ScenarioError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Bytes moved by an op, by argument name, where they are not the default. ``out`` is what the op returns.
+
+    Default: an operand is read once, each of its distinct elements; an output with storage of its own is written
+    once; an argument changed in place is read and written. A view moves nothing.
+    """
+
+    read: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
+
+
+def distinct_experts(experts: int, top_k: Any, tokens: Any, routing: str) -> Any:
+    """Expected number of distinct experts that ``tokens`` tokens touch, ``top_k`` each.
+
+    "uniform": each token takes top_k different experts, every choice equally likely, tokens independent: an expert
+    is missed by one token with probability 1 − k/E, by all with (1 − k/E)^T.
+    """
+    if routing == "worst":
+        return min(experts, top_k * tokens)
+    return experts * (1 - (1 - top_k / experts) ** tokens)

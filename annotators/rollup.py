@@ -1,0 +1,201 @@
+"""From a priced graph to totals: the module tree, the ops, the cache. Every total is a sum over the same nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import networkx as nx
+from torch import fx
+
+from annotators.cost import Conventions, Cost
+from models.scenario import Scenario
+from models.stage_cost import ZERO, StageCost
+from tracer.attention import Attention
+from tracer.recording import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCost:
+    """A module's cost, everything inside it included, for one instance; ``times`` identical ones are in the model.
+
+    ``own`` is the part that its own code executes, outside of its submodules.
+    """
+
+    path: str
+    class_name: str
+    times: int
+    cost: StageCost
+    own: StageCost
+
+
+@dataclass(frozen=True, slots=True)
+class OpCost:
+    """All executions of one op: how many, and what they cost together."""
+
+    op: str
+    count: int
+    cost: StageCost
+
+
+@dataclass(frozen=True, slots=True)
+class Uncosted:
+    """Executions of an op that no rule knows, by module and shapes."""
+
+    op: str
+    count: int
+    module: str
+    shapes: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayer:
+    """What one layer keeps in the cache after the pass."""
+
+    layer: int
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    bytes: int
+
+
+class ModuleCosts(Mapping[str, ModuleCost]):
+    """Module path → cost. Iterates over what was recorded; a folded layer's path finds its stand-in."""
+
+    def __init__(self, recorded: Mapping[str, ModuleCost], folds: Mapping[str, str]) -> None:
+        self._recorded = recorded
+        self._folds = folds
+
+    def __getitem__(self, path: str) -> ModuleCost:
+        return self._recorded[self._stand_in(path)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recorded)
+
+    def __len__(self) -> int:
+        return len(self._recorded)
+
+    def _stand_in(self, path: str) -> str:
+        seen: set[str] = set()
+        while path not in self._recorded and path not in seen:
+            seen.add(path)
+            parts = path.split(".")
+            for end in range(len(parts), 0, -1):
+                head = ".".join(parts[:end])
+                if head in self._folds:
+                    path = ".".join([self._folds[head], *parts[end:]])
+                    break
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedStage:
+    """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`annotators.pricing` documents."""
+
+    scenario: Scenario | None
+    attention: Attention
+    conventions: Conventions
+    cost: StageCost
+    modules: ModuleCosts
+    ops: tuple[OpCost, ...]
+    kv_cache: tuple[CacheLayer, ...]
+    uncosted: tuple[Uncosted, ...]
+    graph: nx.DiGraph = field(repr=False)
+    recording: Recording = field(repr=False)
+
+    @property
+    def fx_graph(self) -> fx.Graph:
+        """The recorded ``torch.fx`` graph."""
+        return self.recording.graph
+
+
+UNREAD = "(parameters that no op reads)"
+
+
+def roll_up(
+    recording: Recording,
+    graph: nx.DiGraph,
+    conventions: Conventions,
+    *,
+    attention: Attention,
+    scenario: Scenario | None = None,
+) -> AnnotatedStage:
+    """Sum a priced graph by module and by op."""
+    nodes = [data for _, data in graph.nodes(data=True)]
+    modules = _module_costs(recording, nodes)
+    return AnnotatedStage(
+        scenario=scenario,
+        attention=attention,
+        conventions=conventions,
+        cost=modules[""].cost,
+        modules=ModuleCosts(modules, recording.folds()),
+        ops=_op_costs(nodes, recording),
+        kv_cache=_cache_layers(recording),
+        uncosted=_uncosted(nodes),
+        graph=graph,
+        recording=recording,
+    )
+
+
+def _module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str, ModuleCost]:
+    """The tree, from what each module's own code executes upwards."""
+    multiplicity = recording.multiplicity()
+    own: dict[str, Cost] = {}
+    for data in nodes:
+        if data["cost"] is not ZERO:
+            path = data["module"]
+            share = data["times"] // multiplicity.of(path)
+            cost = replace(data["cost"], weight_bytes=0)
+            own[path] = own.get(path, ZERO) + (cost if share == 1 else cost * share)
+    for weight in recording.weights:
+        if not multiplicity.folded(weight.path):
+            path = weight.path.rpartition(".")[0]
+            own[path] = own.get(path, ZERO) + Cost(weight_bytes=weight.nbytes)
+    paths = [path for path in recording.classes if not multiplicity.folded(path)]
+    total = {path: own.get(path, ZERO) for path in paths}
+    for path in reversed(paths):
+        if path:
+            parent = path.rpartition(".")[0]
+            times = multiplicity.of(path) // multiplicity.of(parent)
+            total[parent] = total[parent] + (total[path] if times == 1 else total[path] * times)
+    return {
+        path: ModuleCost(path, recording.classes[path], multiplicity.of(path), total[path], own.get(path, ZERO))
+        for path in paths
+    }
+
+
+def _op_costs(nodes: list[dict[str, Any]], recording: Recording) -> tuple[OpCost, ...]:
+    """By op, most FLOPs first, then most bytes."""
+    counts: dict[str, int] = {}
+    costs: dict[str, Cost] = {}
+    for data in nodes:
+        if data["op"] not in ("input", "weight", "cache", "activation", "getitem"):
+            op = data["op"]
+            counts[op] = counts.get(op, 0) + data["times"]
+            costs[op] = costs.get(op, ZERO) + data["cost"] * data["times"]
+    read = sum(cost.weight_bytes for cost in costs.values())
+    resident = sum(weight.nbytes for weight in recording.weights)
+    if resident > read:
+        counts[UNREAD], costs[UNREAD] = 1, Cost(weight_bytes=resident - read)
+    order = sorted(costs, key=lambda op: (-costs[op].flops, -costs[op].io_bytes, op))
+    return tuple(OpCost(op, counts[op], costs[op]) for op in order)
+
+
+def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
+    shapes: dict[tuple[int, str], list[tuple[int, ...]]] = {}
+    sizes: dict[tuple[int, str], int] = {}
+    for entry in recording.cache:
+        for layer in entry.layers:
+            key = (layer, entry.kind)
+            shapes.setdefault(key, []).append(tuple(entry.spec.shape))
+            sizes[key] = sizes.get(key, 0) + entry.spec.nbytes
+    return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key]) for key in sorted(sizes))
+
+
+def _uncosted(nodes: list[dict[str, Any]]) -> tuple[Uncosted, ...]:
+    counts: dict[tuple[str, str, str], int] = {}
+    for data in nodes:
+        if not data["costed"]:
+            key = (data["op"], data["module"], data["inputs"])
+            counts[key] = counts.get(key, 0) + data["times"]
+    return tuple(Uncosted(op, count, module, shapes) for (op, module, shapes), count in counts.items())

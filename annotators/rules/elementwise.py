@@ -1,0 +1,82 @@
+"""The published table of vector FLOPs: one per element for each elementary operation.
+
+An elementary operation is an addition, a product, a comparison, or one function that hardware has an instruction or
+a short fixed sequence for (exp, log, sin, tanh, rsqrt, ...). Composite functions cost their parts. Integer, boolean
+and index arithmetic is not floating-point and costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from annotators.cost import Cost
+from annotators.registry import per_element, rule
+from tracer.spec import Spec
+
+aten = torch.ops.aten
+
+
+def _overloads(names: str) -> list[Any]:
+    """The functional and in-place overloads of each named op that return or change a tensor."""
+    found = []
+    for name in names.split():
+        for variant in (name, f"{name}_"):
+            packet = getattr(aten, variant, None)
+            if packet is not None:
+                wanted = [o for o in packet.overloads() if "out" not in o and not o.startswith(("int", "float", "str"))]
+                found += [op for o in wanted if _is_tensor_op(op := getattr(packet, o))]
+    return found
+
+
+def _is_tensor_op(op: Any) -> bool:
+    schema = op._schema
+    takes = any("Tensor" in str(argument.type) for argument in schema.arguments)
+    return takes and len(schema.returns) == 1 and str(schema.returns[0].type) == "Tensor"
+
+
+ELEMENTARY = (
+    "add sub rsub mul div neg abs exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh asin acos atan atan2 "
+    "sqrt rsqrt reciprocal pow square erf maximum minimum fmax fmin relu clamp_min clamp_max floor ceil round trunc "
+    "frac sign sgn remainder fmod floor_divide eq ne lt le gt ge isnan isinf isfinite nan_to_num threshold"
+)
+COMPOSITE = {
+    "clamp": 2,  # max, min
+    "hardtanh": 2,  # max, min
+    "leaky_relu": 2,  # product, max
+    "addcmul": 3,  # two products, sum
+    "addcdiv": 3,  # quotient, product, sum
+    "lerp": 3,  # difference, product, sum
+    "softplus": 3,  # exp, +1, log
+    "elu": 3,  # exp, -1, product
+    "celu": 3,
+    "sigmoid": 4,  # neg, exp, +1, reciprocal
+    "hardsigmoid": 4,  # sum, max, min, quotient
+    "log_sigmoid_forward": 4,  # neg, exp, +1, log
+    "silu": 5,  # sigmoid, product
+    "hardswish": 5,  # hardsigmoid, product
+    "mish": 5,  # softplus, tanh, product
+}
+
+per_element(dict.fromkeys(_overloads(ELEMENTARY), 1))
+for _name, _count in COMPOSITE.items():
+    per_element(dict.fromkeys(_overloads(_name), _count))
+
+
+@rule(aten.gelu.default, aten.gelu_.default)
+def gelu(self: Spec, approximate: str, *, out: Spec) -> Cost:
+    """5 per element (x/√2, erf, +1, x·, ½·); with tanh 9 (x², x³, ·0.0447, +x, ·√(2/π), tanh, +1, x·, ½·)"""
+    return Cost(vector_flops=(9 if approximate == "tanh" else 5) * out.numel)
+
+
+@rule(aten.glu.default)
+def glu(self: Spec, *, out: Spec) -> Cost:
+    """5 per element of out: sigmoid of one half, product with the other"""
+    return Cost(vector_flops=5 * out.numel)
+
+
+@rule(aten.polar.default)
+def polar(abs: Spec, angle: Spec, *, out: Spec) -> Cost:
+    """4 per element: cos, sin, and each times the radius"""
+    return Cost(vector_flops=4 * out.numel)

@@ -1,0 +1,196 @@
+"""Ops that do no arithmetic: views, copies, creation, gathers and scatters, with the bytes that they do move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from annotators.cost import Cost, Moves
+from annotators.registry import free, rule, specs_in
+from tracer.ops import cache_append
+from tracer.spec import Spec
+
+aten = torch.ops.aten
+
+VIEW = "a view"
+COPY = "a copy: no arithmetic"
+FILL = "writes constants"
+SELECT = "a selection: no arithmetic"
+GATHER = "a gather: reads the elements that it returns"
+LOGIC = "boolean"
+INTEGER = "integer arithmetic"
+
+
+def _named(names: str, reason: str) -> dict[Any, str]:
+    """Every functional and in-place overload of the named ops, with the reason why they are free."""
+    found = {}
+    for name in names.split():
+        for variant in (name, f"{name}_"):
+            packet = getattr(aten, variant, None)
+            for overload in [] if packet is None else packet.overloads():
+                op = getattr(packet, overload)
+                if "out" not in overload and any("Tensor" in str(r.type) for r in op._schema.returns):
+                    found[op] = reason
+    return found
+
+
+free(
+    _named(
+        "view reshape _unsafe_view _reshape_alias expand expand_as permute transpose t unsqueeze squeeze slice select "
+        "split split_with_sizes chunk unbind narrow as_strided unfold diagonal detach alias view_as_complex "
+        "view_as_real _conj _neg_view real imag movedim swapaxes unsafe_split unsafe_chunk unsafe_split_with_sizes "
+        "view_as _view_dtype lift_fresh numpy_T mT flatten unflatten resolve_conj",
+        VIEW,
+    )
+)
+free(
+    _named(
+        "clone _to_copy cat stack repeat constant_pad_nd roll flip contiguous lift tril triu slice_scatter "
+        "select_scatter repeat_interleave diag_embed im2col pixel_shuffle pixel_unshuffle channel_shuffle "
+        "reflection_pad1d replication_pad1d",
+        COPY,
+    )
+)
+free(_named("where masked_fill masked_scatter", SELECT))
+
+
+def _fills(out: Any) -> Moves:
+    return Moves(read={"self": 0})
+
+
+free(
+    _named(
+        "arange zeros ones full scalar_tensor zeros_like ones_like full_like new_zeros new_ones new_full eye linspace",
+        FILL,
+    ),
+    moves=_fills,
+)
+free(
+    _named(
+        "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not isin",
+        LOGIC,
+    )
+)
+free(_named("searchsorted bucketize bitwise_left_shift bitwise_right_shift", INTEGER))
+
+
+def _allocates(out: Any) -> Moves:
+    return Moves(read={"self": 0}, written={"out": 0})
+
+
+free(
+    _named("empty empty_like empty_strided new_empty new_empty_strided", "allocates, writes nothing"),
+    moves=_allocates,
+)
+
+
+def _overwrites(self: Spec) -> Moves:
+    return Moves(read={"self": 0})
+
+
+free(
+    _named("copy_ zero_ fill_ normal_ uniform_ bernoulli_ random_ exponential_", "overwrites its target"),
+    moves=_overwrites,
+)
+
+
+def _rows(self: Spec, out: Spec) -> Moves:
+    return Moves(read={"self": out.numel * self.itemsize})
+
+
+free({aten.gather.default: GATHER, aten.index_select.default: GATHER, aten.index.Tensor: GATHER}, moves=_rows)
+
+
+def _embedding_rows(weight: Spec, out: Spec) -> Moves:
+    return Moves(read={"weight": out.numel * weight.itemsize})
+
+
+free(
+    {aten.embedding.default: "a gather: reads the rows that it looks up, not the table"},
+    moves=_embedding_rows,
+)
+
+
+def _put_moves(self: Spec, indices: Any, accumulate: bool) -> Moves:
+    """The elements that the indices, broadcast together, pick: those of the unindexed dimensions for each."""
+    picked = _broadcast([spec.shape for spec in specs_in(indices)])
+    for size, index in zip(self.shape, [*indices, *[None] * (len(self.shape) - len(indices))], strict=True):
+        picked *= 1 if index is not None else size
+    return Moves(read={"self": picked * self.itemsize if accumulate else 0}, written={"self": picked * self.itemsize})
+
+
+def _broadcast(shapes: list[tuple[Any, ...]]) -> Any:
+    count: Any = 1
+    for position in range(1, 1 + max((len(shape) for shape in shapes), default=0)):
+        sizes = [shape[-position] for shape in shapes if len(shape) >= position]
+        count *= next((size for size in sizes if size != 1), 1)
+    return count
+
+
+@rule(aten.index_put_.default, moves=_put_moves)
+def index_put_(self: Spec, values: Spec, accumulate: bool) -> Cost:
+    """writes the elements that the indices pick; with accumulate, one sum for each"""
+    return Cost(vector_flops=values.numel if accumulate and self.is_float else 0)
+
+
+def _scatter_moves(self: Spec, index: Spec) -> Moves:
+    return Moves(read={"self": 0}, written={"self": index.numel * self.itemsize})
+
+
+free(
+    {
+        aten.scatter_.value: "writes the elements that the index picks",
+        aten.scatter_.src: "writes the elements that the index picks",
+    },
+    moves=_scatter_moves,
+)
+
+
+def _scatter_whole(self: Spec, index: Spec, out: Spec) -> Moves:
+    return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
+
+
+free(
+    {
+        aten.scatter.value: "copies, then writes what the index picks",
+        aten.scatter.src: "copies, then writes what the index picks",
+    },
+    moves=_scatter_whole,
+)
+
+
+def _added_elements(self: Spec, index: Spec) -> Moves:
+    touched = index.numel * self.itemsize
+    return Moves(read={"self": touched}, written={"self": touched})
+
+
+@rule(aten.scatter_add_.default, moves=_added_elements)
+def scatter_add_(self: Spec, index: Spec) -> Cost:
+    """one sum for each element that the index picks"""
+    return Cost(vector_flops=index.numel if self.is_float else 0)
+
+
+def _added_rows(self: Spec, source: Spec) -> Moves:
+    touched = source.numel * self.itemsize
+    return Moves(read={"self": touched}, written={"self": touched})
+
+
+@rule(aten.index_add_.default, moves=_added_rows)
+def index_add_(self: Spec, source: Spec) -> Cost:
+    """one sum for each element of source"""
+    return Cost(vector_flops=source.numel if self.is_float else 0)
+
+
+def _copied_rows(self: Spec, source: Spec) -> Moves:
+    return Moves(read={"self": 0}, written={"self": source.numel * self.itemsize})
+
+
+free({aten.index_copy_.default: "overwrites the rows that the index picks"}, moves=_copied_rows)
+
+
+def _new_entries(cache: Spec | None, entries: Spec) -> Moves:
+    return Moves(read={"cache": 0}, written={"out": entries.nbytes})
+
+
+free({cache_append: "an append: reads and writes the new entries only"}, moves=_new_entries)

@@ -1,0 +1,107 @@
+"""Vector FLOPs of reductions, normalisations, scans and selections by size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from annotators.cost import Cost
+from annotators.registry import first, free, per_element, rule
+from tracer.spec import Spec
+
+aten = torch.ops.aten
+
+per_element(
+    dict.fromkeys(
+        [
+            aten.sum.default,
+            aten.sum.dim_IntList,
+            aten.nansum.default,
+            aten.prod.default,
+            aten.prod.dim_int,
+            aten.amax.default,
+            aten.amin.default,
+            aten.max.default,
+            aten.max.dim,
+            aten.min.default,
+            aten.min.dim,
+            aten.argmax.default,
+            aten.argmin.default,
+            aten.cumsum.default,
+            aten.cumsum_.default,
+            aten.cumprod.default,
+            aten.cummax.default,
+            aten.topk.default,
+            aten.sort.default,
+            aten.sort.stable,
+            aten.argsort.default,
+            aten.argsort.stable,
+            aten.histc.default,
+            aten.bincount.default,
+        ],
+        1,
+    ),
+    of="self",
+)
+per_element({aten._softmax.default: 5, aten._log_softmax.default: 5, aten._safe_softmax.default: 5}, of="self")
+free(
+    {
+        aten.any.default: "boolean",
+        aten.any.dim: "boolean",
+        aten.any.dims: "boolean",
+        aten.all.default: "boolean",
+        aten.all.dim: "boolean",
+        aten.all.dims: "boolean",
+        aten.count_nonzero.default: "integer counting",
+        aten.one_hot.default: "an index, written out",
+    }
+)
+
+
+def _floats(count: Any, self: Spec) -> Cost:
+    return Cost(vector_flops=count if self.is_float else 0)
+
+
+@rule(aten.mean.default, aten.mean.dim)
+def mean(self: Spec, *, out: Spec) -> Cost:
+    """1 per element of self (the sum) and 1 per element of out (the quotient)"""
+    return _floats(self.numel + out.numel, self)
+
+
+@rule(aten.var.correction, aten.std.correction, aten.var_mean.correction, aten.std_mean.correction)
+def var(self: Spec, *, out: Any) -> Cost:
+    """4 per element of self (sum; difference, square, sum) and 2 per element of out (two quotients)"""
+    return _floats(4 * self.numel + 2 * first(out).numel, self)
+
+
+@rule(aten.linalg_vector_norm.default)
+def linalg_vector_norm(self: Spec, *, out: Spec) -> Cost:
+    """2 per element of self (square, sum) and 1 per element of out (root)"""
+    return _floats(2 * self.numel + out.numel, self)
+
+
+@rule(aten.logsumexp.default)
+def logsumexp(self: Spec, *, out: Spec) -> Cost:
+    """4 per element of self (max, difference, exp, sum) and 2 per element of out (log, sum)"""
+    return _floats(4 * self.numel + 2 * out.numel, self)
+
+
+@rule(aten.native_layer_norm.default)
+def native_layer_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Cost:
+    """6 per element (sum; difference, square, sum; difference, scale), 1 more with weight, 1 more with bias"""
+    return Cost(vector_flops=(6 + (weight is not None) + (bias is not None)) * input.numel)
+
+
+@rule(aten.native_group_norm.default)
+def native_group_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Cost:
+    """6 per element, 1 more with weight, 1 more with bias, as a layer norm over each group"""
+    return Cost(vector_flops=(6 + (weight is not None) + (bias is not None)) * input.numel)
+
+
+@rule(aten._fused_rms_norm.default)
+def _fused_rms_norm(input: Spec, weight: Spec | None, *, out: Any) -> Cost:
+    """3 per element (square, sum; scale), 1 more with weight, and 3 per row (quotient, +eps, rsqrt)"""
+    rows = first(out[1]).numel if isinstance(out, (tuple, list)) else math.prod(input.shape[:-1])
+    return Cost(vector_flops=(3 + (weight is not None)) * input.numel + 3 * rows)

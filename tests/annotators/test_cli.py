@@ -1,0 +1,197 @@
+"""The command line as a user meets it: exit codes, one-line errors, JSON, pipes, what is on the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from annotators.cli import main
+from models.stage_cost import DERIVED, FIELDS
+from tests.tracer.tiny import DEEPSEEK, LLAMA
+
+FXMETER = Path(sys.executable).parent / "fxmeter"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process, which has torch loaded: its exit code and what it printed."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "config.json"
+    path.write_text(json.dumps({**DEEPSEEK, "max_position_embeddings": 4096}))
+    return path
+
+
+def test_help_is_fast_and_imports_no_torch():
+    code = "import sys; sys.argv = ['fxmeter', '--help']\nfrom annotators.cli import main\n"
+    code += "try: main()\nfinally: print('TORCH' if 'torch' in sys.modules else 'LIGHT')"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert time.perf_counter() - started < 5  # under one second on an idle machine; this one may be busy
+    assert "LIGHT" in done.stdout
+    assert "fxmeter report deepseek-ocr" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["report", "ops", "models"])
+def test_every_commands_help_has_an_example(run, command):
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"fxmeter {command}" in done.stdout.replace("Usage: fxmeter", "")
+
+
+def test_every_option_of_report_has_help_and_an_example():
+    from annotators.cli import report
+
+    for option in report.params:
+        if option.param_type_name == "option":
+            assert "e.g. " in option.help, option.name
+
+
+def test_the_report_shows_stages_modules_ops_and_what_was_not_costed(run, tiny):
+    both = run("report", tiny, "--prefill", 16, "--decode", 16)
+    assert both.returncode == 0
+    text = both.stdout
+    for piece in ["prefill S=16", "decode C=16", "eager", "flash", "matmul", "KV read", "FLOP per byte"]:
+        assert piece in text
+    assert "layers.1-2 (2×)" in text
+    assert "torch 2." in text
+    assert "causal full · logits all · routing uniform" in text
+    assert "Every op was costed" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert both.stderr == ""
+    assert "\x1b" not in text
+
+
+def test_json_has_the_promised_shape(run, tiny):
+    done = run("report", tiny, "--prefill", 16, "--decode", 8, "--batch", 2, "--json")
+    data = json.loads(done.stdout)
+    assert list(data) == ["schema_version", "analytic_model_version", "versions", "model", "conventions", "stages"]
+    assert data["schema_version"] == 1
+    assert set(data["versions"]) == {"fxmeter", "torch", "transformers", "python"}
+    assert set(data["model"]) == {"name", "model_type", "parameters", "weight_bytes", "layers"}
+    assert [(s["stage"], s["attention"]) for s in data["stages"]] == [
+        ("prefill", "eager"),
+        ("prefill", "flash"),
+        ("decode", "eager"),
+        ("decode", "flash"),
+    ]
+    for stage in data["stages"]:
+        assert (stage["batch"], stage["query_len"] + stage["past_len"]) in [(2, 16), (2, 9)]
+        assert list(stage["cost"]) == [*FIELDS, *DERIVED]
+        assert stage["modules"][0]["path"] == ""
+        assert stage["modules"][0]["cost"] == stage["cost"]
+        layer = next(m for m in stage["modules"] if m["path"] == "model.layers.1")
+        assert (layer["class"], layer["times"]) == ("DeepseekV3DecoderLayer", 2)
+        assert sum(op["cost"]["flops"] for op in stage["ops"]) == stage["cost"]["flops"]
+        assert [c["layer"] for c in stage["kv_cache"]] == [0, 1, 2]
+        assert sum(c["bytes"] for c in stage["kv_cache"]) == stage["cost"]["kv_bytes"]
+        assert stage["uncosted"] == []
+
+
+def test_json_to_a_file_is_the_same_and_leaves_stdout_empty(run, tiny, tmp_path):
+    target = tmp_path / "cost.json"
+    done = run("report", tiny, "--decode", 8, "--json", target)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads(target.read_text()) == json.loads(run("report", tiny, "--decode", 8, "--json").stdout)
+    assert [p.name for p in tmp_path.iterdir()] == ["cost.json"]
+
+
+BAD = [
+    (["report", "lama-2-7b"], 1, "did you mean llama-2-7b"),
+    (["report", "{tmp}"], 1, "has no config.json"),
+    (["report", "{tmp}/nothing.json"], 1, "no such file"),
+    (["report", "deepseek-ocr", "--prefill", "0"], 2, "0 is too small"),
+    (["report", "deepseek-ocr", "--prefill", "-3"], 2, "-3 is too small"),
+    (["report", "deepseek-ocr", "--decode", "1.5"], 2, "'1.5' is not a whole number"),
+    (["report", "deepseek-ocr", "--decode", "9" * 30], 2, "is too large"),
+    (["report", "deepseek-ocr", "--batch", "many"], 2, "'many' is not a whole number"),
+    (["report", "deepseek-ocr", "--attention", "sparse"], 2, "'sparse' is not one of"),
+    (["report", "deepseek-ocr", "--dtype", "int4"], 2, "'int4' is not one of"),
+    (["report", "deepseek-ocr", "--json", "{tmp}/no/where.json"], 1, "there is no folder"),
+    (["report", "deepseek-ocr", "--json", "{tmp}"], 1, "is a folder"),
+    (["report", "--json", "deepseek-ocr"], 2, "put MODEL first"),
+    (["report"], 2, "Missing argument 'MODEL'"),
+    (["reprot", "deepseek-ocr"], 2, "No such command 'reprot'"),
+    (["report", "deepseek-ocr", "--sequence", "3"], 2, "No such option"),
+    (["ops", "no_such_op"], 1, "no rule for an op with 'no_such_op'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), BAD, ids=[" ".join(a)[:40] for a, _, _ in BAD])
+def test_a_mistake_is_one_line_and_an_exit_code(run, arguments, code, message, tmp_path):
+    done = run(*[a.format(tmp=tmp_path) for a in arguments])
+    assert done.returncode == code
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("fxmeter: ")
+    assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_length_beyond_the_model_is_a_warning(run, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    done = run("report", tmp_path, "--decode", 1000, "--attention", "flash")
+    assert done.returncode == 0
+    assert done.stderr == ("fxmeter: warning: 1,001 tokens are more than this model's max_position_embeddings, 256\n")
+
+
+def test_a_closed_pipe_is_no_error(tiny):
+    command = f"{FXMETER} report {tiny} --json | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["{", "0"]
+    assert done.stderr == ""
+
+
+def test_a_full_disk_is_one_line(tiny):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([FXMETER, "report", tiny, "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"fxmeter: .*No space left on device\n", done.stderr)
+
+
+def test_ctrl_c_is_one_line_and_130(tiny):
+    process = subprocess.Popen(
+        [FXMETER, "report", str(tiny)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "fxmeter: interrupted"
+    assert out == ""
+
+
+def test_models_and_ops_list_everything(run):
+    listed = run("models").stdout
+    from models.presets import preset_names
+
+    assert all(name in listed for name in preset_names())
+    table = run("ops").stdout
+    assert re.search(r"aten\.mm\.default +out\[M, N\] = self\[M, K\] @ mat2\[K, N\]", table)
+    assert re.search(r"aten\.view\.default +0: a view", table)

@@ -1,0 +1,96 @@
+"""Public numbers that fxmeter is held to, to the unit."""
+
+from __future__ import annotations
+
+import pytest
+
+from annotators import annotate
+from models import decode, prefill
+
+# DeepSeek-OCR's decoder, 2 FLOPs per multiply-accumulate and token.
+HIDDEN, HEADS, HEAD_DIM, LAYERS, VOCABULARY = 1280, 10, 128, 12, 129_280
+PROJECTIONS = 4 * 2 * HIDDEN * HIDDEN  # q, k, v, o
+DENSE = 3 * 2 * HIDDEN * 6848
+EXPERT = 3 * 2 * HIDDEN * 896
+MOE = 2 * HIDDEN * 64 + 6 * EXPERT + 2 * EXPERT  # router, six routed, two shared
+PER_TOKEN = LAYERS * PROJECTIONS + DENSE + 11 * MOE + 2 * HIDDEN * VOCABULARY
+PER_PAIR = LAYERS * 2 * 2 * HEADS * HEAD_DIM  # scores and weighted values
+KV_PER_TOKEN = LAYERS * 2 * HEADS * HEAD_DIM * 2
+PARAMETERS = 2_934_734_080
+ACTIVE_PARAMETERS = 574_127_360
+
+
+def test_the_constants_are_the_published_ones():
+    assert PER_TOKEN == 1_148_190_720
+    assert PER_PAIR == 61_440 == KV_PER_TOKEN
+
+
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+class TestDeepseekOcr:
+    @pytest.mark.parametrize("length", [1, 2, 493, 1213, 4096])
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_prefill(self, preset_model, attention, length, batch):
+        cost = annotate(preset_model("deepseek-ocr"), prefill(length, batch=batch), attention=attention).cost
+        assert cost.matmul_flops == batch * (PER_TOKEN * length + PER_PAIR * length**2)
+        assert cost.kv_bytes == KV_PER_TOKEN * batch * length == cost.kv_write_bytes
+        assert cost.weight_bytes == 2 * PARAMETERS
+
+    @pytest.mark.parametrize("cached", [0, 1, 512, 4096, 100_000])
+    @pytest.mark.parametrize("batch", [1, 64])
+    def test_decode(self, preset_model, attention, cached, batch):
+        cost = annotate(preset_model("deepseek-ocr"), decode(cached, batch=batch), attention=attention).cost
+        assert cost.matmul_flops == batch * (PER_TOKEN + PER_PAIR * (cached + 1))
+        assert cost.kv_bytes == KV_PER_TOKEN * batch * (cached + 1) == cost.kv_read_bytes
+        assert cost.kv_write_bytes == KV_PER_TOKEN * batch
+        assert cost.weight_bytes == 2 * PARAMETERS
+
+    def test_a_chunk_of_a_prefill_attends_to_the_chunks_before(self, preset_model, attention):
+        model = preset_model("deepseek-ocr")
+        whole = annotate(model, prefill(96), attention=attention, causal="exact").cost
+        first = annotate(model, prefill(64), attention=attention).cost
+        second = annotate(model, prefill(32, past_len=64), attention=attention).cost
+        assert second.matmul_flops == PER_TOKEN * 32 + PER_PAIR * 32 * 96
+        assert first.kv_write_bytes + second.kv_write_bytes == second.kv_bytes == whole.kv_bytes
+
+    def test_several_tokens_in_one_decode_step(self, preset_model, attention):
+        cost = annotate(preset_model("deepseek-ocr"), decode(100, query_len=4), attention=attention).cost
+        assert cost.matmul_flops == 4 * (PER_TOKEN + PER_PAIR * 104)
+
+    def test_decode_reads_the_active_parameters(self, preset_model, attention):
+        cost = annotate(preset_model("deepseek-ocr"), decode(4096), attention=attention).cost
+        embedding_row, angles = 2 * HIDDEN, 4 * HEAD_DIM // 2
+        assert cost.weight_read_bytes == 2 * ACTIVE_PARAMETERS + embedding_row + angles
+
+    @pytest.mark.parametrize("batch", [1, 2, 64, 1024])
+    def test_routed_experts_read_as_many_as_tokens_are_expected_to_touch(self, preset_model, attention, batch):
+        model = preset_model("deepseek-ocr")
+        stage = annotate(model, decode(128, batch=batch), attention=attention)
+        touched = 64 * (1 - (1 - 6 / 64) ** batch)
+        up, down = 2 * 896 * HIDDEN * 2, 896 * HIDDEN * 2
+        experts = stage.modules["model.layers.1.mlp.experts"].cost
+        assert experts.weight_read_bytes == round(touched * up) + round(touched * down)
+        worst = annotate(model, decode(128, batch=batch), attention=attention, routing="worst")
+        assert worst.modules["model.layers.1.mlp.experts"].cost.weight_read_bytes == min(64, 6 * batch) * (up + down)
+
+
+def test_llama_2_7b_at_2048(preset_model):
+    layer = 4 * 2 * 4096 * 4096 + 3 * 2 * 4096 * 11008
+    core = 32 * 2 * 2 * 4096 * 2048 * 2048
+    cost = annotate(preset_model("llama-2-7b"), prefill(2048), attention="eager").cost
+    assert cost.matmul_flops == 2048 * (32 * layer + 2 * 4096 * 32_000) + core
+    assert round(cost.flops_tflops * 0 + cost.matmul_flops / 1e12, 6) == 29.261612
+    assert round(core / 1e12, 6) == 2.199023
+
+
+def test_deepseek_v2_lite_at_2048(preset_model):
+    stage = annotate(preset_model("deepseek-v2-lite"), prefill(2048), attention="eager")
+    assert round(stage.cost.matmul_flops / 1e12, 6) == 11.200201
+    routed = stage.modules["model.layers.1.mlp.experts"]
+    assert round(26 * routed.cost.matmul_flops / 1e12, 6) == 5.527623
+    assert routed.times == 26
+
+
+def test_arithmetic_intensity_of_prefill_and_decode(preset_model):
+    model = preset_model("deepseek-ocr")
+    assert 0.9 < annotate(model, decode(4096)).cost.arithmetic_intensity < 1.1
+    assert 100 < annotate(model, prefill(4096)).cost.arithmetic_intensity < 1000

@@ -1,0 +1,92 @@
+"""One place for every total: root = leaves = ops = graph, folded = full, for every field."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import networkx as nx
+import pytest
+
+from annotators import annotate
+from models import decode, prefill
+from models.stage_cost import FIELDS, StageCost
+from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
+from tracer import load_model
+
+TINY = {"deepseek": DEEPSEEK, "llama": LLAMA, "qwen-moe": QWEN_MOE, "gemma3": GEMMA3, "gpt-oss": GPT_OSS}
+SCENARIOS = [prefill(20, batch=2), decode(20, batch=3), prefill(4, past_len=20)]
+
+
+@pytest.fixture(params=TINY)
+def model(request):
+    return load_model(config(TINY[request.param]))
+
+
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=["prefill", "decode", "chunk"])
+def test_root_leaves_ops_and_graph_agree_in_every_field(model, attention, scenario):
+    stage = annotate(model, scenario, attention=attention)
+    assert stage.cost == stage.modules[""].cost
+    assert stage.cost == StageCost.total(m.own * m.times for m in stage.modules.values())
+    assert stage.cost == StageCost.total(op.cost for op in stage.ops)
+    nodes = stage.graph.nodes(data=True)
+    assert stage.cost == StageCost.total(data["cost"] * data["times"] for _, data in nodes)
+    assert all(getattr(stage.cost, field) > 0 for field in FIELDS if field != "kv_read_bytes")
+    assert stage.cost.kv_bytes == sum(layer.bytes for layer in stage.kv_cache)
+    assert stage.cost.weight_bytes == sum(p.nbytes for p in model.parameters())
+
+
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=["prefill", "decode", "chunk"])
+def test_folding_identical_layers_changes_no_number(model, attention, scenario):
+    folded = annotate(model, scenario, attention=attention)
+    full = annotate(model, scenario, attention=attention, fold=False)
+    assert folded.cost == full.cost
+    assert {op.op: (op.count, op.cost) for op in folded.ops} == {op.op: (op.count, op.cost) for op in full.ops}
+    assert folded.kv_cache == full.kv_cache
+    for path, module in full.modules.items():
+        assert folded.modules[path].cost == module.cost, path
+    assert len(folded.fx_graph.nodes) < len(full.fx_graph.nodes)
+    assert any(module.times > 1 for module in folded.modules.values())
+
+
+def test_layers_that_differ_are_not_folded():
+    model = load_model(config({**LLAMA, "num_hidden_layers": 4}))
+    model.model.layers[2].mlp.act_fn = type(model.model.layers[2].mlp.act_fn)().eval()  # as good as its own
+    assert annotate(model, prefill(4)).modules["model.layers.0"].times == 4
+    model.model.layers[2].self_attn.scaling = 0.5
+    stage = annotate(model, prefill(4))
+    assert stage.modules["model.layers.0"].times == 3
+    assert stage.modules["model.layers.2"].times == 1
+
+
+def test_a_module_costs_what_is_inside_it(preset_model):
+    modules = annotate(preset_model("deepseek-ocr"), prefill(64)).modules
+    parts = ["input_layernorm", "self_attn", "post_attention_layernorm", "mlp"]
+    layer = modules["model.layers.7"]
+    assert layer.times == 11
+    assert layer.path == "model.layers.1"
+    assert layer.cost == layer.own + StageCost.total(modules[f"model.layers.7.{part}"].cost for part in parts)
+
+
+def test_n_layers_minus_n_minus_one_layers_is_one_layer():
+    costs = [annotate(load_model(config({**LLAMA, "num_hidden_layers": n})), prefill(9)).cost for n in (1, 2, 3, 4)]
+    steps = [StageCost(**{f: getattr(b, f) - getattr(a, f) for f in FIELDS}) for a, b in pairwise(costs)]
+    assert steps[0] == steps[1] == steps[2]
+    assert steps[0] == annotate(load_model(config(LLAMA)), prefill(9)).modules["model.layers.0"].cost
+
+
+def test_the_op_graph_is_acyclic_and_says_what_flows(preset_model):
+    stage = annotate(preset_model("llama-2-7b"), prefill(16))
+    graph = stage.graph
+    assert nx.is_directed_acyclic_graph(graph)
+    order = nx.get_node_attributes(graph, "order")
+    assert all(order[a] < order[b] for a, b in graph.edges)
+    products = [name for name, data in graph.nodes(data=True) if data["op"] == "aten.mm.default"]
+    assert len(products) == 7 + 1
+    gate = next(n for n in products if graph.nodes[n]["module"].endswith("gate_proj"))
+    assert graph.nodes[gate]["times"] == 32
+    flows = sorted(data["bytes"] for _, _, data in graph.in_edges(gate, data=True))
+    assert flows == [2 * 16 * 4096, 2 * 4096 * 11008]
+    views = [name for name, data in graph.nodes(data=True) if data["op"] == "aten.view.default"]
+    assert all(data["bytes"] == 0 for v in views for _, _, data in graph.in_edges(v, data=True))

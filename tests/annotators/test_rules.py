@@ -1,0 +1,171 @@
+"""Rules on their own: torch's published unit cases, relations between ops, traffic op by op."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from annotators import annotate_module
+from annotators.registry import free, rule, rules
+from annotators.rules.products import attended_pairs
+from models import RuleError
+
+aten = torch.ops.aten
+
+
+def priced(function, *tensors, **options):
+    """The cost of a function of tensors, and its stage."""
+
+    class Call(nn.Module):
+        def forward(self, *args):
+            return function(*args)
+
+    return annotate_module(Call(), *tensors, **options)
+
+
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+@pytest.mark.parametrize(("s_kv", "flops"), [(128, 134_217_728), (256, 268_435_456)])
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+def test_torchs_unit_cases_for_an_attention_core(s_kv, flops, attention):
+    q, k = meta(4, 8, 128, 64), meta(4, 8, s_kv, 64)
+    cost = priced(F.scaled_dot_product_attention, q, k, k, attention=attention).cost
+    assert cost.matmul_flops == flops == 2 * 2 * 4 * 8 * 128 * s_kv * 64
+
+
+def test_flash_reads_q_k_v_and_writes_the_output_alone():
+    q, k, v = meta(2, 8, 16, 64), meta(2, 2, 48, 64), meta(2, 2, 48, 32)
+    from tracer.ops import flash_attention
+
+    stage = priced(lambda q, k, v: flash_attention(q, k, v, None, None, 1.0, True, None, None), q, k, v)
+    assert stage.cost.matmul_flops == 2 * 2 * 8 * 16 * 48 * (64 + 32)
+    assert stage.cost.vector_flops == 6 * 2 * 8 * 16 * 48
+    assert stage.cost.activation_read_bytes == 4 * (2 * 8 * 16 * 64 + 2 * 2 * 48 * 64 + 2 * 2 * 48 * 32)
+    assert stage.cost.activation_write_bytes == 4 * 2 * 16 * 8 * 32 == stage.cost.activation_bytes
+
+
+@pytest.mark.parametrize("s_q", [1, 2, 5, 9])
+@pytest.mark.parametrize("s_kv", [9, 12])
+@pytest.mark.parametrize("window", [None, 1, 3, 9, 20])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attended_pairs_equal_a_mask_counted_by_hand(s_q, s_kv, window, causal):
+    pairs = sum(
+        1
+        for i in range(s_q)
+        for j in range(s_kv)
+        if (not causal or j <= s_kv - s_q + i) and (window is None or not causal or s_kv - s_q + i - j < window)
+    )
+    if causal or window is None:
+        assert attended_pairs(s_q, s_kv, causal=causal, window=window) == pairs
+
+
+PRODUCTS = [
+    (torch.mm, (meta(3, 4), meta(4, 5)), 2 * 3 * 4 * 5, 0),
+    (torch.addmm, (meta(5), meta(3, 4), meta(4, 5)), 2 * 3 * 4 * 5, 3 * 5),
+    (torch.bmm, (meta(2, 3, 4), meta(2, 4, 5)), 2 * 2 * 3 * 4 * 5, 0),
+    (torch.baddbmm, (meta(2, 3, 5), meta(2, 3, 4), meta(2, 4, 5)), 2 * 2 * 3 * 4 * 5, 2 * 2 * 3 * 5),
+    (torch.mv, (meta(3, 4), meta(4)), 2 * 3 * 4, 0),
+    (torch.dot, (meta(4), meta(4)), 2 * 4, 0),
+    (F.linear, (meta(2, 3, 4), meta(5, 4), meta(5)), 2 * 6 * 4 * 5, 6 * 5),
+    (F.conv2d, (meta(2, 3, 8, 8), meta(5, 3, 3, 3), meta(5)), 2 * 2 * 5 * 6 * 6 * 3 * 9, 2 * 5 * 6 * 6),
+    (lambda x, w: F.conv1d(x, w, groups=4, padding=3), (meta(2, 4, 8), meta(4, 1, 4)), 2 * 2 * 4 * 11 * 4, 0),
+    (F.conv_transpose2d, (meta(1, 3, 4, 4), meta(3, 5, 2, 2)), 2 * 16 * 3 * 5 * 4, 0),
+]
+
+
+@pytest.mark.parametrize(("function", "tensors", "matmul", "vector"), PRODUCTS)
+def test_products(function, tensors, matmul, vector):
+    cost = priced(function, *tensors).cost
+    assert (cost.matmul_flops, cost.vector_flops) == (matmul, vector)
+
+
+VECTOR = [
+    (torch.add, (meta(3, 4), meta(4)), 12),
+    (torch.mul, (meta(3, 4), meta(3, 4)), 12),
+    (torch.add, (meta(3, 4, dtype=torch.int64), meta(4, dtype=torch.int64)), 0),
+    (torch.le, (meta(3), meta(3)), 3),
+    (torch.le, (meta(3, dtype=torch.int64), meta(3, dtype=torch.int64)), 0),
+    (torch.rsqrt, (meta(7),), 7),
+    (F.silu, (meta(7),), 5 * 7),
+    (torch.sigmoid, (meta(7),), 4 * 7),
+    (F.gelu, (meta(7),), 5 * 7),
+    (lambda x: F.gelu(x, approximate="tanh"), (meta(7),), 9 * 7),
+    (lambda x: x.softmax(-1), (meta(3, 4),), 5 * 12),
+    (lambda x: x.mean(-1), (meta(3, 4),), 12 + 3),
+    (lambda x: x.sum(-1), (meta(3, 4),), 12),
+    (lambda x: F.layer_norm(x, (4,), torch.empty(4, device="meta"), torch.empty(4, device="meta")), (meta(3, 4),), 96),
+    (lambda x: x.topk(2), (meta(3, 4),), 12),
+    (lambda a, b: a * b, (meta(3, dtype=torch.complex64), meta(3, dtype=torch.complex64)), 6 * 3),
+    (lambda a, b: a + b, (meta(3, dtype=torch.complex64), meta(3, dtype=torch.complex64)), 2 * 3),
+    (lambda x: x.to(torch.bfloat16), (meta(7),), 0),
+]
+
+
+@pytest.mark.parametrize(("function", "tensors", "flops"), VECTOR)
+def test_vector_flops(function, tensors, flops):
+    cost = priced(function, *tensors).cost
+    assert (cost.matmul_flops, cost.vector_flops) == (0, flops)
+
+
+TRAFFIC = [
+    # function, tensors, bytes read, bytes written, bytes made
+    (lambda x: x.view(-1).t(), (meta(3, 4),), 0, 0, 0),
+    (lambda x: x[1:, :2].transpose(0, 1), (meta(3, 4),), 0, 0, 0),
+    (lambda x: x + 1, (meta(3, 4),), 48, 48, 48),
+    (lambda x: x * x, (meta(3, 4),), 48, 48, 48),
+    (lambda x: x.add_(1), (meta(3, 4),), 48, 48, 0),
+    (lambda x, y: x.add_(y), (meta(3, 4), meta(4)), 48 + 16, 48, 0),
+    (lambda x, y: x.copy_(y), (meta(3, 4), meta(3, 4)), 48, 48, 0),
+    (lambda x: x.zero_(), (meta(3, 4),), 0, 48, 0),
+    (lambda x: x.expand(5, 3, 4) + 1, (meta(3, 4),), 48, 5 * 48, 5 * 48),
+    (lambda x: x.expand(5, 3, 4).clone(), (meta(3, 4),), 48, 5 * 48, 5 * 48),
+    (lambda x: torch.cat([x, x]), (meta(3, 4),), 48, 96, 96),
+    (torch.empty_like, (meta(3, 4),), 0, 0, 48),
+    (torch.zeros_like, (meta(3, 4),), 0, 48, 48),
+    (lambda x, i: x[i], (meta(1000, 4), meta(5, dtype=torch.int64)), 5 * 16 + 40, 5 * 16, 5 * 16),
+    (lambda x, i: x.gather(0, i), (meta(1000, 4), meta(5, 4, dtype=torch.int64)), 80 + 160, 80, 80),
+    (lambda x, i: x.index_select(0, i), (meta(1000, 4), meta(5, dtype=torch.int64)), 80 + 40, 80, 80),
+    (lambda w, i: F.embedding(i, w), (meta(1000, 4), meta(2, 5, dtype=torch.int64)), 160 + 80, 160, 160),
+    (lambda x, i: x.scatter_(0, i, 1.0), (meta(1000, 4), meta(5, 4, dtype=torch.int64)), 160, 80, 0),
+    (lambda x, i, v: x.index_put_((i,), v), (meta(1000, 4), meta(5, dtype=torch.int64), meta(5, 4)), 40 + 80, 80, 0),
+    (lambda x: x.topk(2), (meta(3, 4),), 48, 3 * 2 * (4 + 8), 3 * 2 * (4 + 8)),
+    (lambda x: x.to(torch.bfloat16), (meta(3, 4),), 48, 24, 24),
+]
+
+
+@pytest.mark.parametrize(("function", "tensors", "read", "written", "made"), TRAFFIC)
+def test_traffic(function, tensors, read, written, made):
+    cost = priced(function, *tensors).cost
+    got = (cost.activation_read_bytes, cost.activation_write_bytes, cost.activation_bytes)
+    assert got == (read, written, made)
+    assert cost.io_bytes == read + written
+
+
+def test_a_second_rule_for_an_op_is_refused():
+    with pytest.raises(RuleError, match=r"aten.mm.default has a rule already: out\[M, N\]"):
+        free({aten.mm.default: "no"})
+
+
+def test_a_rule_whose_parameters_are_not_the_ops_is_refused():
+    with pytest.raises(RuleError, match="takes matrix"):
+
+        @rule(aten._linalg_det.default)
+        def det(matrix, *, out):
+            """det"""
+
+
+def test_a_rule_without_an_equation_is_refused():
+    with pytest.raises(RuleError, match="no equation"):
+
+        @rule(aten._linalg_det.default)
+        def det(*, out):
+            pass
+
+
+def test_every_rule_says_what_it_counts():
+    assert len(rules()) > 200
+    assert all(item.equation for item in rules())

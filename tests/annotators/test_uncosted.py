@@ -1,0 +1,85 @@
+"""An op without a rule is a result: named, counted, never a silent zero."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from annotators import annotate_module
+
+torch.library.define("fxmeter_test::mystery", "(Tensor x) -> Tensor")
+torch.library.impl("fxmeter_test::mystery", "CompositeExplicitAutograd")(lambda x: x.clone())
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return torch.ops.fxmeter_test.mystery(x)
+
+
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([Inner(), Inner(), Inner()])
+
+    def forward(self, x):
+        x = x + 1
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_it_is_listed_with_module_shapes_and_count():
+    stage = annotate_module(Outer(), torch.empty(3, 4))
+    assert [(u.op, u.count, u.module, u.shapes) for u in stage.uncosted] == [
+        ("fxmeter_test.mystery.default", 3, "layers.0", "float32[3, 4]")
+    ]
+    assert stage.cost.vector_flops == 3 * 4
+    assert stage.cost.activation_write_bytes == (3 + 1) * 3 * 4 * 4
+
+
+PROGRAM = """
+import sys, torch
+torch.library.define("fxmeter_test::mystery", "(Tensor x) -> Tensor")
+torch.library.impl("fxmeter_test::mystery", "CompositeExplicitAutograd")(lambda x: x.clone())
+from transformers.models.llama import modeling_llama
+plain = modeling_llama.LlamaMLP.forward
+modeling_llama.LlamaMLP.forward = lambda self, x: torch.ops.fxmeter_test.mystery(plain(self, x))
+from annotators.cli import main
+sys.argv = ["fxmeter", "report", "llama-2-7b", "--decode", "16", "--attention", "flash", *sys.argv[1:]]
+main()
+"""
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("flags", "code"), [([], 3), (["--allow-uncosted"], 0)])
+def test_the_console_names_it_and_the_exit_code_tells(flags, code):
+    returned, out, err = run(*flags)
+    assert returned == code
+    assert "Ops without a rule" in out
+    row = next(line for line in out.splitlines() if "mystery" in line)
+    assert "32" in row.split()
+    assert "Every op was costed" not in out
+    assert ("32 op executions have no rule" in err) is (code == 3)
+    assert "Traceback" not in err
+
+
+def test_the_json_names_it():
+    returned, out, _ = run("--json")
+    assert returned == 3
+    assert json.loads(out)["stages"][0]["uncosted"] == [
+        {
+            "op": "fxmeter_test.mystery.default",
+            "count": 32,
+            "module": "model.layers.0.mlp",
+            "shapes": "bfloat16[1, 1, 4096]".replace("bfloat16", "float16"),
+        }
+    ]

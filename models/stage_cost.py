@@ -16,7 +16,7 @@ class StageCost:
 
     Every field is an integer of any size (hand-written layer models and closed forms may also put numpy arrays
     or sympy expressions in them). Costs of parts that run one after another add up with ``+``; ``n * cost`` is
-    the cost of n identical parts.
+    the cost of n identical parts. The two peaks are not sums: ``a + b`` has the larger of both, ``n * a`` that of a.
 
     FLOPs count 2 per multiply-accumulate. Bytes follow each tensor's own dtype.
     """
@@ -35,8 +35,14 @@ class StageCost:
     """Every other tensor read (inputs of the pass included)."""
     activation_write_bytes: Any = 0
     """Every other tensor written."""
+    fused_io_bytes: Any = 0
+    """What is left of ``io_bytes`` once pointwise and reduction chains are fused (:mod:`annotators.fusion`)."""
     activation_bytes: Any = 0
     """Total size of the tensors materialised: new storage that is neither weight nor cache."""
+    peak_activation_bytes: Any = 0
+    """The most of it alive at one moment, as eager execution lets go of tensors (of a part: while it runs)."""
+    ideal_peak_activation_bytes: Any = 0
+    """The same if every tensor were freed right after its last use."""
     kv_bytes: Any = 0
     """Cache and recurrent state resident after the pass."""
     weight_bytes: Any = 0
@@ -74,6 +80,11 @@ class StageCost:
         return self.activation_bytes / GIB
 
     @property
+    def peak_activations_gb(self) -> Any:
+        """``peak_activation_bytes`` in units of 2^30 bytes."""
+        return self.peak_activation_bytes / GIB
+
+    @property
     def kv_gb(self) -> Any:
         """``kv_bytes`` in units of 2^30 bytes."""
         return self.kv_bytes / GIB
@@ -91,10 +102,14 @@ class StageCost:
         return self.flops / self.io_bytes
 
     def __add__(self, other: StageCost) -> StageCost:
-        return StageCost(**{name: getattr(self, name) + getattr(other, name) for name in FIELDS})
+        added = {name: getattr(self, name) + getattr(other, name) for name in ADDITIVE}
+        return StageCost(**added, **{name: _larger(getattr(self, name), getattr(other, name)) for name in PEAKS})
 
     def __mul__(self, count: Any) -> StageCost:
-        return StageCost(**{name: getattr(self, name) * count for name in FIELDS})
+        if isinstance(count, int) and count == 0:
+            return ZERO
+        multiplied = {name: getattr(self, name) * count for name in ADDITIVE}
+        return StageCost(**multiplied, **{name: getattr(self, name) for name in PEAKS})
 
     __rmul__ = __mul__
 
@@ -111,12 +126,19 @@ class StageCost:
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(StageCost))
 """The exact fields, in declaration order."""
 
+PEAKS: tuple[str, ...] = ("peak_activation_bytes", "ideal_peak_activation_bytes")
+"""The fields that are maxima over moments."""
+
+ADDITIVE: tuple[str, ...] = tuple(name for name in FIELDS if name not in PEAKS)
+"""The fields that are sums over parts."""
+
 DERIVED: tuple[str, ...] = (
     "flops",
     "io_bytes",
     "flops_tflops",
     "io_tb",
     "activations_gb",
+    "peak_activations_gb",
     "kv_gb",
     "weights_gb",
     "arithmetic_intensity",
@@ -124,3 +146,14 @@ DERIVED: tuple[str, ...] = (
 """The figures computed from them."""
 
 ZERO = StageCost()
+
+
+def _larger(a: Any, b: Any) -> Any:
+    """The larger of two sizes, element by element for arrays, as an expression for sympy values."""
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    if isinstance(a, int) and a == 0:
+        return b
+    if isinstance(b, int) and b == 0:
+        return a
+    return (a + b + abs(a - b)) // 2

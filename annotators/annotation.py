@@ -9,14 +9,16 @@ from torch import nn
 from annotators.cost import Conventions
 from annotators.pricing import price
 from annotators.rollup import AnnotatedStage, roll_up
-from models.scenario import Scenario
+from annotators.steps import join_steps
+from models.scenario import Scenario, VisionScenario
 from tracer.attention import Attention
 from tracer.passes import record, record_module
+from tracer.vision import page_pixels
 
 
 def annotate(
     model: nn.Module,
-    scenario: Scenario,
+    scenario: Scenario | VisionScenario,
     *,
     attention: Attention = "flash",
     causal: Literal["full", "exact"] = "full",
@@ -27,11 +29,20 @@ def annotate(
     """What one forward pass of a causal language model costs.
 
     ``model`` is what :func:`tracer.load_model` returns, or any transformers causal language model on ``meta``.
-    ``scenario`` is :func:`models.prefill` or :func:`models.decode`. ``attention`` is the model's own "eager" code or
+    ``scenario`` is :func:`models.prefill`, :func:`models.decode`, :func:`models.generation`, or, for a vision tower,
+    :func:`models.vision`. ``attention`` is the model's own "eager" code or
     one fused "flash" core per layer. ``causal``, ``logits`` and ``routing`` are the conventions of
     :class:`annotators.cost.Conventions`. With ``fold``, identical layers are recorded once; the result is the same.
     """
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
+    if isinstance(scenario, VisionScenario):
+        pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(model.parameters()).dtype)
+        recording = record_module(model, pixels, {}, attention=attention, fold=fold)
+        return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)
+    if scenario.steps > 1:
+        options: dict[str, Any] = {"causal": causal, "logits": logits, "routing": routing, "fold": fold}
+        passes = [scenario.step(index) for index in range(scenario.steps)]
+        return join_steps(scenario, [annotate(model, one, attention=attention, **options) for one in passes])
     recording = record(model, scenario, attention=attention, logits=logits, fold=fold)
     return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)
 

@@ -101,13 +101,15 @@ def _per_element(count: int, of: str) -> Formula:
 def float_ops(count: int, spec: Spec, given: Mapping[str, Any]) -> Any:
     """``count`` per element of ``spec`` where the op computes in floating point; 0 for integers and booleans.
 
-    A complex product is 4 multiplications and 2 additions: 6 where a real one is 1; other complex ops are 2.
+    Complex arithmetic is done on both parts, so it costs 2; the product of two complex numbers is 4 multiplications
+    and 2 additions, 6.
     """
-    operands = [s for value in given.values() for s in specs_in(value)]
-    if any(s.dtype.is_complex for s in operands):
-        name = given["op_name"]
-        return count * (6 if name.startswith(("mul", "div")) else 2) * spec.numel
-    return count * spec.numel if any(s.is_float for s in operands) else 0
+    operands = [s for name, value in given.items() if name != "out" for s in specs_in(value)]
+    complex_operands = sum(s.dtype.is_complex for s in operands)
+    if complex_operands:
+        both = complex_operands == 2 and given["op_name"].startswith(("mul", "div"))
+        return count * (6 if both else 2) * spec.numel
+    return count * spec.numel if spec.is_float or any(s.is_float for s in operands) else 0
 
 
 def first(value: Any) -> Spec:

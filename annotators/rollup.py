@@ -10,7 +10,7 @@ import networkx as nx
 from torch import fx
 
 from annotators.cost import Conventions, Cost
-from models.scenario import Scenario
+from models.scenario import Scenario, VisionScenario
 from models.stage_cost import ZERO, StageCost
 from tracer.attention import Attention
 from tracer.recording import Recording
@@ -92,7 +92,7 @@ class ModuleCosts(Mapping[str, ModuleCost]):
 class AnnotatedStage:
     """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`annotators.pricing` documents."""
 
-    scenario: Scenario | None
+    scenario: Scenario | VisionScenario | None
     attention: Attention
     conventions: Conventions
     cost: StageCost
@@ -118,7 +118,7 @@ def roll_up(
     conventions: Conventions,
     *,
     attention: Attention,
-    scenario: Scenario | None = None,
+    scenario: Scenario | VisionScenario | None = None,
 ) -> AnnotatedStage:
     """Sum a priced graph by module and by op."""
     nodes = [data for _, data in graph.nodes(data=True)]

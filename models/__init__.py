@@ -1,7 +1,7 @@
 """Scenarios, costs, presets and hand-written layer models: plain Python, nothing imported from outside."""
 
 from models.errors import FxmeterError, ModelError, RuleError, ScenarioError, TraceError
-from models.scenario import Scenario, decode, prefill
+from models.scenario import Scenario, VisionScenario, decode, generation, prefill, vision
 from models.stage_cost import StageCost
 
 __all__ = [
@@ -12,6 +12,9 @@ __all__ = [
     "ScenarioError",
     "StageCost",
     "TraceError",
+    "VisionScenario",
     "decode",
+    "generation",
     "prefill",
+    "vision",
 ]

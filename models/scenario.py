@@ -18,22 +18,34 @@ LARGEST_SIZE = 10**9
 class Scenario:
     """One forward pass of ``batch`` sequences: ``query_len`` new tokens each, after ``past_len`` cached ones.
 
-    ``kv_len``, what attention sees, is their sum: a token attends to itself.
+    ``kv_len``, what attention sees, is their sum: a token attends to itself. With ``steps`` > 1 (decode only) the pass
+    is repeated, each one with the new tokens of those before it in the cache.
     """
 
     stage: Stage
     batch: int
     query_len: int
     past_len: int
+    steps: int = 1
 
     def __post_init__(self) -> None:
-        for name, at_least in (("batch", 1), ("query_len", 1), ("past_len", 0)):
+        for name, at_least in (("batch", 1), ("query_len", 1), ("past_len", 0), ("steps", 1)):
             object.__setattr__(self, name, _size(name, getattr(self, name), at_least))
 
     @property
     def kv_len(self) -> int:
-        """Tokens in the cache when the pass ends: S_kv = C + S_q."""
+        """Tokens that the (first) pass attends to, in the cache when it ends: S_kv = C + S_q."""
         return self.past_len + self.query_len
+
+    @property
+    def final_kv_len(self) -> int:
+        """Tokens in the cache when the last step ends."""
+        return self.past_len + self.steps * self.query_len
+
+    def step(self, index: int) -> Scenario:
+        """The single pass that step ``index`` (from 0) is."""
+        past = self.past_len + index * self.query_len
+        return Scenario(stage=self.stage, batch=self.batch, query_len=self.query_len, past_len=past)
 
 
 def prefill(query_len: int, *, past_len: int = 0, batch: int = 1) -> Scenario:
@@ -44,6 +56,40 @@ def prefill(query_len: int, *, past_len: int = 0, batch: int = 1) -> Scenario:
 def decode(past_len: int, *, query_len: int = 1, batch: int = 1) -> Scenario:
     """Generate the next token with ``past_len`` tokens cached; ``query_len`` > 1 is speculative decode."""
     return Scenario(stage="decode", batch=batch, query_len=query_len, past_len=past_len)
+
+
+def generation(past_len: int, *, steps: int, batch: int = 1) -> Scenario:
+    """Generate ``steps`` tokens, one at a time, with ``past_len`` tokens cached before the first.
+
+    Step j (from 0) attends to ``past_len`` + j + 1 tokens. FLOPs and traffic are sums over the steps; activations,
+    peak and KV cache are those of the last step, the largest; weights are resident once.
+    """
+    return Scenario(stage="decode", batch=batch, query_len=1, past_len=past_len, steps=steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionScenario:
+    """One pass of a vision tower over ``batch`` pages: a global view each, and (rows, columns) of ``crops``."""
+
+    crops: tuple[int, int]
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        rows, columns = (_size(f"crop {name}", n, 0) for name, n in zip(("rows", "columns"), self.crops, strict=True))
+        if (rows == 0) != (columns == 0):
+            raise ScenarioError(f"a grid of crops needs rows and columns, or (0, 0) for none, not {self.crops!r}")
+        object.__setattr__(self, "crops", (rows, columns))
+        object.__setattr__(self, "batch", _size("batch", self.batch, 1))
+
+    @property
+    def stage(self) -> Literal["vision"]:
+        """Always "vision"."""
+        return "vision"
+
+
+def vision(*, crops: tuple[int, int] = (0, 0), batch: int = 1) -> VisionScenario:
+    """Look at a page: its global view and ``crops`` = (rows, columns) of crops, (0, 0) for none."""
+    return VisionScenario(crops=crops, batch=batch)
 
 
 def _size(name: str, value: object, at_least: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
             model = AutoModelForCausalLM.from_config(config, dtype=chosen, attn_implementation="eager")
         else:
             model = DecoderWithHead.from_config(config, dtype=chosen)
+    _keep_in_float32(model, chosen)
     model.name_or_path = _name_of(source, config)
     return model.eval()
 
@@ -109,6 +111,21 @@ def _dtype(dtype: str | torch.dtype | None, config: PreTrainedConfig) -> torch.d
         return DTYPES[dtype]
     except KeyError:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}") from None
+
+
+def _keep_in_float32(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give float32 to the parameters and buffers that ``from_pretrained`` keeps in it (a router's correction bias)."""
+    patterns = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    if dtype == torch.float16:
+        patterns |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    if not patterns or dtype not in (torch.float16, torch.bfloat16):
+        return
+    kept = re.compile("|".join(rf"((^|\.){pattern}($|\.))" for pattern in patterns))
+    for path, module in model.named_modules():
+        for store in (module._parameters, module._buffers):
+            for name, tensor in store.items():
+                if tensor is not None and tensor.dtype == dtype and kept.search(f"{path}.{name}"):
+                    tensor.data = tensor.data.to(torch.float32)
 
 
 def _name_of(source: str | Path | PreTrainedConfig, config: PreTrainedConfig) -> str:

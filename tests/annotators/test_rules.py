@@ -100,8 +100,13 @@ VECTOR = [
     (lambda x: F.layer_norm(x, (4,), torch.empty(4, device="meta"), torch.empty(4, device="meta")), (meta(3, 4),), 96),
     (lambda x: x.topk(2), (meta(3, 4),), 12),
     (lambda a, b: a * b, (meta(3, dtype=torch.complex64), meta(3, dtype=torch.complex64)), 6 * 3),
+    (lambda a: a * 0.5, (meta(3, dtype=torch.complex64),), 2 * 3),
     (lambda a, b: a + b, (meta(3, dtype=torch.complex64), meta(3, dtype=torch.complex64)), 2 * 3),
     (lambda x: x.to(torch.bfloat16), (meta(7),), 0),
+    (lambda x: F.interpolate(x, size=6, mode="linear"), (meta(1, 2, 4),), 3 * 2 * 6),
+    (lambda x: F.interpolate(x, size=(6, 6), mode="bilinear"), (meta(1, 2, 4, 4),), 7 * 2 * 36),
+    (lambda x: F.interpolate(x, size=(6, 6), mode="bicubic"), (meta(1, 2, 4, 4),), 31 * 2 * 36),
+    (lambda x: F.interpolate(x, size=(4, 4), mode="bicubic", antialias=True), (meta(1, 2, 8, 8),), 15 * 2 * (32 + 16)),
 ]
 
 

@@ -1,0 +1,72 @@
+"""What several passes, one after another, cost together: generation, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from annotators.rollup import AnnotatedStage, ModuleCost, ModuleCosts, OpCost, Uncosted
+from models.scenario import Scenario
+from models.stage_cost import FIELDS, StageCost
+
+OF_THE_LAST_STEP = frozenset(
+    {"activation_bytes", "peak_activation_bytes", "ideal_peak_activation_bytes", "kv_bytes", "weight_bytes"}
+)
+"""Memory: what is there at the end of a generation is what the last step, the largest, has. All else is a sum."""
+
+
+def over_steps(costs: Sequence[StageCost]) -> StageCost:
+    """The cost of passes that follow one another: FLOPs and traffic added up, memory of the last one."""
+    return StageCost(
+        **{
+            name: getattr(costs[-1], name) if name in OF_THE_LAST_STEP else sum(getattr(cost, name) for cost in costs)
+            for name in FIELDS
+        }
+    )
+
+
+def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> AnnotatedStage:
+    """The stages of a generation's steps as one stage; its graph, recording and cache are those of the last step."""
+    last = steps[-1]
+    modules = {
+        path: ModuleCost(
+            path,
+            module.class_name,
+            module.times,
+            over_steps([step.modules[path].cost for step in steps]),
+            over_steps([step.modules[path].own for step in steps]),
+        )
+        for path, module in last.modules.items()
+    }
+    return AnnotatedStage(
+        scenario=scenario,
+        attention=last.attention,
+        conventions=last.conventions,
+        cost=over_steps([step.cost for step in steps]),
+        modules=ModuleCosts(modules, last.recording.folds()),
+        ops=_ops(steps),
+        kv_cache=last.kv_cache,
+        uncosted=_uncosted(steps),
+        graph=last.graph,
+        recording=last.recording,
+    )
+
+
+def _ops(steps: Sequence[AnnotatedStage]) -> tuple[OpCost, ...]:
+    found: dict[str, list[OpCost]] = {}
+    for step in steps:
+        for op in step.ops:
+            found.setdefault(op.op, []).append(op)
+    joined = [
+        OpCost(op, sum(p.count for p in parts), over_steps([p.cost for p in parts])) for op, parts in found.items()
+    ]
+    return tuple(sorted(joined, key=lambda op: (-op.cost.flops, -op.cost.io_bytes, op.op)))
+
+
+def _uncosted(steps: Sequence[AnnotatedStage]) -> tuple[Uncosted, ...]:
+    counts: dict[Any, int] = {}
+    for step in steps:
+        for item in step.uncosted:
+            key = (item.op, item.module, item.shapes)
+            counts[key] = counts.get(key, 0) + item.count
+    return tuple(Uncosted(op, count, module, shapes) for (op, module, shapes), count in counts.items())

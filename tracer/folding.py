@@ -22,19 +22,36 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tracer.spec import Role
+from tracer.spec import Role, Storage
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
 
 
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A call that was not run: when it would have begun, and the storages of the tensors it was given."""
+
+    moment: int
+    given: tuple[Storage | None, ...]
+
+
 @dataclass(slots=True)
 class Instance:
-    """One recorded call of a member, and the paths of the members whose calls it stands for (itself first)."""
+    """One recorded call of a member, and the paths of the members whose calls it stands for (itself first).
+
+    ``began`` and ``ended`` are its moments, ``given`` the storages of its tensors; ``returned`` says which of them a
+    skipped call hands back, and the storage that the recorded one returned there. ``skips`` are the other paths' calls.
+    """
 
     paths: list[str]
     outer: tuple[Instance, ...]
     passthrough: Callable[[list[Tensor]], Any] | None = field(default=None, repr=False)
+    began: int = 0
+    ended: int = 0
+    given: tuple[Storage | None, ...] = field(default=(), repr=False)
+    returned: tuple[tuple[int, Storage | None], ...] = field(default=(), repr=False)
+    skips: list[Skip] = field(default_factory=list, repr=False)
 
     @property
     def times(self) -> int:
@@ -52,6 +69,10 @@ class Observer(Protocol):
 
     def role_of(self, tensor: Tensor) -> Role: ...
 
+    def storage_of(self, tensor: Tensor) -> Storage | None: ...
+
+    def moment(self) -> int: ...
+
 
 class NoObserver:
     """Stands in when nothing is recorded."""
@@ -61,6 +82,12 @@ class NoObserver:
 
     def role_of(self, tensor: Tensor) -> Role:
         return "activation"
+
+    def storage_of(self, tensor: Tensor) -> Storage | None:
+        return None
+
+    def moment(self) -> int:
+        return 0
 
 
 class Folding:
@@ -99,17 +126,23 @@ def _run_once(
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
         key = (kind, observer.instances, _call_key((args, kwargs), tensors, observer))
+        given = tuple(map(observer.storage_of, tensors))
         instance = ran.get(key)
         if instance is not None and instance.passthrough is not None:
             instance.paths.append(path)
+            instance.skips.append(Skip(observer.moment(), given))
             return instance.passthrough(tensors)
-        instance = Instance([path], observer.instances)
+        instance = Instance([path], observer.instances, given=given, began=observer.moment())
         outer, observer.instances = observer.instances, (*observer.instances, instance)
         try:
             out = forward(*args, **kwargs)
         finally:
             observer.instances = outer
-        instance.passthrough = _passthrough(out, tensors)
+        instance.ended = observer.moment()
+        places: list[tuple[int, Tensor]] = []
+        instance.passthrough = _passthrough(out, tensors, places)
+        instance.returned = tuple((index, observer.storage_of(tensor)) for index, tensor in places)
+        places.clear()
         ran[key] = instance
         return out
 
@@ -141,45 +174,44 @@ def _call_key(value: Any, tensors: list[Tensor], observer: Observer) -> Any:
     return (type(value), id(value))
 
 
-def _passthrough(out: Any, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any] | None:
+def _passthrough(
+    out: Any, inputs: list[Tensor], places: list[tuple[int, Tensor]]
+) -> Callable[[list[Tensor]], Any] | None:
     """How to answer for a member that does not run: each output tensor stands for the input it is like.
 
     An output that is an input maps to that input; a new one to the first input of the same shape, dtype and strides
-    that no other new output took. None where an output is like no input.
+    that no other new output took. ``places`` gets the input's index with each output tensor. None where an output is
+    like no input.
     """
-    taken: set[int] = set()
-
-    def place(value: Any) -> Callable[[list[Tensor]], Any]:
-        if isinstance(value, Tensor):
-            index = next((i for i, t in enumerate(inputs) if t is value), None)
-            if index is None:
-                index = next(
-                    (
-                        i
-                        for i, t in enumerate(inputs)
-                        if i not in taken and not isinstance(t, nn.Parameter) and _alike(t, value)
-                    ),
-                    None,
-                )
-                if index is None:
-                    raise LookupError
-                taken.add(index)
-            return operator.itemgetter(index)
-        if value is None or isinstance(value, _PLAIN):
-            return lambda given: value
-        if type(value) in (tuple, list):
-            kind, items = type(value), [place(item) for item in value]
-            return lambda given: kind(item(given) for item in items)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            cls = type(value)
-            fields = {f.name: place(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            return lambda given: cls(**{name: item(given) for name, item in fields.items()})
-        raise LookupError
-
     try:
-        return place(out)
+        return _place(out, inputs, set(), places)
     except LookupError:
         return None
+
+
+def _place(
+    value: Any, inputs: list[Tensor], taken: set[int], places: list[tuple[int, Tensor]]
+) -> Callable[[list[Tensor]], Any]:
+    if isinstance(value, Tensor):
+        index = next((i for i, t in enumerate(inputs) if t is value), None)
+        if index is None:
+            free = (i for i, t in enumerate(inputs) if i not in taken and not isinstance(t, nn.Parameter))
+            index = next((i for i in free if _alike(inputs[i], value)), None)
+            if index is None:
+                raise LookupError
+            taken.add(index)
+        places.append((index, value))
+        return operator.itemgetter(index)
+    if value is None or isinstance(value, _PLAIN):
+        return lambda given: value
+    if type(value) in (tuple, list):
+        kind, items = type(value), [_place(item, inputs, taken, places) for item in value]
+        return lambda given: kind(item(given) for item in items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls, names = type(value), [f.name for f in dataclasses.fields(value)]
+        fields = {name: _place(getattr(value, name), inputs, taken, places) for name in names}
+        return lambda given: cls(**{name: item(given) for name, item in fields.items()})
+    raise LookupError
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

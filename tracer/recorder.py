@@ -4,6 +4,8 @@
                                          node.meta["spec"]       Spec of the result, a tuple of them, or None
                                          node.meta["module"]     path of the module that ran it
                                          node.meta["instances"]  the folded layers around it
+                                         node.meta["calls"]      the calls of list members around it, e.g. "layers.3#1"
+                                         node.meta["ran"]        moments at which it began and ended
 
 A dispatch mode sees real storages, so views, in-place writes and lifetimes are facts here, not deductions. Nothing
 in this file keeps a tensor alive: nodes hold specs, and tensors are found by identity through weak references.
@@ -41,10 +43,12 @@ class Recorder(TorchDispatchMode):
         self.called: dict[str, int] = {}
         self._paths = {id(module): path for path, module in root.named_modules()}
         self._weights = {id(t): name for name, t in _named_tensors(root)}
-        self._stack: list[str] = [""]
+        self._members = {id(m) for module in root.modules() if isinstance(module, nn.ModuleList) for m in module}
+        self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         self._live: dict[int, Storage] = {}
-        self._ops = 0
+        self._moment = 0
+        self._ended = False
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Recorder:
@@ -56,14 +60,18 @@ class Recorder(TorchDispatchMode):
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        self._ended = True
         super().__exit__(*exc)
         for hook in self._hooks:
             hook.remove()
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
-        path = self._paths.get(id(module), self._stack[-1])
-        self._stack.append(path)
+        around, calls = self._stack[-1]
+        path = self._paths.get(id(module), around)
         self.called[path] = self.called.get(path, 0) + 1
+        if id(module) in self._members:
+            calls = (*calls, f"{path}#{self.called[path]}")
+        self._stack.append((path, calls))
 
     def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
         self._stack.pop()
@@ -72,9 +80,10 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         node = self.graph.call_function(func, self._to_nodes(args), self._to_nodes(kwargs))
         kernel = META_KERNELS.get(func)
-        out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
-        node.meta["module"] = self._stack[-1]
+        node.meta["module"], node.meta["calls"] = self._stack[-1]
         node.meta["instances"] = self.instances
+        began = self.moment()
+        out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
         if isinstance(out, Tensor):
             node.meta["spec"] = self._made(out, node)
         elif isinstance(out, (tuple, list)):
@@ -89,8 +98,13 @@ class Recorder(TorchDispatchMode):
             node.meta["spec"] = tuple(specs)
         else:
             node.meta["spec"] = None
-        self._ops += 1
+        node.meta["ran"] = (began, self.moment())
         return out
+
+    def moment(self) -> int:
+        """The clock's next tick. Whatever happens to storages, ops and layers has a moment of its own."""
+        self._moment += 1
+        return self._moment
 
     def placeholder(self, name: str, tensor: Tensor, role: Role) -> fx.Node:
         """Declare a tensor that exists before the pass."""
@@ -139,11 +153,11 @@ class Recorder(TorchDispatchMode):
 
     def _resident(self, tensor: Tensor, node: fx.Node, role: Role) -> Spec:
         node.meta["module"] = ""
-        node.meta["instances"] = ()
+        node.meta["calls"] = node.meta["instances"] = ()
         return self._know(tensor, node, role, born=-1)
 
     def _made(self, tensor: Tensor, node: fx.Node) -> Spec:
-        return self._know(tensor, node, "activation", born=self._ops)
+        return self._know(tensor, node, "activation", born=self.moment())
 
     def _know(self, tensor: Tensor, node: fx.Node, role: Role, born: int) -> Spec:
         key = id(tensor)
@@ -169,7 +183,8 @@ class Recorder(TorchDispatchMode):
         return gone
 
     def _freed(self, address: int, storage: Storage) -> None:
-        storage.died = self._ops
+        if not self._ended:
+            storage.died = self.moment()
         if self._live.get(address) is storage:
             del self._live[address]
 

@@ -15,8 +15,8 @@ Role = Literal["weight", "cache", "input", "activation"]
 class Storage:
     """One allocation. The recorder settles ``role`` and ``died``; nobody writes to it afterwards.
 
-    ``born`` and ``died`` count recorded nodes: born while node ``born`` ran, let go before node ``died`` ran
-    (None: alive when the pass ended). What existed before the pass has ``born`` -1.
+    ``born`` and ``died`` are moments of the recorder's clock: when an op returned it, and when the last Python
+    reference to it went (None: alive when the pass ended). What existed before the pass has ``born`` -1.
     """
 
     id: int

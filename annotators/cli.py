@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
+from annotators.cli_crosscheck import crosscheck
+from annotators.cli_output import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_UNCOSTED,
+    EXIT_USAGE,
+    check_writable,
+    complain,
+    progress,
+    quiet_transformers,
+    write_json,
+)
+from annotators.cli_types import Pair, Size
 from models.errors import FxmeterError
 
-EXIT_ERROR, EXIT_USAGE, EXIT_UNCOSTED, EXIT_INTERRUPTED = 1, 2, 3, 130
 DEFAULT_PREFILL = DEFAULT_DECODE = 2048
-
-
-class Size(click.ParamType):
-    """A whole number of at least ``least``; "4k" and "1M" are 4·1024 and 1024·1024."""
-
-    name = "integer"
-
-    def __init__(self, least: int) -> None:
-        self.least = least
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number, or a usage error that says what is accepted."""
-        text = str(value).strip().replace("_", "")
-        factor = {"k": 2**10, "K": 2**10, "m": 2**20, "M": 2**20}.get(text[-1:], 1)
-        try:
-            number = int(text[:-1] if factor > 1 else text) * factor
-        except ValueError:
-            self.fail(f"{value!r} is not a whole number", param, ctx)
-        from models.scenario import LARGEST_SIZE
-
-        if number < self.least:
-            self.fail(f"{number} is too small: at least {self.least}", param, ctx)
-        if number > LARGEST_SIZE:
-            self.fail(f"{number} is too large: at most {LARGEST_SIZE:,}", param, ctx)
-        return number
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,6 +44,18 @@ def cli() -> None:
 @click.argument("model", required=False)
 @click.option("--prefill", type=Size(1), metavar="S", help="Prompt tokens to process, e.g. --prefill 4096.")
 @click.option("--decode", type=Size(0), metavar="C", help="Cached tokens before the new one, e.g. --decode 4096.")
+@click.option(
+    "--steps", type=Size(1), metavar="K", help="Tokens to decode, one at a time, e.g. --decode 493 --steps 100."
+)
+@click.option(
+    "--crops", type=Pair("1x2"), metavar="HxW", help="Read a page: global view and H rows of W crops, e.g. --crops 1x2."
+)
+@click.option(
+    "--page",
+    type=Pair("1280x640"),
+    metavar="WIDTHxHEIGHT",
+    help="Read a page of that many pixels, cropped as the vendor does, e.g. --page 1280x640.",
+)
 @click.option("--batch", type=Size(1), default=1, metavar="B", show_default=True, help="Sequences, e.g. --batch 8.")
 @click.option(
     "--attention",
@@ -127,6 +121,9 @@ def report(
     model: str | None,
     prefill: int | None,
     decode: int | None,
+    steps: int | None,
+    crops: tuple[int, int] | None,
+    page: tuple[int, int] | None,
     batch: int,
     attention: str,
     causal: Any,
@@ -145,6 +142,7 @@ def report(
 
     \b
     fxmeter report deepseek-v3 --decode 32k --batch 64 --attention flash
+    fxmeter report deepseek-ocr --crops 1x2 --steps 100
     fxmeter report qwen3-8b --prefill 512 --json | jq .stages[0].cost
     """
     if model is None:
@@ -153,42 +151,41 @@ def report(
     from models.source import locate
 
     locate(model)
-    _check_writable(json_path)
-    with _progress("loading torch and transformers") as say:
-        _quiet_transformers()
+    check_writable("--json", json_path)
+    with progress("loading torch and transformers") as say:
+        quiet_transformers()
         from annotators.annotation import annotate
         from annotators.report import build_report, to_json
-        from models.scenario import decode as decode_scenario
-        from models.scenario import prefill as prefill_scenario
+        from models.scenario import Scenario, VisionScenario
         from tracer.loading import load_model
+        from tracer.vision import load_vision
 
         say(f"building {model} on meta")
         built = load_model(model, dtype=dtype)
-        both = prefill is None and decode is None
-        scenarios = []
-        if prefill is not None or both:
-            scenarios.append(prefill_scenario(DEFAULT_PREFILL if prefill is None else prefill, batch=batch))
-        if decode is not None or both:
-            scenarios.append(decode_scenario(DEFAULT_DECODE if decode is None else decode, batch=batch))
-        _warn_of_length(built, max(s.kv_len for s in scenarios))
+        scenarios = _scenarios(prefill, decode, steps, crops, page, batch)
+        tower = load_vision(model, dtype=dtype) if isinstance(scenarios[0], VisionScenario) else None
+        _warn_of_length(built, max(s.final_kv_len for s in scenarios if isinstance(s, Scenario)))
         stages = []
-        for scenario in scenarios:
-            for kind in ("eager", "flash") if attention == "both" else (attention,):
+        for kind in ("eager", "flash") if attention == "both" else (attention,):
+            for scenario in scenarios:
                 say(f"recording and pricing {scenario.stage}, {kind}")
-                stages.append(annotate(built, scenario, attention=kind, causal=causal, logits=logits, routing=routing))
-        made = build_report(built, stages)
+                module = tower if tower is not None and isinstance(scenario, VisionScenario) else built
+                stages.append(annotate(module, scenario, attention=kind, causal=causal, logits=logits, routing=routing))
+        stages.sort(key=lambda stage: scenarios.index(stage.scenario))
+        made = build_report(built, stages, tower=tower, end_to_end=tower is not None)
     if json_path is None:
         from annotators.console import stdout_console
         from annotators.render import report_view
 
         stdout_console().print(report_view(made, depth=depth, ops=ops))
     else:
-        _write_json(to_json(made), json_path)
+        write_json("--json", to_json(made), json_path)
     if made.uncosted and not allow_uncosted:
-        _complain(
-            f"{made.uncosted} op executions have no rule; their FLOPs are missing (--allow-uncosted accepts that)"
-        )
+        complain(f"{made.uncosted} op executions have no rule; their FLOPs are missing (--allow-uncosted accepts that)")
         sys.exit(EXIT_UNCOSTED)
+
+
+cli.add_command(crosscheck)
 
 
 @cli.command(short_help="Every preset, with its size and source.")
@@ -222,7 +219,7 @@ def list_ops(pattern: str) -> None:
     fxmeter ops
     fxmeter ops softmax
     """
-    with _progress("loading torch"):
+    with progress("loading torch"):
         import annotators.rules  # noqa: F401  registers every rule
         from annotators.console import plain_table, stdout_console
         from annotators.registry import rules
@@ -244,31 +241,58 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
-        _complain("interrupted")
+        complain("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fxmeter"
-        _complain(f"{error.format_message()} (`{command} --help` shows what it takes)")
+        complain(f"{error.format_message()} (`{command} --help` shows what it takes)")
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        _complain(error.format_message())
+        complain(error.format_message())
         sys.exit(error.exit_code)
     except FxmeterError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(EXIT_ERROR)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        _complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        complain(f"{error.filename or 'output'}: {error.strerror or error}")
         sys.exit(EXIT_ERROR)
 
 
-def _complain(message: str) -> None:
-    print(f"fxmeter: {message}", file=sys.stderr)
+def _scenarios(
+    prefill: int | None,
+    decode: int | None,
+    steps: int | None,
+    crops: tuple[int, int] | None,
+    page: tuple[int, int] | None,
+    batch: int,
+) -> list[Any]:
+    """The stages that the options of `report` ask for."""
+    from models import scenario as make
+    from models.page import crop_grid, page_context
+
+    if crops is not None or page is not None:
+        if crops is not None and page is not None:
+            raise click.UsageError("--crops and --page both say how the page is cropped; give one")
+        if prefill is not None or decode is not None:
+            raise click.UsageError(
+                "a page has its own context; leave --prefill and --decode out, or --crops and --page"
+            )
+        grid = crops if crops is not None else crop_grid(*page) if page is not None else (0, 0)
+        context = page_context(grid)
+        generated = make.generation(context, steps=steps or 1, batch=batch)
+        return [make.vision(crops=grid, batch=batch), make.prefill(context, batch=batch), generated]
+    if prefill is None and decode is None:
+        prefill, decode = DEFAULT_PREFILL, DEFAULT_DECODE
+    elif decode is None and steps is not None:
+        decode = prefill
+    stages = [] if prefill is None else [make.prefill(prefill, batch=batch)]
+    return stages if decode is None else [*stages, make.generation(decode, steps=steps or 1, batch=batch)]
 
 
 def _warn_of_length(model: Any, tokens: int) -> None:
@@ -276,61 +300,7 @@ def _warn_of_length(model: Any, tokens: int) -> None:
 
     limit = ModelInfo.of(model).max_positions
     if limit is not None and tokens > limit:
-        _complain(f"warning: {tokens:,} tokens are more than this model's max_position_embeddings, {limit:,}")
-
-
-def _quiet_transformers() -> None:
-    import logging
-
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _progress(first: str) -> Iterator[Callable[[str], None]]:
-    """A line on stderr that says what is going on, gone when it is over."""
-    from rich.console import Console
-
-    with Console(stderr=True).status(first) as status:
-        yield lambda text: status.update(text)
-
-
-def _check_writable(path: str | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    if path is None or path == "-":
-        return
-    folder = Path(path).absolute().parent
-    if Path(path).is_dir():
-        raise FxmeterError(f"--json {path}: is a folder; name a file")
-    if not folder.is_dir():
-        raise FxmeterError(f"--json {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise FxmeterError(f"--json {path}: the folder {folder} is not writable")
-
-
-def _write_json(data: Any, path: str) -> None:
-    """To stdout, or to a file that is whole or not there."""
-    text = json.dumps(data, indent=2) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    target = Path(path).absolute()
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(text)
-                file.flush()
-                temporary.replace(target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise FxmeterError(f"--json {path}: {error.strerror or error}") from None
+        complain(f"warning: {tokens:,} tokens are more than this model's max_position_embeddings, {limit:,}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from annotators.console import plain_table
-from annotators.report import Report, conventions_of, versions
+from annotators.report import Column, Report, conventions_of, title_of, versions
 from annotators.rollup import AnnotatedStage
 from annotators.tables import cache_rows, heaviest_ops, module_tree
 
@@ -67,7 +67,9 @@ def share_bar(share: float, width: int = _BAR) -> Text:
 def report_view(report: Report, *, depth: int, ops: int) -> RenderableType:
     """The whole report, for a terminal of 100 columns or a file."""
     shown = _stages_shown(report.stages)
-    parts: list[RenderableType] = [_header(report), "", _stage_table(report.stages)]
+    parts: list[RenderableType] = [_header(report)]
+    for table in _stage_tables(report.columns):
+        parts += ["", table]
     for stage in shown:
         parts += ["", _tree(stage, depth)]
         parts += ["", _heaviest(stage, ops)] if ops else []
@@ -90,9 +92,10 @@ def _header(report: Report) -> RenderableType:
     model = report.model
     kinds = conventions_of(report)
     experts = f" · experts {kinds['experts_implementation']}" if kinds["experts_implementation"] else ""
+    vision = f"; {model.vision_parameters:,} more in the vision tower" if model.vision_parameters else ""
     lines = [
         Text.assemble((model.name, "bold"), f"  {model.model_type}, {model.layers} layers"),
-        Text(f"{model.parameters:,} parameters, {quantity(model.weight_bytes, 'memory')} in {model.dtype}"),
+        Text(f"{model.parameters:,} parameters, {quantity(model.weight_bytes, 'memory')} in {model.dtype}{vision}"),
         Text(
             f"2 FLOP/MAC · causal {kinds['causal']} · logits {kinds['logits']} · routing {kinds['routing']}"
             f"{experts} · cache {kinds['cache_layout']}",
@@ -103,27 +106,22 @@ def _header(report: Report) -> RenderableType:
     return Group(*lines)
 
 
-def title_of(stage: AnnotatedStage) -> str:
-    """ "prefill S=2048", "decode C=2048, B=8": the scenario in a few words."""
-    scenario = stage.scenario
-    if scenario is None:
-        return "module"
-    if scenario.stage == "prefill":
-        text = f"prefill S={scenario.query_len}"
-        text += f", C={scenario.past_len}" if scenario.past_len else ""
-    else:
-        text = f"decode C={scenario.past_len}"
-        text += f", S={scenario.query_len}" if scenario.query_len > 1 else ""
-    return text + (f", B={scenario.batch}" if scenario.batch > 1 else "")
+def _stage_tables(columns: Sequence[Column]) -> list[Table]:
+    """One table; where it would be too wide, one for each attention."""
+    kinds = list(dict.fromkeys(column.attention for column in columns))
+    if len(columns) <= 4 or len(kinds) == 1:
+        return [_stage_table("Cost by stage", columns)]
+    return [_stage_table(f"Cost by stage, {kind}", [c for c in columns if c.attention == kind]) for kind in kinds]
 
 
-def _stage_table(stages: Sequence[AnnotatedStage]) -> Table:
-    table = plain_table(title="Cost of one pass")
+def _stage_table(title: str, columns: Sequence[Column]) -> Table:
+    table = plain_table(title=title)
     table.add_column("", no_wrap=True)
-    for stage in stages:
-        table.add_column(f"{title_of(stage)}\n{stage.attention}", justify="right", no_wrap=True)
+    for column in columns:
+        heading = f"{column.title}\n{column.attention}" if len(columns) <= 4 else column.title.replace(" ", "\n", 1)
+        table.add_column(heading, justify="right", no_wrap=True)
     for label, field, kind, style in STAGE_ROWS:
-        values = [quantity(getattr(stage.cost, field), kind) for stage in stages]
+        values = [quantity(getattr(column.cost, field), kind) for column in columns]
         table.add_row(label, *values, style=style)
     return table
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import nn
 
+from annotators import steps
 from annotators.cost import Conventions
 from annotators.rollup import AnnotatedStage
+from annotators.steps import per_step
+from models.scenario import VisionScenario
+from models.stage_cost import StageCost
 from models.version import ANALYTIC_MODEL_VERSION
-from tracer.passes import config_of
+from tracer.context import config_of
 
 SCHEMA_VERSION = 1
 
@@ -30,6 +34,7 @@ class ModelInfo:
     layers: int
     experts_implementation: str | None
     max_positions: int | None
+    vision_parameters: int = 0
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelInfo:
@@ -51,12 +56,34 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table of stages: a stage, the mean of its steps, or the whole request."""
+
+    title: str
+    attention: str
+    cost: StageCost
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a reader needs to trust, or to redo, the numbers."""
+    """Everything a reader needs to trust, or to redo, the numbers. ``totals`` has attention → the whole request."""
 
     model: ModelInfo
     conventions: Conventions
     stages: tuple[AnnotatedStage, ...]
+    totals: Mapping[str, StageCost] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The stages, each generation with its mean per token beside it, then the totals."""
+        found = []
+        for stage in self.stages:
+            found.append(Column(title_of(stage), stage.attention, stage.cost))
+            count = getattr(stage.scenario, "steps", 1)
+            if count > 1:
+                found.append(Column("decode per token", stage.attention, per_step(stage.cost, count)))
+        found += [Column("end to end", attention, cost) for attention, cost in self.totals.items()]
+        return tuple(found)
 
     @property
     def uncosted(self) -> int:
@@ -64,10 +91,44 @@ class Report:
         return sum(item.count for stage in self.stages for item in stage.uncosted)
 
 
-def build_report(model: nn.Module, stages: Iterable[AnnotatedStage]) -> Report:
-    """A report on stages of one model, all priced by the same conventions."""
+def build_report(
+    model: nn.Module,
+    stages: Iterable[AnnotatedStage],
+    *,
+    tower: nn.Module | None = None,
+    end_to_end: bool = False,
+) -> Report:
+    """A report on stages of one model, all priced by the same conventions.
+
+    ``tower`` is the vision tower beside the model, if a stage ran one. ``end_to_end`` adds the whole request for each
+    attention: vision (where there is one), prefill and decode.
+    """
     stages = tuple(stages)
-    return Report(ModelInfo.of(model), stages[0].conventions, stages)
+    totals: dict[str, StageCost] = {}
+    for attention in dict.fromkeys(stage.attention for stage in stages) if end_to_end else ():
+        costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
+        totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
+    vision_parameters = 0 if tower is None else sum(p.numel() for p in tower.parameters())
+    info = replace(ModelInfo.of(model), vision_parameters=vision_parameters)
+    return Report(info, stages[0].conventions, stages, totals)
+
+
+def title_of(stage: AnnotatedStage) -> str:
+    """ "prefill S=2048", "decode C=2048, B=8": the scenario in a few words."""
+    scenario = stage.scenario
+    if scenario is None:
+        return "module"
+    if isinstance(scenario, VisionScenario):
+        rows, columns = scenario.crops
+        text = f"vision {rows}x{columns} crops" if rows else "vision, no crops"
+    elif scenario.stage == "prefill":
+        text = f"prefill S={scenario.query_len}"
+        text += f", C={scenario.past_len}" if scenario.past_len else ""
+    else:
+        text = f"decode C={scenario.past_len}"
+        text += f", S={scenario.query_len}" if scenario.query_len > 1 else ""
+        text += f", K={scenario.steps}" if scenario.steps > 1 else ""
+    return text + (f", B={scenario.batch}" if scenario.batch > 1 else "")
 
 
 def versions() -> dict[str, str]:
@@ -107,23 +168,28 @@ def to_json(report: Report) -> dict[str, Any]:
             "parameters": model.parameters,
             "weight_bytes": model.weight_bytes,
             "layers": model.layers,
+            **({"vision_parameters": model.vision_parameters} if model.vision_parameters else {}),
         },
         "conventions": conventions_of(report),
         "stages": [_stage_json(stage) for stage in report.stages],
+        **({"end_to_end": [_total_json(report, attention) for attention in report.totals]} if report.totals else {}),
     }
+
+
+def _total_json(report: Report, attention: str) -> Mapping[str, Any]:
+    return {"attention": attention, "cost": report.totals[attention].to_dict()}
 
 
 def _stage_json(stage: AnnotatedStage) -> Mapping[str, Any]:
     scenario = stage.scenario
     head: dict[str, Any] = {"stage": "module", "attention": stage.attention}
-    if scenario is not None:
-        head = {
-            "stage": scenario.stage,
-            "attention": stage.attention,
-            "batch": scenario.batch,
-            "query_len": scenario.query_len,
-            "past_len": scenario.past_len,
-        }
+    if isinstance(scenario, VisionScenario):
+        head |= {"stage": scenario.stage, "batch": scenario.batch, "crops": list(scenario.crops)}
+    elif scenario is not None:
+        head |= {"stage": scenario.stage, "batch": scenario.batch, "query_len": scenario.query_len}
+        head |= {"past_len": scenario.past_len, "steps": scenario.steps}
+        if scenario.steps > 1:
+            head |= {"per_step": per_step(stage.cost, scenario.steps).to_dict()}
     return {
         **head,
         "cost": stage.cost.to_dict(),

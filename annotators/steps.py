@@ -25,6 +25,33 @@ def over_steps(costs: Sequence[StageCost]) -> StageCost:
     )
 
 
+def per_step(cost: StageCost, steps: int) -> StageCost:
+    """The mean of a step: FLOPs and traffic divided (floats), memory as it is."""
+    return StageCost(
+        **{name: getattr(cost, name) if name in OF_THE_LAST_STEP else getattr(cost, name) / steps for name in FIELDS}
+    )
+
+
+def end_to_end(vision: StageCost | None, prefill: StageCost, decode: StageCost) -> StageCost:
+    """A whole request: FLOPs and traffic added up; the cache that decode leaves, which has the prompt's part in it;
+    activations and peaks of the largest stage; the weights of the tower and of the decoder, which prefill and decode
+    share.
+    """
+    stages = [prefill, decode] if vision is None else [vision, prefill, decode]
+    towers = [decode] if vision is None else [vision, decode]
+    values = {}
+    for name in FIELDS:
+        if name == "kv_bytes":
+            values[name] = decode.kv_bytes
+        elif name == "weight_bytes":
+            values[name] = sum(tower.weight_bytes for tower in towers)
+        elif name in OF_THE_LAST_STEP:
+            values[name] = max(getattr(stage, name) for stage in stages)
+        else:
+            values[name] = sum(getattr(stage, name) for stage in stages)
+    return StageCost(**values)
+
+
 def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> AnnotatedStage:
     """The stages of a generation's steps as one stage; its graph, recording and cache are those of the last step."""
     last = steps[-1]

@@ -139,6 +139,18 @@ def _label(path: str, parent: str, stage: AnnotatedStage) -> str:
     return f"{head}.{spans(positions)} ({len(positions)}×)" if head else f"{spans(positions)} ({len(positions)}×)"
 
 
+def path_label(path: str, stage: AnnotatedStage) -> str:
+    """A module's whole path, a folded layer in it with all its positions: "model.layers.1-11 (11×).mlp"."""
+    folded: dict[str, list[str]] = {}
+    for member, stand_in in stage.recording.folds().items():
+        folded.setdefault(stand_in, [stand_in]).append(member)
+    for stand_in, members in folded.items():
+        if path == stand_in or path.startswith(stand_in + "."):
+            positions = spans(int(member.rpartition(".")[2]) for member in members)
+            return f"{stand_in.rpartition('.')[0]}.{positions}{path[len(stand_in) :]}"
+    return path or "(root)"
+
+
 def _common_name(modules: Iterable[str]) -> str:
     """Where a group of ops runs: the modules' own names, positions in lists left out."""
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""Hand-written cost of the DeepSeek-OCR decoder (arXiv:2510.18234); its vision tower is in `models.vision`.
+"""Hand-written cost of the DeepSeek-OCR decoder (arXiv:2510.18234); its vision tower is in `models.vision_tower`.
 
 A small DeepSeek-V2 mixture of experts whose attention is Llama's, multi-head, not latent (``use_mla`` false).
 The order of operations and the dtypes are those of the text model in transformers' models/deepseek_ocr2.

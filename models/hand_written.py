@@ -21,7 +21,7 @@ HAND_WRITTEN: Mapping[str, type[LlamaModel] | type[DeepseekModel] | type[Deepsee
 
 def hand_written_model(config: Mapping[str, Any], *, attention: Attention, element_bytes: int) -> CausalLM:
     """The hand-written model of a ``config.json``'s fields; ModelError where nobody has written one."""
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in HAND_WRITTEN:
         raise ModelError(
             f"no hand-written layer models for model_type {model_type!r}; there are some for {', '.join(HAND_WRITTEN)}"

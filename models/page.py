@@ -12,7 +12,7 @@ import operator
 
 from models.errors import ScenarioError
 from models.scenario import LARGEST_SIZE
-from models.vision import CROP_SIDE, GLOBAL_SIDE
+from models.vision_tower import CROP_SIDE, GLOBAL_SIDE
 
 CropGrid = tuple[int, int]
 """(rows, columns) of crops; (0, 0) is a page that is not cropped."""

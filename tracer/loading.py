@@ -6,7 +6,7 @@ import copy
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     Raises ModelError with one line that says what is wrong.
     """
     config = load_config(source)
-    chosen = _dtype(dtype, config)
+    fields = {"dtype": config.dtype or config.get_text_config().dtype}
+    chosen = dtype_of(dtype, fields)
     with (
         _as_model_errors(config),
         torch.device("meta"),
@@ -56,12 +57,17 @@ def load_config(source: str | Path | PreTrainedConfig) -> PreTrainedConfig:
     """The transformers config behind ``source``; the caller may change it freely."""
     if isinstance(source, PreTrainedConfig):
         return copy.deepcopy(source)
+    return _config_from(*read_fields(source))
+
+
+def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:
+    """The fields of the ``config.json`` behind ``source`` as they stand there, and what to call it in messages."""
     found = locate(source)
     if isinstance(found, Preset):
-        return _config_from(dict(found.config), f"preset {found.name}")
+        return dict(found.config), f"preset {found.name}"
     if isinstance(found, HubId):
-        return _config_from(_hub_config(found.name), found.name)
-    return _config_from(_read_config(found), str(found))
+        return _hub_config(found.name), found.name
+    return _read_config(found), str(found)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -102,9 +108,10 @@ def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
         return CONFIG_MAPPING[model_type].from_dict(wanted)
 
 
-def _dtype(dtype: str | torch.dtype | None, config: PreTrainedConfig) -> torch.dtype:
+def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torch.dtype:
+    """The dtype asked for, else the one that a config's ``fields`` name, else bfloat16."""
     if dtype is None:
-        dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None) or "bfloat16"
+        dtype = fields.get("dtype") or fields.get("torch_dtype") or "bfloat16"
     if isinstance(dtype, torch.dtype):
         return dtype
     try:

@@ -19,8 +19,12 @@ from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbedd
 from transformers.models.deepseek_ocr2.configuration_deepseek_ocr2 import DeepseekOcr2SamVisionConfig
 from transformers.models.deepseek_ocr2.modeling_deepseek_ocr2 import DeepseekOcr2SamVisionEncoder
 
+from models.errors import ModelError
 from models.page import CropGrid
-from models.vision import CROP_SIDE, GLOBAL_SIDE
+from models.presets import Preset, preset, preset_names
+from models.source import locate
+from models.vision_tower import CROP_SIDE, GLOBAL_SIDE
+from tracer.loading import dtype_of
 
 SAM_CHANNELS = 1024
 """Channels of SAM's features: CLIP's width, since they take the place of its patches."""
@@ -125,6 +129,19 @@ def build_vision(dtype: torch.dtype = torch.bfloat16) -> DeepseekOCRVision:
     """The tower on meta, in evaluation mode, with parameters of ``dtype``: nothing is allocated."""
     with torch.device("meta"):
         return DeepseekOCRVision().to(dtype).eval()
+
+
+TOWERS = {"deepseek-ocr": build_vision}
+"""Every tower that can be built, by the name that presets give it."""
+
+
+def load_vision(source: str, *, dtype: str | torch.dtype | None = None) -> DeepseekOCRVision:
+    """The vision tower of a preset that has one, on meta; its dtype is by default the checkpoint's."""
+    found = locate(source)
+    if not isinstance(found, Preset) or found.vision not in TOWERS:
+        having = [name for name in preset_names() if preset(name).vision]
+        raise ModelError(f"no vision tower is known for {source}; presets with one: {', '.join(having)}")
+    return TOWERS[found.vision](dtype_of(dtype, found.config))
 
 
 def page_pixels(crops: CropGrid = (0, 0), *, batch: int = 1, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, ...]:

@@ -29,6 +29,7 @@ class Preset:
     parameters_source  the published figure that `parameters` rounds to
     config             fields of the `config.json`, `model_type` among them, without `auto_map` (it names
                        code) and `quantization_config` (weights are priced in the dtype the user picks)
+    vision             name of the vision tower that tracer.vision can build for it; empty if none
     notes              what differs from the public file, and why; often empty
     """
 
@@ -37,6 +38,7 @@ class Preset:
     parameters: int
     parameters_source: str
     config: Mapping[str, Any]
+    vision: str = ""
     notes: str = ""
 
 

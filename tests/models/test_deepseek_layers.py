@@ -457,6 +457,14 @@ def test_expected_experts_are_the_exact_value_rounded(
     assert expected_experts_bytes(tokens, experts, chosen, expert_bytes) == round(exact)
 
 
+def test_a_byte_that_is_probably_not_read_is_not_read() -> None:
+    assert Fraction(1, 2) < 15 * Fraction(2, 3) ** 8 < 1
+    assert expected_experts_bytes(8, 3, 1, 5) == 15 - 1
+    assert Fraction(1, 2) < 3 * Fraction(2, 3) ** 3 < 1
+    assert expected_experts_bytes(3, 3, 1, 1) == 3 - 1
+    assert expected_experts_bytes(9, 3, 1, 5) == 15
+
+
 def test_expected_experts_is_an_int_whatever_kind_of_whole_number_it_is_given() -> None:
     for tokens in (6, np.int64(6), np.array(6), sympy.Integer(6)):
         value = expected_experts_bytes(tokens, 64, 6, 100)

@@ -7,8 +7,8 @@ import sympy
 from models.errors import ScenarioError
 from models.sam import SamEncoder
 from models.stage_cost import FIELDS, StageCost
-from models.vision import ClipAttention, ClipBlock, ClipEmbeddings, ClipEncoder, ClipMLP, DeepseekOCRVision
 from models.vision_ops import layer_norm, linear
+from models.vision_tower import ClipAttention, ClipBlock, ClipEmbeddings, ClipEncoder, ClipMLP, DeepseekOCRVision
 
 TOWER = DeepseekOCRVision()
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AttentionInterface
 
 from models.page import page_tokens
-from models.vision import DeepseekOCRVision as ByHand
+from models.vision_tower import DeepseekOCRVision as ByHand
 from tracer.vision import DeepseekOCRVision, build_vision, page_pixels
 
 BY_HAND = ByHand()

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  ?= deepseek-ocr
 
-.PHONY: report test test-slow lint format clean
+.PHONY: report test test-slow lint format readme clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -30,6 +30,9 @@ lint: $(VENV)/.installed  ## format, lint and types, as CI checks them
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+readme: $(VENV)/.installed  ## put the report's current output into README.md
+	$(BIN)/python docs/refresh_readme.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.errors import FxmeterError
 from tracer.spec import Role, Storage
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
@@ -90,30 +91,38 @@ class NoObserver:
         return 0
 
 
+class RunsTwiceError(FxmeterError):
+    """A member of a list is called a second time, so one multiplicity cannot stand for its calls: record in full."""
+
+
 class Folding:
     """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed."""
 
     def __init__(self, model: nn.Module) -> None:
         self._groups: list[tuple[str, nn.Module, int]] = []
-        kinds: dict[Any, int] = {}
+        kinds = 0
         for list_path, module in model.named_modules():
             if isinstance(module, nn.ModuleList) and len(module) > 1:
-                keys = [(list_path, key) for key in _signatures(module)]
-                for index, (member, key) in enumerate(zip(module, keys, strict=True)):
-                    if keys.count(key) > 1:
-                        kind = kinds.setdefault(key, len(kinds))
-                        self._groups.append((f"{list_path}.{index}" if list_path else str(index), member, kind))
+                alike: dict[Any, list[tuple[str, nn.Module]]] = {}
+                for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):
+                    path = f"{list_path}.{index}" if list_path else str(index)
+                    alike.setdefault(key, []).append((path, member))
+                for members in alike.values():
+                    if len(members) > 1:
+                        self._groups += [(path, member, kinds) for path, member in members]
+                        kinds += 1
 
     @contextmanager
     def active(self, observer: Observer) -> Iterator[None]:
         """Inside the block identical members run once; the model is as before afterwards."""
         ran: dict[Any, Instance] = {}
+        called: set[str] = set()
         patched: list[nn.Module] = []
         try:
             for path, member, kind in self._groups:
                 if "forward" not in member.__dict__:
                     patched.append(member)
-                    member.__dict__["forward"] = _run_once(path, member.forward, kind, ran, observer)
+                    member.__dict__["forward"] = _run_once(path, member.forward, kind, ran, called, observer)
             yield
         finally:
             for member in patched:
@@ -121,13 +130,16 @@ class Folding:
 
 
 def _run_once(
-    path: str, forward: Callable[..., Any], kind: int, ran: dict[Any, Instance], observer: Observer
+    path: str, forward: Callable[..., Any], kind: int, ran: dict[Any, Instance], called: set[str], observer: Observer
 ) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
         key = (kind, observer.instances, _call_key((args, kwargs), tensors, observer))
         given = tuple(map(observer.storage_of, tensors))
         instance = ran.get(key)
+        if path in called:
+            raise RunsTwiceError(f"{path} runs twice in one pass")
+        called.add(path)
         if instance is not None and instance.passthrough is not None:
             instance.paths.append(path)
             instance.skips.append(Skip(observer.moment(), given))
@@ -257,16 +269,17 @@ _MODULE_INTERNALS = frozenset(nn.Module().__dict__) - {"training"}
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, _PLAIN):
+    kind = type(value)  # not isinstance, which asks objects that answer slowly (a config) for their class
+    if issubclass(kind, _PLAIN):
         return value
-    if isinstance(value, (tuple, list)):
-        return (type(value), *map(_plain, value))
-    if isinstance(value, dict):
+    if issubclass(kind, (tuple, list)):
+        return (kind, *map(_plain, value))
+    if issubclass(kind, dict):
         return (dict, *((_plain(k), _plain(v)) for k, v in value.items()))
-    if isinstance(value, Tensor):
+    if issubclass(kind, Tensor):
         return (tuple(value.shape), value.dtype)
-    if isinstance(value, functools.partial):
+    if kind is functools.partial:
         return (functools.partial, _plain(value.func), _plain(value.args), _plain(value.keywords))
-    if isinstance(value, types.MethodType):
+    if kind is types.MethodType:
         return (types.MethodType, value.__func__)
     return id(value)

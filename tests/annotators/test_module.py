@@ -129,3 +129,23 @@ def test_an_unused_parameter_is_resident_and_shown_as_unread():
     assert [(op.op, op.cost.weight_bytes) for op in stage.ops if op.cost.weight_bytes] == [
         ("(parameters that no op reads)", 7 * 4)
     ]
+
+
+def test_a_stack_of_layers_run_twice_is_recorded_in_full():
+    class Looped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4, bias=False) for _ in range(3)])
+
+        def forward(self, x):
+            for _ in range(2):
+                for layer in self.layers:
+                    x = layer(x)
+            return x
+
+    stage = annotate_module(Looped(), torch.empty(5, 4))
+    assert stage.cost.matmul_flops == 2 * 3 * 2 * 5 * 4 * 4
+    assert stage.cost.weight_bytes == 3 * 4 * 4 * 4
+    assert stage.cost.weight_read_bytes == 2 * 3 * 4 * 4 * 4
+    assert [stage.modules[f"layers.{i}"].cost.matmul_flops for i in range(3)] == [2 * 2 * 5 * 4 * 4] * 3
+    assert stage.cost.matmul_flops == sum(m.own.matmul_flops * m.times for m in stage.modules.values())

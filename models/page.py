@@ -8,10 +8,7 @@ Source: the vendor's public preprocessing, whose choice of a grid is InternVL's 
 
 from __future__ import annotations
 
-import operator
-
-from models.errors import ScenarioError
-from models.scenario import LARGEST_SIZE
+from models.sizes import grid_of_crops, whole_number
 from models.vision_tower import CROP_SIDE, GLOBAL_SIDE
 
 CropGrid = tuple[int, int]
@@ -35,7 +32,7 @@ def crop_grid(width: int, height: int) -> CropGrid:
     covers more than half of the later one's pixels. Grids with equally many crops are never equally near
     and nearest, so their order does not matter.
     """
-    width, height = (_whole("a page's width and height", side, at_least=1) for side in (width, height))
+    width, height = (whole_number(f"page {name}", n, 1) for name, n in (("width", width), ("height", height)))
     if width <= CROP_SIDE and height <= CROP_SIDE:
         return 0, 0
     sides = range(1, MOST_CROPS + 1)
@@ -55,9 +52,7 @@ def page_tokens(crops: CropGrid = (0, 0)) -> int:
     Each row of features ends in a newline token: 16 rows of 16 for the global view, and for h x w crops,
     which are joined into one picture, 10h rows of 10w.
     """
-    h, w = (_whole("rows and columns of crops", count, at_least=0) for count in crops)
-    if (h == 0) != (w == 0):
-        raise ScenarioError(f"a grid of crops must have rows and columns, or be (0, 0) for none, not {crops!r}")
+    h, w = grid_of_crops(crops)
     overview = GLOBAL_SIDE // PIXELS_PER_TOKEN
     detail = CROP_SIDE // PIXELS_PER_TOKEN
     return overview * (overview + 1) + 1 + detail * h * (detail * w + 1)
@@ -66,16 +61,3 @@ def page_tokens(crops: CropGrid = (0, 0)) -> int:
 def page_context(crops: CropGrid = (0, 0), *, prompt_tokens: int = PROMPT_TOKENS) -> int:
     """The decoder's context S: a page's image tokens and those of the prompt."""
     return page_tokens(crops) + prompt_tokens
-
-
-def _whole(what: str, value: object, *, at_least: int) -> int:
-    """``value`` as an int in [at_least, LARGEST_SIZE], or a ScenarioError that says what it is for."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ScenarioError(f"{what} must be whole numbers, not {value!r}") from None
-    if not at_least <= number <= LARGEST_SIZE:
-        raise ScenarioError(f"{what} must be from {at_least} to {LARGEST_SIZE:,}, not {number}")
-    return number

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Literal
 
-from models.errors import ScenarioError
+from models.sizes import LARGEST_SIZE, grid_of_crops, whole_number
+
+__all__ = ["LARGEST_SIZE", "Scenario", "Stage", "VisionScenario", "decode", "generation", "prefill", "vision"]
 
 Stage = Literal["prefill", "decode"]
-
-LARGEST_SIZE = 10**9
-"""A batch or length above this is taken for a slip of the keyboard (10^9 tokens is 100 times any context sold)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +28,7 @@ class Scenario:
 
     def __post_init__(self) -> None:
         for name, at_least in (("batch", 1), ("query_len", 1), ("past_len", 0), ("steps", 1)):
-            object.__setattr__(self, name, _size(name, getattr(self, name), at_least))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), at_least))
 
     @property
     def kv_len(self) -> int:
@@ -75,11 +73,8 @@ class VisionScenario:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        rows, columns = (_size(f"crop {name}", n, 0) for name, n in zip(("rows", "columns"), self.crops, strict=True))
-        if (rows == 0) != (columns == 0):
-            raise ScenarioError(f"a grid of crops needs rows and columns, or (0, 0) for none, not {self.crops!r}")
-        object.__setattr__(self, "crops", (rows, columns))
-        object.__setattr__(self, "batch", _size("batch", self.batch, 1))
+        object.__setattr__(self, "crops", grid_of_crops(self.crops))
+        object.__setattr__(self, "batch", whole_number("batch", self.batch, 1))
 
     @property
     def stage(self) -> Literal["vision"]:
@@ -90,18 +85,3 @@ class VisionScenario:
 def vision(*, crops: tuple[int, int] = (0, 0), batch: int = 1) -> VisionScenario:
     """Look at a page: its global view and ``crops`` = (rows, columns) of crops, (0, 0) for none."""
     return VisionScenario(crops=crops, batch=batch)
-
-
-def _size(name: str, value: object, at_least: int) -> int:
-    """``value`` as an int in [at_least, LARGEST_SIZE], or a ScenarioError that names it."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ScenarioError(f"{name} must be a whole number, not {value!r}") from None
-    if number < at_least:
-        raise ScenarioError(f"{name} must be at least {at_least}, not {number}")
-    if number > LARGEST_SIZE:
-        raise ScenarioError(f"{name} is {number}; the largest accepted is {LARGEST_SIZE:,}")
-    return number

@@ -98,7 +98,7 @@ def test_a_wider_page_never_gets_a_narrower_grid_at_equal_area() -> None:
 
 @pytest.mark.parametrize("size", [(0, 700), (700, 0), (-5, 700), (700, 2.5), ("700", 700), (True, 700), (10**9 + 1, 1)])
 def test_a_page_without_pixels_is_refused(size: tuple[Any, Any]) -> None:
-    with pytest.raises(ScenarioError, match="a page's width and height must be"):
+    with pytest.raises(ScenarioError, match=r"page (width|height) (must be|is)"):
         crop_grid(*size)
 
 
@@ -142,5 +142,5 @@ def test_half_a_grid_is_refused(crops: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("crops", [(-1, -1), (1.5, 2), ("1", "2"), (True, True)])
 def test_a_grid_of_anything_but_whole_numbers_is_refused(crops: Any) -> None:
-    with pytest.raises(ScenarioError, match="rows and columns of crops must be"):
+    with pytest.raises(ScenarioError, match=r"crop rows must be"):
         page_tokens(crops)

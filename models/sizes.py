@@ -1,0 +1,33 @@
+"""What counts as a size: a whole number that somebody may have meant."""
+
+from __future__ import annotations
+
+import operator
+
+from models.errors import ScenarioError
+
+LARGEST_SIZE = 10**9
+"""A batch or length above this is taken for a slip of the keyboard (10^9 tokens is 100 times any context sold)."""
+
+
+def whole_number(name: str, value: object, at_least: int) -> int:
+    """``value`` as an int in [at_least, LARGEST_SIZE], or a ScenarioError that names it."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ScenarioError(f"{name} must be a whole number, not {value!r}") from None
+    if number < at_least:
+        raise ScenarioError(f"{name} must be at least {at_least}, not {number}")
+    if number > LARGEST_SIZE:
+        raise ScenarioError(f"{name} is {number}; the largest accepted is {LARGEST_SIZE:,}")
+    return number
+
+
+def grid_of_crops(crops: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of crops, (0, 0) for none, or a ScenarioError."""
+    rows, columns = (whole_number(f"crop {name}", n, 0) for name, n in zip(("rows", "columns"), crops, strict=True))
+    if (rows == 0) != (columns == 0):
+        raise ScenarioError(f"a grid of crops must have rows and columns, or be (0, 0) for none, not {crops!r}")
+    return rows, columns

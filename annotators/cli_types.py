@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from models.scenario import LARGEST_SIZE
+from models.sizes import LARGEST_SIZE
 
 
 class Size(click.ParamType):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.sizes import LARGEST_SIZE, grid_of_crops, whole_number
+from models.sizes import grid_of_crops, whole_number
 
-__all__ = ["LARGEST_SIZE", "Scenario", "Stage", "VisionScenario", "decode", "generation", "prefill", "vision"]
+__all__ = ["Scenario", "Stage", "VisionScenario", "decode", "generation", "prefill", "vision"]
 
 Stage = Literal["prefill", "decode"]
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
 
 from models.errors import ScenarioError
-from tracer.ops import flash_attention
+from tracer.ops import flash_attention, sparse_attention
+from tracer.tree import walk
 
 Attention = Literal["eager", "flash"]
 ATTENTIONS: tuple[Attention, ...] = ("eager", "flash")
@@ -20,6 +24,9 @@ ATTENTIONS: tuple[Attention, ...] = ("eager", "flash")
 FUSED = "fxmeter_fused"
 """The name of the fused core in transformers' attention interface. transformers builds no mask for it (it builds
 masks for the names it knows), and looks for a kernel package only where a name contains "flash"."""
+
+FUSED_MASKED = "fxmeter_fused_masked"
+"""The same core for models whose own code reads the mask: sparse attention's indexers score what it lets through."""
 
 
 def fused_attention(
@@ -34,16 +41,24 @@ def fused_attention(
     is_causal: bool | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    indices: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface, as one node: query, key, value [B, H, S, D] → out [B, S_q, H, D_v]."""
+    """transformers' attention interface, as one node: query, key, value [B, H, S, D] → out [B, S_q, H, D_v].
+
+    With ``indices`` [B, S_q, k] each query attends to those k keys alone.
+    """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if indices is not None:
+        return sparse_attention(query, key, value, indices, attention_mask, s_aux, float(scale), softcap), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     out = flash_attention(query, key, value, attention_mask, s_aux, float(scale), bool(causal), sliding_window, softcap)
     return out, None
 
 
-AttentionInterface.register(FUSED, fused_attention)
+for _name in (FUSED, FUSED_MASKED):
+    AttentionInterface.register(_name, fused_attention)
+AttentionMaskInterface.register(FUSED_MASKED, sdpa_mask)
 
 
 class FuseSdpa(TorchFunctionMode):
@@ -76,11 +91,15 @@ def _fused_sdpa(
 
 
 @contextmanager
-def attention_of(model: nn.Module, attention: Attention) -> Iterator[None]:
-    """Run ``model`` with this attention inside the block; its configs are as before afterwards."""
+def attention_of(model: nn.Module, attention: Attention, *, masked: bool = False) -> Iterator[None]:
+    """Run ``model`` with this attention inside the block; its configs are as before afterwards.
+
+    ``masked`` hands the fused core a mask. Code that predates the attention interface has no place for a core; where
+    it can call ``scaled_dot_product_attention`` that call becomes one, and otherwise it stays as it is.
+    """
     if attention not in ATTENTIONS:
         raise ScenarioError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}")
-    name = FUSED if attention == "flash" else "eager"
+    name = "eager" if attention == "eager" else _fused_name(model, masked)
     configs = _configs(model)
     before = [config._attn_implementation_internal for config in configs]
     for config in configs:
@@ -96,11 +115,37 @@ def attention_of(model: nn.Module, attention: Attention) -> Iterator[None]:
             config._attn_implementation_internal = implementation
 
 
+def asks_for_a_mask(model: nn.Module) -> bool:
+    """Whether transformers says that the model's code has no path without a mask."""
+    return any(not cls._supports_flash_attn for cls in _model_classes(model))
+
+
+def _fused_name(model: nn.Module, masked: bool) -> str:
+    if any(hasattr(code, "ALL_ATTENTION_FUNCTIONS") for code in _code_of(model)) or not _code_of(model):
+        return FUSED_MASKED if masked else FUSED
+    return "sdpa" if all(cls._supports_sdpa for cls in _model_classes(model)) else "eager"
+
+
+def _code_of(model: nn.Module) -> list[ModuleType]:
+    """The modelling modules of transformers that the model's classes come from."""
+    names = {type(module).__module__ for _, module in walk(model)}
+    return [sys.modules[name] for name in sorted(names) if name.startswith("transformers.models.")]
+
+
+def _model_classes(model: nn.Module) -> list[type[PreTrainedModel]]:
+    """The transformers models in ``model``, or else those of the modelling modules that it comes from."""
+    found = [type(module) for _, module in walk(model) if isinstance(module, PreTrainedModel)]
+    if found:
+        return found
+    classes = [value for code in _code_of(model) for value in vars(code).values() if isinstance(value, type)]
+    return [cls for cls in classes if issubclass(cls, PreTrainedModel) and cls is not PreTrainedModel]
+
+
 def _configs(model: nn.Module) -> list[PreTrainedConfig]:
     """Every distinct config that a part of the model carries, sub-configs included."""
     found: dict[int, PreTrainedConfig] = {}
     todo = [
-        config for module in model.modules() if isinstance(config := getattr(module, "config", None), PreTrainedConfig)
+        config for _, module in walk(model) if isinstance(config := getattr(module, "config", None), PreTrainedConfig)
     ]
     while todo:
         config = todo.pop()

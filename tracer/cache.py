@@ -25,7 +25,9 @@ class CacheTensor:
 def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
     """Every tensor with elements that ``cache`` holds, layer by layer; scalars that only count are left out."""
     layers = getattr(cache, "layers", None)
-    if isinstance(cache, Cache) and layers is not None:
+    if hasattr(cache, "tensors"):
+        yield from cache.tensors()
+    elif isinstance(cache, Cache) and layers is not None:
         for index, layer in enumerate(layers):
             for name, tensor in _tensors(vars(layer)):
                 yield CacheTensor(index, type(layer).__name__, name, tensor)
@@ -39,22 +41,34 @@ def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
                 yield CacheTensor(index, type(cache).__name__, name, tensor)
 
 
+def cache_counters(cache: Any) -> Iterator[Tensor]:
+    """The scalars that ``cache`` keeps, such as the tokens seen so far: no entries, and no activations either."""
+    cache = getattr(cache, "cache", cache)
+    layers = getattr(cache, "layers", None)
+    for _, tensor in _all_tensors({"rest": vars(cache), "layers": [vars(layer) for layer in layers]} if layers else ()):
+        if tensor.dim() == 0:
+            yield tensor
+
+
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    return ((name, tensor) for name, tensor in _all_tensors(value, name) if tensor.dim() > 0 and tensor.numel() > 0)
+
+
+def _all_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
-        if value.dim() > 0 and value.numel() > 0:
-            yield name, value
+        yield name, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _tensors(item, f"{name}.{key}" if name else str(key))
+            yield from _all_tensors(item, f"{name}.{key}" if name else str(key))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _tensors(item, f"{name}.{index}" if name else str(index))
+            yield from _all_tensors(item, f"{name}.{index}" if name else str(index))
     elif (
         hasattr(value, "__dict__")
         and not isinstance(value, type)
         and type(value).__module__.startswith("transformers.")
     ):
-        yield from _tensors(vars(value), name)
+        yield from _all_tensors(vars(value), name)
 
 
 def cache_of(outputs: Any) -> Any:

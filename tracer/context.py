@@ -6,9 +6,10 @@ The prompt is run through the model. On meta that allocates nothing and takes on
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,50 +21,65 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from models.errors import TraceError
 from tracer.cache import CacheTensor, cache_of, cache_tensors
+from tracer.tree import walk
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params", "state")
 """Names that the forward methods of transformers give the cache."""
 
 
+class Attributes:
+    """The plain attributes of all modules of a model as they were, to see what a pass changed and to put it back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kept = [(path, module, dict(module.__dict__)) for path, module in walk(model)]
+
+    def _changed(self) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
+        for path, module, kept in self._kept:
+            now = module.__dict__
+            if len(now) != len(kept) or not all(map(operator.is_, now.values(), kept.values())):
+                yield path, module, kept
+
+    def new_tensors(self) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
+        """(path, module, name, tensor) of every attribute that has become another tensor."""
+        for path, module, kept in self._changed():
+            for name, value in module.__dict__.items():
+                if isinstance(value, Tensor) and value is not kept.get(name):
+                    yield path, module, name, value
+
+    def restore(self) -> None:
+        """Put everything back but what torch keeps for itself."""
+        for _, module, kept in self._changed():
+            now = module.__dict__
+            for name in [n for n in now if not n.startswith("_") and n not in kept]:
+                del now[name]
+            now.update({name: value for name, value in kept.items() if not name.startswith("_")})
+
+
+@contextmanager
+def attributes_restored(model: nn.Module) -> Iterator[Attributes]:
+    """Plain attributes of all modules that a pass changes are afterwards as they were."""
+    attributes = Attributes(model)
+    try:
+        yield attributes
+    finally:
+        attributes.restore()
+
+
 @dataclass(frozen=True)
 class Held:
-    """A cache, and the tensors that modules of ``model`` keep as attributes from one pass to the next."""
+    """A cache, and the tensors that modules keep as ``attributes`` from one pass to the next."""
 
     cache: Any
-    model: nn.Module
-    before: Mapping[tuple[str, str], Any]
+    attributes: Attributes
     batch: int
 
     def tensors(self) -> Iterator[CacheTensor]:
         """Every tensor held, the cache's first."""
         yield from cache_tensors(self.cache)
-        for path, name, value in _attributes(self.model):
-            old = self.before.get((path, name))
-            if value is not old and value.dim() > 1 and value.shape[0] == self.batch:
+        for path, module, name, value in self.attributes.new_tensors():
+            if value.dim() > 1 and value.shape[0] == self.batch:
                 layer = re.search(r"\.(\d+)(\.|$)", path)
-                owner = type(self.model.get_submodule(path)).__name__
-                yield CacheTensor(int(layer[1]) if layer else -1, owner, name, value)
-
-
-def _attributes(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
-    """Tensors that modules keep as plain attributes, neither parameter nor buffer."""
-    for path, module in model.named_modules():
-        for name, value in module.__dict__.items():
-            if isinstance(value, Tensor):
-                yield path, name, value
-
-
-@contextmanager
-def attributes_restored(model: nn.Module) -> Iterator[Mapping[tuple[str, str], Any]]:
-    """Plain attributes of all modules that a pass changes are afterwards as they were; yields the tensors among them."""
-    kept = [(module, {k: v for k, v in module.__dict__.items() if not k.startswith("_")}) for module in model.modules()]
-    try:
-        yield {(path, name): value for path, name, value in _attributes(model)}
-    finally:
-        for module, attributes in kept:
-            for name in [n for n in module.__dict__ if not n.startswith("_") and n not in attributes]:
-                del module.__dict__[name]
-            module.__dict__.update(attributes)
+                yield CacheTensor(int(layer[1]) if layer else -1, type(module).__name__, name, value)
 
 
 def empty_cache(model: nn.Module) -> Any:
@@ -90,7 +106,7 @@ def run_prompt(
     batch: int,
     length: int,
     arguments: Callable[[Tensor, Any], dict[str, Any]],
-    modes: list[Callable[[], AbstractContextManager[Any]]],
+    modes: Sequence[Callable[[dict[str, Any]], AbstractContextManager[Any]]],
     around: Callable[[], AbstractContextManager[Any]],
 ) -> Any:
     """A cache with ``length`` tokens in it, from one pass under the first of ``modes`` that gets through.
@@ -105,8 +121,9 @@ def run_prompt(
         try:
             with torch.no_grad(), ExitStack() as stack:
                 stack.enter_context(around())
-                stack.enter_context(mode())
-                out = model(**arguments(prompt, cache))
+                kwargs = arguments(prompt, cache)
+                stack.enter_context(mode(kwargs))
+                out = model(**kwargs)
             return cache_of(out) if cache is None else cache
         except (NotImplementedError, RuntimeError):
             if index == len(modes) - 1:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models.errors import FxmeterError
 from tracer.spec import Role, Storage
+from tracer.tree import derived, walk
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
@@ -99,18 +100,7 @@ class Folding:
     """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._groups: list[tuple[str, nn.Module, int]] = []
-        kinds = 0
-        for list_path, module in model.named_modules():
-            if isinstance(module, nn.ModuleList) and len(module) > 1:
-                alike: dict[Any, list[tuple[str, nn.Module]]] = {}
-                for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):
-                    path = f"{list_path}.{index}" if list_path else str(index)
-                    alike.setdefault(key, []).append((path, member))
-                for members in alike.values():
-                    if len(members) > 1:
-                        self._groups += [(path, member, kinds) for path, member in members]
-                        kinds += 1
+        self._groups = derived(model, _groups)
 
     @contextmanager
     def active(self, observer: Observer) -> Iterator[None]:
@@ -127,6 +117,23 @@ class Folding:
         finally:
             for member in patched:
                 del member.__dict__["forward"]
+
+
+def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
+    """(path, member, kind) of every member of a list that is not the only one of its kind."""
+    found: list[tuple[str, nn.Module, int]] = []
+    kinds = 0
+    for list_path, module in walk(model):
+        if isinstance(module, nn.ModuleList) and len(module) > 1:
+            alike: dict[Any, list[tuple[str, nn.Module]]] = {}
+            for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):
+                path = f"{list_path}.{index}" if list_path else str(index)
+                alike.setdefault(key, []).append((path, member))
+            for members in alike.values():
+                if len(members) > 1:
+                    found += [(path, member, kinds) for path, member in members]
+                    kinds += 1
+    return found
 
 
 def _run_once(

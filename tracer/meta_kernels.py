@@ -23,6 +23,10 @@ META_KERNELS: dict[Any, Callable[..., Any]] = {torch.ops.aten._grouped_mm.defaul
 class MetaKernels(TorchDispatchMode):
     """Runs the stand-ins above when nothing is recorded."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kernel = META_KERNELS.get(func)
         return func(*args, **(kwargs or {})) if kernel is None else kernel(func, *args, **(kwargs or {}))

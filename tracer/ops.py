@@ -1,4 +1,4 @@
-"""The operators that fxmeter adds to a graph: one attention core, one cache append.
+"""The operators that fxmeter adds to a graph: attention cores and a cache append.
 
 Both run on real tensors too, so that a recorded graph can be executed.
 """
@@ -18,9 +18,15 @@ torch.library.define(
     "(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? sinks, float scale, bool causal, "
     "int? window, float? softcap) -> Tensor",
 )
+torch.library.define(
+    f"{NAMESPACE}::sparse_attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor indices, Tensor? bias, Tensor? sinks, float scale, "
+    "float? softcap) -> Tensor",
+)
 torch.library.define(f"{NAMESPACE}::cache_append", "(Tensor? cache, Tensor entries, int dim) -> Tensor")
 
 flash_attention = torch.ops.fxmeter.flash_attention.default
+sparse_attention = torch.ops.fxmeter.sparse_attention.default
 cache_append = torch.ops.fxmeter.cache_append.default
 
 
@@ -50,7 +56,7 @@ def _flash_attention(
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
-        scores = scores + bias
+        scores = scores.masked_fill(~bias, -math.inf) if bias.dtype == torch.bool else scores + bias
     distance = torch.arange(s_kv - s_q, s_kv)[:, None] - torch.arange(s_kv)[None, :]
     hidden = torch.zeros_like(distance, dtype=torch.bool)
     if causal:
@@ -74,6 +80,28 @@ def _flash_attention_meta(query: Tensor, key: Tensor, value: Tensor, *_: Any) ->
             "head sizes or head counts do not fit"
         )
     return query.new_empty(batch, s_q, heads, value.shape[-1])
+
+
+@torch.library.impl(f"{NAMESPACE}::sparse_attention", "CompositeExplicitAutograd")
+def _sparse_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    indices: Tensor,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    scale: float,
+    softcap: float | None,
+) -> Tensor:
+    """:func:`_flash_attention` of each query with the keys that ``indices`` [B, S_q, k] picks; ``bias`` is its mask."""
+    if query.is_meta:
+        return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+    picked = torch.zeros((*indices.shape[:2], key.shape[-2]), dtype=torch.bool, device=query.device)
+    picked = picked.scatter(-1, indices.long(), True)[:, None]
+    if bias is not None:
+        picked = picked & bias if bias.dtype == torch.bool else picked & (bias == 0)
+    chosen = torch.zeros(picked.shape, device=query.device).masked_fill(~picked, -math.inf)
+    return flash_attention(query, key, value, chosen, sinks, scale, False, None, softcap)
 
 
 @torch.library.impl(f"{NAMESPACE}::cache_append", "CompositeExplicitAutograd")

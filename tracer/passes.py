@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from models.errors import FxmeterError, ScenarioError, TraceError
 from models.scenario import Scenario
-from tracer.attention import Attention, attention_of
+from tracer.attention import Attention, asks_for_a_mask, attention_of
 from tracer.cache import cache_of, cache_tensors
-from tracer.folding import Folding, NoObserver
+from tracer.context import (
+    CACHE_ARGUMENTS,
+    Held,
+    attributes_restored,
+    empty_cache,
+    forward_parameters,
+    run_prompt,
+)
+from tracer.folding import Folding, NoObserver, RunsTwiceError
 from tracer.meta_kernels import MetaKernels
 from tracer.recorder import Recorder, module_classes
 from tracer.recording import Recording, resident_weights, settle_cache
+from tracer.scan_hooks import scans_as_operators
+from tracer.tree import unchanging, walk
 
 Logits = Literal["all", "last"]
 
@@ -43,18 +52,49 @@ def record(
     to re-execute the graph on real tensors; otherwise both are made here. With ``fold``, identical layers are
     recorded once. Raises TraceError where the model's code cannot run without data.
     """
-    device = next(model.parameters()).device
     shape = (scenario.batch, scenario.query_len)
-    if input_ids is None:
-        input_ids = torch.zeros(shape, dtype=torch.long, device=device)
-    elif tuple(input_ids.shape) != shape:
+    if input_ids is not None and tuple(input_ids.shape) != shape:
         raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
-    folding = Folding(model) if fold else None
-    with attention_of(model, attention), _quiet_model(model):
+    with unchanging(model):
+        folding = Folding(model) if fold else None
+        attempts: list[dict[str, Any]] = [{}, {"masked": attention == "flash" and asks_for_a_mask(model)}]
+        for attempt in attempts:
+            try:
+                return _record(model, scenario, attention, logits, folding, input_ids, cache, **attempt)
+            except RunsTwiceError:
+                return _record(model, scenario, attention, logits, None, input_ids, cache, **attempt)
+            except TraceError as error:
+                failure = error
+        raise failure
+
+
+def _record(
+    model: nn.Module,
+    scenario: Scenario,
+    attention: Attention,
+    logits: Logits,
+    folding: Folding | None,
+    input_ids: Tensor | None,
+    cache: Any,
+    *,
+    masked: bool | None = None,
+) -> Recording:
+    """One attempt. The second one, with ``masked`` given, is for code that reads the mask or forgets the device."""
+    device = next(model.parameters()).device
+    with ExitStack() as stack:
+        stack.enter_context(_ready(model, attention, masked=bool(masked)))
+        before = stack.enter_context(attributes_restored(model))
+        if masked is not None:
+            stack.enter_context(device)
         if cache is None:
-            cache = filled_cache(model, scenario, folding, device)
+            cache = filled_cache(model, scenario, folding)
+        held = Held(cache, before, scenario.batch)
+        if input_ids is None:
+            keeps = scenario.past_len == 0 or any(held.tensors())
+            length = scenario.query_len if keeps else scenario.kv_len  # without a cache every step is a whole prefill
+            input_ids = torch.zeros((scenario.batch, length), dtype=torch.long, device=device)
         kwargs = _forward_arguments(model, input_ids, cache, logits)
-        return record_call(model, (), kwargs, folding=folding, cache=cache, output=_logits_of)
+        return record_call(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
 
 
 def record_call(
@@ -80,7 +120,9 @@ def record_call(
             out = module(*args, **kwargs)
     if cache is None:
         cache = cache_of(out)
-    entries = settle_cache(recorder, cache_tensors(cache))
+    elif isinstance(cache, Held) and cache.cache is None:
+        cache = replace(cache, cache=cache_of(out))
+    entries = settle_cache(recorder, cache)
     recorder.graph.output(recorder.to_nodes(_plain_output(out if output is None else output(out))))
     return Recording(
         graph=recorder.graph,
@@ -106,8 +148,11 @@ def record_module(
     twin = on_meta(module)
     args, kwargs = tree_to_meta(args), tree_to_meta(dict(kwargs))
     cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
-    with attention_of(twin, attention), _quiet_model(twin):
-        return record_call(twin, args, kwargs, folding=Folding(twin) if fold else None, cache=cache)
+    with unchanging(twin), _ready(twin, attention):
+        try:
+            return record_call(twin, args, kwargs, folding=Folding(twin) if fold else None, cache=cache)
+        except RunsTwiceError:
+            return record_call(twin, args, kwargs, cache=cache)
 
 
 def on_meta(module: nn.Module) -> nn.Module:
@@ -131,33 +176,33 @@ def tree_to_meta(value: Any) -> Any:
     return pytree.tree_map_only(Tensor, tree_to_meta, value)
 
 
-def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None, device: torch.device) -> Any:
-    """A cache of the model's own class that holds ``scenario.past_len`` tokens: the prompt is run through the model.
-
-    On meta that allocates nothing and takes one folded pass. Layers folded away leave their own cache empty; the
-    pass that follows folds the same ones.
-    """
-    parameters = _forward_parameters(model)
-    cache = DynamicCache(config=config_of(model)) if "past_key_values" in parameters else None
+def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) -> Any:
+    """A cache of the model's own class that holds ``scenario.past_len`` tokens; None where the model makes its own."""
     if scenario.past_len == 0:
-        return cache
-    prompt = torch.zeros((scenario.batch, scenario.past_len), dtype=torch.long, device=device)
-    kwargs = _forward_arguments(model, prompt, cache, "last", strict=False)
-    with torch.no_grad(), ExitStack() as stack:
-        if folding is not None:
-            stack.enter_context(folding.active(NoObserver()))
-        stack.enter_context(_as_trace_errors(model))
-        stack.enter_context(MetaKernels())
-        out = model(**kwargs)
-    return cache_of(out) if cache is None else cache
+        return empty_cache(model)
+
+    def arguments(prompt: Tensor, cache: Any) -> dict[str, Any]:
+        return _forward_arguments(model, prompt, cache, "last", strict=False)
+
+    def folded() -> AbstractContextManager[Any]:
+        return nullcontext() if folding is None else folding.active(NoObserver())
+
+    def recording(kwargs: dict[str, Any]) -> Recorder:
+        recorder = Recorder(model)
+        _declare_inputs(recorder, (), kwargs)
+        return recorder
+
+    modes = [lambda _: MetaKernels(), recording]
+    with _as_trace_errors(model):
+        return run_prompt(model, scenario.batch, scenario.past_len, arguments, modes, folded)
 
 
 def _forward_arguments(
     model: nn.Module, input_ids: Tensor, cache: Any, logits: Logits, *, strict: bool = True
 ) -> dict[str, Any]:
-    parameters = _forward_parameters(model)
+    parameters = forward_parameters(model)
     kwargs: dict[str, Any] = {"input_ids": input_ids, "use_cache": True}
-    for name in ("past_key_values", "cache_params", "state"):
+    for name in CACHE_ARGUMENTS:
         if name in parameters:
             kwargs[name] = cache
             break
@@ -172,10 +217,6 @@ def _forward_arguments(
     elif logits != "all":
         raise ScenarioError(f"logits must be 'all' or 'last', not {logits!r}")
     return kwargs
-
-
-def _forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(type(model).forward).parameters
 
 
 def _declare_inputs(recorder: Recorder, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -209,9 +250,16 @@ def _plain_output(out: Any) -> Any:
 
 
 @contextmanager
+def _ready(model: nn.Module, attention: Attention, *, masked: bool = False) -> Iterator[None]:
+    """Inference mode, this attention, and scans as operators."""
+    with attention_of(model, attention, masked=masked), scans_as_operators(model), _quiet_model(model):
+        yield
+
+
+@contextmanager
 def _quiet_model(model: nn.Module) -> Iterator[None]:
     """Inference mode of the modules, as before afterwards."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for _, module in walk(model) if module.training]
     for module in training:
         module.training = False
     try:
@@ -231,11 +279,3 @@ def _as_trace_errors(module: nn.Module) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise TraceError(f"{type(module).__name__} could not be run on shapes alone: {text[:300]}") from error
-
-
-def config_of(model: nn.Module) -> PreTrainedConfig:
-    """The config that a transformers model carries."""
-    config = getattr(model, "config", None)
-    if not isinstance(config, PreTrainedConfig):
-        raise TraceError(f"{type(model).__name__} carries no transformers config; annotate_module prices any module")
-    return config

@@ -25,6 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tracer.folding import Instance
 from tracer.meta_kernels import META_KERNELS
 from tracer.spec import Role, Spec, Storage
+from tracer.tree import derived, named_tensors, walk
+from tracer.values import QUESTIONS, UnknownValueError, answer
 
 
 class Recorder(TorchDispatchMode):
@@ -41,15 +43,17 @@ class Recorder(TorchDispatchMode):
         self.instances: tuple[Instance, ...] = ()
         self.constants: dict[str, Tensor] = {}
         self.called: dict[str, int] = {}
-        self._paths = {id(module): path for path, module in root.named_modules()}
-        self._weights = {id(t): name for name, t in _named_tensors(root)}
-        self._members = {id(m) for module in root.modules() if isinstance(module, nn.ModuleList) for m in module}
+        self._paths, self._weights, self._members = derived(root, _names)
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         self._live: dict[int, Storage] = {}
         self._moment = 0
         self._ended = False
         self._hooks: list[Any] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled inside; the wrapper would be half the cost of recording an op
 
     def __enter__(self) -> Recorder:
         self._hooks = [
@@ -83,7 +87,10 @@ class Recorder(TorchDispatchMode):
         node.meta["module"], node.meta["calls"] = self._stack[-1]
         node.meta["instances"] = self.instances
         began = self.moment()
-        out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
+        try:
+            out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
+        except (NotImplementedError, RuntimeError) as error:
+            out = _without_data(func, node, args, kwargs, error)
         if isinstance(out, Tensor):
             node.meta["spec"] = self._made(out, node)
         elif isinstance(out, (tuple, list)):
@@ -148,6 +155,9 @@ class Recorder(TorchDispatchMode):
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = tensor
         node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
+        node.meta["weight"] = name not in self.constants
+        if name in self.constants and not tensor.is_meta:
+            node.meta["constant"] = tensor
         node.meta["spec"] = self._resident(tensor, node, "weight")
         return node
 
@@ -189,10 +199,28 @@ class Recorder(TorchDispatchMode):
             del self._live[address]
 
 
-def _named_tensors(root: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*root.named_parameters(), *root.named_buffers()]
+def _without_data(func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
+    """The answer to a question about data that needs none; ``error`` where it does."""
+    if func in QUESTIONS:
+        try:
+            return answer(func, node, args, kwargs)
+        except UnknownValueError:
+            pass
+    raise error
+
+
+def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:
+    """Module → path, weight or buffer → name, and the members of lists, all by identity."""
+    paths = {id(module): path for path, module in walk(root)}
+    weights = {id(t): name for store in ("_parameters", "_buffers") for name, t in named_tensors(root, store)}
+    members = {id(m) for _, module in walk(root) if isinstance(module, nn.ModuleList) for m in module}
+    return paths, weights, members
 
 
 def module_classes(root: nn.Module) -> Mapping[str, str]:
     """Path → class name, for every module of ``root``."""
-    return {path: type(module).__name__ for path, module in root.named_modules()}
+    return derived(root, _classes)
+
+
+def _classes(root: nn.Module) -> dict[str, str]:
+    return {path: type(module).__name__ for path, module in walk(root)}

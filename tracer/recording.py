@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from tracer.cache import cache_counters, cache_tensors
 from tracer.folding import Instance
 from tracer.ops import cache_append
 from tracer.recorder import Recorder
 from tracer.spec import Spec, Storage
+from tracer.tree import derived, named_tensors
 
 _CAT = torch.ops.aten.cat.default
 
@@ -111,14 +113,18 @@ def times_of(node: fx.Node) -> int:
     return instances[-1].times if instances else 1
 
 
-def settle_cache(recorder: Recorder, held: Iterator[Any]) -> tuple[CacheEntry, ...]:
+def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
     """Mark the storages that the cache holds, and show every concatenation that extends it as an append.
 
     A dynamic cache grows by ``cat([cache, new])``, which copies everything; a serving cache writes the new entries in
     place, and that is the operation whose cost is wanted.
     """
+    for counter in cache_counters(cache):
+        storage = recorder.storage_of(counter)
+        if storage is not None:
+            storage.counts = True
     resident = []
-    for entry in held:
+    for entry in cache_tensors(cache):
         node = recorder.node_of(entry.tensor)
         storage = recorder.storage_of(entry.tensor)
         if storage is not None:
@@ -127,7 +133,11 @@ def settle_cache(recorder: Recorder, held: Iterator[Any]) -> tuple[CacheEntry, .
     writer: dict[int, fx.Node] = {}
     for node in reversed(recorder.graph.nodes):
         spec = node.meta.get("spec")
-        if node.op != "call_function" or not isinstance(spec, Spec):
+        if node.op != "call_function":
+            continue
+        for changed in _changed(node):
+            writer.setdefault(changed.storage.id, node)
+        if not isinstance(spec, Spec):
             continue
         if spec.storage.role == "cache":
             if node.target is _CAT:
@@ -175,6 +185,14 @@ def _may_be_cache(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target is _CAT and storage.role == "activation"
 
 
+def _changed(node: fx.Node) -> Iterator[Spec]:
+    """The operands that an op changes in place."""
+    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, fx.Node):
+                yield value.meta["spec"]
+
+
 def _writes(node: fx.Node, spec: Spec) -> bool:
     """Whether ``node`` made its output or changed it in place, rather than viewing it."""
     target = node.target
@@ -193,4 +211,8 @@ def _spec_of(recorder: Recorder, tensor: Tensor) -> Spec:
 
 def resident_weights(root: nn.Module) -> tuple[Weight, ...]:
     """Every parameter of ``root`` once."""
-    return tuple(Weight(path, p.numel(), p.nbytes) for path, p in root.named_parameters())
+    return derived(root, _weights)
+
+
+def _weights(root: nn.Module) -> tuple[Weight, ...]:
+    return tuple(Weight(path, p.numel(), p.nbytes) for path, p in named_tensors(root, "_parameters"))

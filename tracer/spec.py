@@ -17,6 +17,7 @@ class Storage:
 
     ``born`` and ``died`` are moments of the recorder's clock: when an op returned it, and when the last Python
     reference to it went (None: alive when the pass ended). What existed before the pass has ``born`` -1.
+    ``counts`` marks a scalar that the cache keeps, which occupies no activation memory.
     """
 
     id: int
@@ -24,6 +25,7 @@ class Storage:
     role: Role
     born: int = -1
     died: int | None = None
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def _is_tensor_op(op: Any) -> bool:
 ELEMENTARY = (
     "add sub rsub mul div neg abs exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh asin acos atan atan2 "
     "sqrt rsqrt reciprocal pow square erf maximum minimum fmax fmin relu clamp_min clamp_max floor ceil round trunc "
-    "frac sign sgn remainder fmod floor_divide eq ne lt le gt ge isnan isinf isfinite nan_to_num threshold"
+    "frac sign sgn erfinv remainder fmod floor_divide eq ne lt le gt ge isnan isinf isfinite nan_to_num threshold"
 )
 COMPOSITE = {
     "clamp": 2,  # max, min
@@ -53,7 +53,6 @@ COMPOSITE = {
     "celu": 3,
     "sigmoid": 4,  # neg, exp, +1, reciprocal
     "hardsigmoid": 4,  # sum, max, min, quotient
-    "log_sigmoid_forward": 4,  # neg, exp, +1, log
     "silu": 5,  # sigmoid, product
     "hardswish": 5,  # hardsigmoid, product
     "mish": 5,  # softplus, tanh, product
@@ -68,6 +67,12 @@ for _name, _count in COMPOSITE.items():
 def gelu(self: Spec, approximate: str, *, out: Spec) -> Cost:
     """5 per element (x/√2, erf, +1, x·, ½·); with tanh 9 (x², x³, ·0.0447, +x, ·√(2/π), tanh, +1, x·, ½·)"""
     return Cost(vector_flops=(9 if approximate == "tanh" else 5) * out.numel)
+
+
+@rule(aten.log_sigmoid_forward.default)
+def log_sigmoid_forward(self: Spec, *, out: Any) -> Cost:
+    """4 per element (neg, exp, +1, log)"""
+    return Cost(vector_flops=4 * self.numel)
 
 
 @rule(aten.glu.default)

@@ -182,6 +182,16 @@ def index_add_(self: Spec, source: Spec) -> Cost:
     return Cost(vector_flops=source.numel if self.is_float else 0)
 
 
+def _whole_and_rows(self: Spec, source: Spec, out: Spec) -> Moves:
+    return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
+
+
+@rule(aten.index_add.default, moves=_whole_and_rows)
+def index_add(self: Spec, source: Spec) -> Cost:
+    """copies, then one sum for each element of source"""
+    return Cost(vector_flops=source.numel if self.is_float else 0)
+
+
 def _copied_rows(self: Spec, source: Spec) -> Moves:
     return Moves(read={"self": 0}, written={"self": source.numel * self.itemsize})
 

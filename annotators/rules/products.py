@@ -9,7 +9,7 @@ import torch
 
 from annotators.cost import Conventions, Cost, Moves, distinct_experts
 from annotators.registry import Routed, rule
-from tracer.ops import flash_attention
+from tracer.ops import flash_attention, sparse_attention
 from tracer.spec import Spec
 
 aten = torch.ops.aten
@@ -121,3 +121,24 @@ def attention_core(
         matmul_flops=2 * batch * heads * pairs * (head_dim + value_dim),
         vector_flops=per_pair * batch * heads * pairs,
     )
+
+
+def _picked_moves(query: Spec, key: Spec, value: Spec, indices: Spec) -> Moves:
+    """Each sequence reads the entries that its queries pick: at most all of them."""
+    s_q, s_kv = query.shape[2], key.shape[2]
+    picked = min(s_kv, s_q * indices.shape[-1])
+    return Moves(read={"key": key.distinct_bytes * picked // s_kv, "value": value.distinct_bytes * picked // s_kv})
+
+
+@rule(sparse_attention, moves=_picked_moves)
+def sparse_core(
+    query: Spec, value: Spec, indices: Spec, bias: Spec | None, softcap: float | None, *, out: Spec
+) -> Cost:
+    """out = softmax(query[B,H,S_q,D] @ keyᵀ · scale) @ value over the k keys of indices[B,S_q,k]; per pair as a core
+
+    Deepseek sparse attention (DeepSeek-V3.2-Exp report, 2025): k pairs for each query, whatever the context.
+    """
+    batch, heads, s_q, head_dim = query.shape
+    pairs = batch * heads * s_q * indices.shape[-1]
+    per_pair = 6 + 3 * (softcap is not None) + (bias is not None)
+    return Cost(matmul_flops=2 * pairs * (head_dim + value.shape[-1]), vector_flops=per_pair * pairs)

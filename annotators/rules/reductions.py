@@ -56,6 +56,10 @@ free(
         aten.all.dims: "boolean",
         aten.count_nonzero.default: "integer counting",
         aten.one_hot.default: "an index, written out",
+        aten._is_all_true.default: "boolean",
+        aten._local_scalar_dense.default: "hands one value to the program",
+        aten.equal.default: "hands one value to the program",
+        aten.nonzero.default: "an index of what is not zero",
     }
 )
 

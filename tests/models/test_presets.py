@@ -60,8 +60,8 @@ def test_names_are_sorted_and_hold_the_first_presets() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_file_is_a_preset_of_its_own_name(name: str) -> None:
     raw = json.loads(files("models.presets").joinpath(f"{name}.json").read_text(encoding="utf-8"))
-    required = {field.name for field in dataclasses.fields(Preset)} - {"notes"}
-    assert required <= raw.keys() <= required | {"notes"}
+    required = {field.name for field in dataclasses.fields(Preset)} - {"notes", "vision"}
+    assert required <= raw.keys() <= required | {"notes", "vision"}
     found = preset(name)
     assert found.name == name
     assert isinstance(found.parameters, int)

@@ -1,0 +1,137 @@
+"""Scans over time: state-space models, the delta rule and other linear recurrences, by the formula of their paper.
+
+Products with the state and within a chunk are matmul FLOPs, 2 per multiply-accumulate; what scales, decays and gates
+them is vector arithmetic by the table of :mod:`annotators.rules.elementwise`. A chunk that the sequence does not fill
+is computed whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from annotators.cost import Cost
+from annotators.registry import rule
+from tracer.scans import (
+    gated_delta_rule,
+    linear_recurrence,
+    mlstm,
+    selective_scan,
+    selective_state_update,
+    state_space_dual,
+    wkv,
+)
+from tracer.spec import Spec
+
+
+def _whole_chunks(length: Any, chunk: Any) -> Any:
+    return (length + chunk - 1) // chunk
+
+
+def _gates(each: Any, D: Spec | None, z: Spec | None, bias: Spec | None, softplus: bool) -> Any:
+    """Per element of u: bias 1, softplus 3, skip connection 2, gate 6."""
+    return each * ((bias is not None) + 3 * softplus + 2 * (D is not None) + 6 * (z is not None))
+
+
+@rule(selective_scan)
+def selective_scan_rule(
+    u: Spec, A: Spec, D: Spec | None, z: Spec | None, delta_bias: Spec | None, delta_softplus: bool
+) -> Cost:
+    """h = exp(Δ·A)·h + Δ·B·u, y = C·h: per channel, token and state 2 (C·h) and 6; D 2, z 6, softplus 3 per element
+
+    Mamba, arXiv 2312.00752, equation 2 and algorithm 2.
+    """
+    states = u.numel * A.shape[-1]
+    gates = _gates(u.numel, D, z, delta_bias, delta_softplus)
+    return Cost(matmul_flops=2 * states, vector_flops=6 * states + gates)
+
+
+@rule(selective_state_update)
+def selective_state_update_rule(
+    state: Spec, x: Spec, D: Spec | None, z: Spec | None, dt_bias: Spec | None, dt_softplus: bool
+) -> Cost:
+    """one step of h = exp(Δ·A)·h + Δ·B·x, y = C·h: 2 (C·h) and 6 per element of state; D 2, z 6, softplus 3 of x
+
+    Mamba, arXiv 2312.00752, equation 2; Mamba-2, arXiv 2405.21060, its form with heads.
+    """
+    gates = _gates(x.numel, D, z, dt_bias, dt_softplus)
+    return Cost(matmul_flops=2 * state.numel, vector_flops=6 * state.numel + gates)
+
+
+@rule(state_space_dual)
+def state_space_dual_rule(
+    x: Spec, dt: Spec, B: Spec, chunk_size: int, D: Spec | None, dt_bias: Spec | None, dt_softplus: bool
+) -> Cost:
+    """by chunks of Q: C·Bᵀ per group 2·Q·N, scores·x 2·Q·P, chunk states and their readout 2·2·N·P, per token and head
+
+    Mamba-2, arXiv 2405.21060, section 6 and listing 1: the four blocks of the semiseparable matrix.
+    """
+    batch, length, heads, width = x.shape
+    groups, state = B.shape[2:]
+    chunks = _whole_chunks(length, chunk_size)
+    tokens = batch * chunks * chunk_size
+    matmul = 2 * tokens * (groups * chunk_size * state + heads * chunk_size * width + 2 * heads * state * width)
+    decays = 3 * chunk_size + 3  # per token and head: difference, exp, product for each pair; own decay in and out
+    passing = 2 * batch * chunks * heads * width * state  # the state from chunk to chunk
+    vector = tokens * heads * (decays + 3 * width + state) + passing
+    gates = dt.numel * ((dt_bias is not None) + 3 * dt_softplus + 2)
+    return Cost(matmul_flops=matmul, vector_flops=vector + gates + 2 * x.numel * (D is not None))
+
+
+@rule(gated_delta_rule)
+def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | None, l2norm: bool) -> Cost:
+    """S = exp(g)·S + β·k⊗(v − Sᵀk), y = Sᵀq: token by token 3·2·K·V per head; by chunks of C, 2·C·(2·K+V) + 3·2·K·V
+
+    Gated DeltaNet, arXiv 2412.06464, section 3.3; Kimi Delta Attention, arXiv 2510.26692. The triangular solves of the
+    chunkwise form, C·(K+V) per token and head, are vector FLOPs.
+    """
+    batch, length, heads, v_dim = value.shape
+    k_dim = key.shape[-1]
+    norms = 2 * batch * length * heads * (3 * k_dim + 2) * l2norm
+    if chunk_size is None:
+        tokens = batch * length * heads
+        vector = tokens * (k_dim * v_dim + k_dim + 2 * v_dim + g.numel // tokens)
+        return Cost(matmul_flops=tokens * 3 * 2 * k_dim * v_dim, vector_flops=vector + norms)
+    chunks = _whole_chunks(length, chunk_size)
+    tokens = batch * chunks * chunk_size * heads
+    matmul = tokens * (2 * chunk_size * (2 * k_dim + v_dim) + 3 * 2 * k_dim * v_dim)
+    solves = tokens * chunk_size * (k_dim + v_dim)
+    decays = g.numel // (batch * length * heads)  # 1, or K where the decay is per channel
+    pairs = tokens * chunk_size * (2 * decays + 2)  # difference and exp; product with both score matrices
+    vector = solves + pairs + tokens * (5 * k_dim + 3 * v_dim + 3 * decays)
+    vector += 2 * batch * chunks * heads * k_dim * v_dim  # the state's decay, and the sum with its update
+    return Cost(matmul_flops=matmul, vector_flops=vector + norms)
+
+
+@rule(wkv)
+def wkv_rule(key: Spec) -> Cost:
+    """23 per element of key: two maxima, four exponentials of differences, two weighted sums each, one quotient
+
+    RWKV-4, arXiv 2305.13048, appendix D (the numerically safe recurrence).
+    """
+    return Cost(vector_flops=23 * key.numel)
+
+
+@rule(linear_recurrence)
+def linear_recurrence_rule(x: Spec) -> Cost:
+    """h = a·h + x: 2 per element of x
+
+    Griffin's RG-LRU, arXiv 2402.19427, equation 4.
+    """
+    return Cost(vector_flops=2 * x.numel)
+
+
+@rule(mlstm)
+def mlstm_rule(key: Spec, value: Spec, chunk_size: int) -> Cost:
+    """C = f·C + i·k⊗v, y = Cᵀq / max(|nᵀq|, 1): by chunks of L, 2·L·(K+V) and 2·2·K·V per token and head; nᵀq 2·K
+
+    xLSTM, arXiv 2405.04517, equations 19 to 27, chunkwise as in arXiv 2503.13427, section 3.
+    """
+    batch, heads, length, k_dim = key.shape
+    v_dim = value.shape[-1]
+    chunks = _whole_chunks(length, chunk_size)
+    tokens = batch * heads * chunks * chunk_size
+    within = 2 * chunk_size * (k_dim + v_dim) if chunk_size > 1 else 0
+    matmul = tokens * (within + 2 * 2 * k_dim * v_dim + 2 * k_dim)
+    pairs = 4 * chunk_size if chunk_size > 1 else 0  # gate sum, maximum, exp, product
+    vector = tokens * (pairs + 3 * k_dim + 2 * v_dim + 12) + 2 * batch * chunks * heads * k_dim * (v_dim + 1)
+    return Cost(matmul_flops=matmul, vector_flops=vector)

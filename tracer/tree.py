@@ -1,0 +1,147 @@
+"""What a model's module tree says, read once and kept while the tree stays as it is.
+
+Most of a recording's own time would go into walking a thousand modules again and again. So the walk, and whatever is
+derived from it, is kept for each model, with a copy of every module's attributes; before it is used again each
+attribute is compared with the copy by identity, which is fast, and anything that differs discards it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+T = TypeVar("T")
+Walk = list[tuple[str, nn.Module]]
+
+_STORES = ("_parameters", "_buffers", "_modules")
+
+
+class _Known:
+    """The modules below a root, the attributes that they and the root had, and what was derived from them."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.below = _walk(root)[1:]  # not the root: the entry would keep its own key alive
+        self.derived: dict[Any, Any] = {}
+        self._copies = [_copy(module) for _, module in [("", root), *self.below]]
+
+    def holds(self, root: nn.Module) -> bool:
+        """Whether no attribute of any module has changed."""
+        modules = [root, *(module for _, module in self.below)]
+        return all(map(_same, modules, self._copies))
+
+
+_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+_trusted: set[int] = set()
+
+
+def walk(root: nn.Module) -> Walk:
+    """(path, module) of ``root`` and everything below it, each module once, in the order of ``named_modules``."""
+    return [("", root), *_entry(root).below]
+
+
+def derived(root: nn.Module, derive: Callable[[nn.Module], T]) -> T:
+    """``derive(root)``, kept until the tree changes. It must depend on nothing but the modules' attributes."""
+    kept = _entry(root).derived
+    if derive not in kept:
+        kept[derive] = derive(root)
+    return kept[derive]
+
+
+class unchanging:  # noqa: N801  reads as a word in a with statement
+    """Inside the block the tree below ``root`` does not change but for what is put back: compare it only once."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+
+    def __enter__(self) -> None:
+        _entry(self._root)
+        self._outermost = id(self._root) not in _trusted
+        _trusted.add(id(self._root))
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._outermost:
+            _trusted.discard(id(self._root))
+
+
+def named_tensors(root: nn.Module, store: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in ``store`` ("_parameters" or "_buffers") of all modules, tied ones once, under their first name."""
+    seen: set[int] = set()
+    for path, module in walk(root):
+        for name, tensor in getattr(module, store).items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield (f"{path}.{name}" if path else name), tensor
+
+
+def _entry(root: nn.Module) -> _Known:
+    known = _known.get(root)
+    if known is None or (id(root) not in _trusted and not known.holds(root)):
+        known = _known[root] = _Known(root)
+    return known
+
+
+def _walk(root: nn.Module) -> Walk:
+    found: Walk = []
+    seen: set[int] = set()
+
+    def visit(path: str, module: nn.Module) -> None:
+        if id(module) not in seen:
+            seen.add(id(module))
+            found.append((path, module))
+            for name, child in module._modules.items():
+                if child is not None:
+                    visit(f"{path}.{name}" if path else name, child)
+
+    visit("", root)
+    return found
+
+
+def _copy(module: nn.Module) -> tuple[dict[str, Any], ...]:
+    own = module.__dict__
+    containers = {name: _frozen(value) for name, value in own.items() if name[0] != "_" and _is_container(value)}
+    return (dict(own), *(dict(own[store]) for store in _STORES), containers)
+
+
+def _same(module: nn.Module, copies: tuple[dict[str, Any], ...]) -> bool:
+    own = module.__dict__
+    kept, *stores, containers = copies
+    return (
+        _identical(own, kept)
+        and all(_identical(own[name], store) for name, store in zip(_STORES, stores, strict=True))
+        and all(_frozen(own[name]) == value for name, value in containers.items())
+    )
+
+
+def _identical(now: dict[str, Any], kept: dict[str, Any]) -> bool:
+    return len(now) == len(kept) and all(map(operator.is_, now.values(), kept.values())) and now.keys() == kept.keys()
+
+
+def _is_container(value: Any) -> bool:
+    return type(value) in (list, dict, set)
+
+
+def _frozen(value: Any) -> Any:
+    """A container's items, so that a change in place shows: plain ones by value, others by identity (and kept)."""
+    items = value.items() if type(value) is dict else [(None, item) for item in value]
+    return [(name, item if isinstance(item, _PLAIN) else _Is(item)) for name, item in items]
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class _Is:
+    """Equal to itself alone."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Is) and other.value is self.value
+
+    __hash__ = None  # type: ignore[assignment]

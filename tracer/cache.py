@@ -33,7 +33,9 @@ def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
                 yield CacheTensor(index, type(layer).__name__, name, tensor)
         rest = {name: value for name, value in vars(cache).items() if name != "layers"}
         for name, tensor in _tensors(rest):
-            yield CacheTensor(-1, type(cache).__name__, name, tensor)
+            head, _, position = name.rpartition(".")
+            layer, name = (int(position), head) if position.isdigit() else (-1, name)
+            yield CacheTensor(layer, type(cache).__name__, name, tensor)
     elif cache is not None:
         values = cache if isinstance(cache, (list, tuple)) else [cache]
         for index, value in enumerate(values):

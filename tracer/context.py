@@ -23,7 +23,7 @@ from models.errors import TraceError
 from tracer.cache import CacheTensor, cache_of, cache_tensors
 from tracer.tree import walk
 
-CACHE_ARGUMENTS = ("past_key_values", "cache_params", "state")
+CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
 """Names that the forward methods of transformers give the cache."""
 
 
@@ -86,7 +86,10 @@ def empty_cache(model: nn.Module) -> Any:
     """The cache that generation would start with; None where the model makes its own, or takes none."""
     if "past_key_values" not in forward_parameters(model) or _has_cache_class(model):
         return None
-    cache = DynamicCache(config=config_of(model))
+    try:
+        cache = DynamicCache(config=config_of(model))
+    except AttributeError:  # a config that does not say how many layers there are
+        return None
     if getattr(cache, "layer_class_to_replicate", False) is None:
         cache.layer_class_to_replicate = DynamicLayer  # decoders may be deeper than the layers that the config counts
     return cache

@@ -38,7 +38,7 @@ class Skip:
     given: tuple[Storage | None, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Instance:
     """One recorded call of a member, and the paths of the members whose calls it stands for (itself first).
 

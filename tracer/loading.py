@@ -49,6 +49,8 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
         else:
             model = DecoderWithHead.from_config(config, dtype=chosen)
     _keep_in_float32(model, chosen)
+    if any(not tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        model.to("meta")  # torch.FloatTensor(...) and the like know nothing of a default device
     model.name_or_path = _name_of(source, config)
     return model.eval()
 

@@ -23,7 +23,8 @@ _CAT = torch.ops.aten.cat.default
 class CacheEntry:
     """A tensor resident in the cache after the pass; each of ``layers`` holds an identical one.
 
-    ``node`` is the name of the graph node that last wrote it: None where the pass left it alone.
+    ``node`` is the name of the graph node that last wrote it, or else works on the same layer's cache; None where the
+    pass left the layer alone.
     """
 
     layers: tuple[int, ...]
@@ -145,12 +146,25 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
             if spec.storage.id not in writer and _writes(node, spec):
                 writer[spec.storage.id] = node
     entries = []
+    nodes = _nodes_of(resident, writer)
     for entry, node in resident:
         spec = node.meta["spec"] if node is not None else _spec_of(recorder, entry.tensor)
         last = writer.get(spec.storage.id)
-        layers = _layers(entry.layer, last.meta["instances"] if last is not None else ())
-        entries.append(CacheEntry(layers, entry.kind, entry.name, spec, last.name if last else None))
+        by = last or nodes.get(entry.layer)
+        layers = _layers(entry.layer, by.meta["instances"] if by is not None else ())
+        entries.append(CacheEntry(layers, entry.kind, entry.name, spec, by.name if by else None))
     return tuple(entries)
+
+
+def _nodes_of(resident: list[tuple[Any, fx.Node | None]], writer: Mapping[int, fx.Node]) -> dict[int, fx.Node]:
+    """For each layer a node that works on its cache: entries that the pass does not write are put down to it."""
+    found: dict[int, fx.Node] = {}
+    for entry, node in resident:
+        if node is not None:
+            last = writer.get(node.meta["spec"].storage.id) or next(iter(node.users), None)
+            if last is not None:
+                found.setdefault(entry.layer, last)
+    return found
 
 
 def _layers(layer: int, instances: tuple[Instance, ...]) -> tuple[int, ...]:

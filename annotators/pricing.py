@@ -29,6 +29,7 @@ from torch._ops import OpOverload
 
 import annotators.rules  # noqa: F401  registers every rule
 from annotators.cost import Conventions, Cost, Moves
+from annotators.liveness import add_peaks
 from annotators.registry import Routed, bind, rule_for, specs_in
 from models.stage_cost import ZERO
 from tracer.recording import Recording, times_of
@@ -83,6 +84,7 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
             spec = source.meta["spec"]
             size = sum(s.nbytes for s in specs_in(spec))
             graph.add_edge(source.name, node.name, bytes=reads.get(source, 0), tensor_bytes=size)
+    add_peaks(graph, recording)
     return graph
 
 

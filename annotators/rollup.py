@@ -10,6 +10,7 @@ import networkx as nx
 from torch import fx
 
 from annotators.cost import Conventions, Cost
+from annotators.liveness import Peak, find_peak
 from models.scenario import Scenario, VisionScenario
 from models.stage_cost import ZERO, StageCost
 from tracer.attention import Attention
@@ -107,6 +108,11 @@ class AnnotatedStage:
     def fx_graph(self) -> fx.Graph:
         """The recorded ``torch.fx`` graph."""
         return self.recording.graph
+
+    @property
+    def peak(self) -> Peak | None:
+        """Where most activation memory is in use, and by what; None for a pass that makes nothing."""
+        return find_peak(self.recording)
 
 
 UNREAD = "(parameters that no op reads)"

@@ -92,10 +92,12 @@ def _header(report: Report) -> RenderableType:
     model = report.model
     kinds = conventions_of(report)
     experts = f" · experts {kinds['experts_implementation']}" if kinds["experts_implementation"] else ""
+    resident = quantity(model.weight_bytes, "memory")
+    active = f", {model.active_parameters:,} active" if model.active_parameters is not None else ""
     vision = f"; {model.vision_parameters:,} more in the vision tower" if model.vision_parameters else ""
     lines = [
         Text.assemble((model.name, "bold"), f"  {model.model_type}, {model.layers} layers"),
-        Text(f"{model.parameters:,} parameters, {quantity(model.weight_bytes, 'memory')} in {model.dtype}{vision}"),
+        Text(f"{model.parameters:,} parameters{active}, {resident} in {model.dtype}{vision}"),
         Text(
             f"2 FLOP/MAC · causal {kinds['causal']} · logits {kinds['logits']} · routing {kinds['routing']}"
             f"{experts} · cache {kinds['cache_layout']}",

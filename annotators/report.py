@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from annotators import steps
+from annotators.active import active_parameters
 from annotators.cost import Conventions
 from annotators.rollup import AnnotatedStage
 from annotators.steps import per_step
@@ -24,7 +25,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model in one line. ``parameters`` counts tied ones once."""
+    """A model in one line. ``parameters`` counts tied ones once, ``active_parameters`` those that one token reads."""
 
     name: str
     model_type: str
@@ -35,6 +36,7 @@ class ModelInfo:
     experts_implementation: str | None
     max_positions: int | None
     vision_parameters: int = 0
+    active_parameters: int | None = None
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelInfo:
@@ -109,7 +111,8 @@ def build_report(
         costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
     vision_parameters = 0 if tower is None else sum(p.numel() for p in tower.parameters())
-    info = replace(ModelInfo.of(model), vision_parameters=vision_parameters)
+    active = active_parameters(model)
+    info = replace(ModelInfo.of(model), vision_parameters=vision_parameters, active_parameters=active)
     return Report(info, stages[0].conventions, stages, totals)
 
 
@@ -166,6 +169,7 @@ def to_json(report: Report) -> dict[str, Any]:
             "name": model.name,
             "model_type": model.model_type,
             "parameters": model.parameters,
+            "active_parameters": model.active_parameters,
             "weight_bytes": model.weight_bytes,
             "layers": model.layers,
             **({"vision_parameters": model.vision_parameters} if model.vision_parameters else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -102,14 +103,15 @@ class StageCost:
         return self.flops / self.io_bytes
 
     def __add__(self, other: StageCost) -> StageCost:
-        added = {name: getattr(self, name) + getattr(other, name) for name in ADDITIVE}
-        return StageCost(**added, **{name: _larger(getattr(self, name), getattr(other, name)) for name in PEAKS})
+        added = zip(ADDITIVE, map(operator.add, _sums(self), _sums(other)), strict=True)
+        larger = zip(PEAKS, map(_larger, _peaks(self), _peaks(other)), strict=True)
+        return StageCost(**dict(added), **dict(larger))
 
     def __mul__(self, count: Any) -> StageCost:
         if isinstance(count, int) and count == 0:
             return ZERO
-        multiplied = {name: getattr(self, name) * count for name in ADDITIVE}
-        return StageCost(**multiplied, **{name: getattr(self, name) for name in PEAKS})
+        multiplied = zip(ADDITIVE, [value * count for value in _sums(self)], strict=True)
+        return StageCost(**dict(multiplied), **dict(zip(PEAKS, _peaks(self), strict=True)))
 
     __rmul__ = __mul__
 
@@ -131,6 +133,9 @@ PEAKS: tuple[str, ...] = ("peak_activation_bytes", "ideal_peak_activation_bytes"
 
 ADDITIVE: tuple[str, ...] = tuple(name for name in FIELDS if name not in PEAKS)
 """The fields that are sums over parts."""
+
+_sums = operator.attrgetter(*ADDITIVE)
+_peaks = operator.attrgetter(*PEAKS)
 
 DERIVED: tuple[str, ...] = (
     "flops",

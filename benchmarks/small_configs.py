@@ -61,6 +61,14 @@ AT_MOST_TWO = ("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_toke
 KV_HEADS = ("num_key_value_heads", "swa_num_key_value_heads", "num_kv_heads", "num_global_key_value_heads")
 
 LANGUAGE = {"languages": ["en_XX"], "default_language": "en_XX"}
+BLT_PART = {
+    "hidden_size": HIDDEN,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "head_dim": HEAD_DIM,
+    "intermediate_size": 96,
+    "max_position_embeddings": 256,
+}
 FIELDS: dict[str, dict[str, Any]] = {
     # every kind of layer, where the default has one
     "bamba": {"attn_layer_indices": [1, 3], "num_hidden_layers": 4, "mamba_d_head": 16},
@@ -99,7 +107,13 @@ FIELDS: dict[str, dict[str, Any]] = {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": 96},
     },
-    "blt": {"encoder_hash_byte_group_vocab": 64},
+    "blt": {
+        "encoder_hash_byte_group_vocab": 64,
+        "patcher_config": {**BLT_PART, "num_hidden_layers": 2},
+        "encoder_config": {**BLT_PART, "hidden_size_global": 2 * HIDDEN, "num_hidden_layers": 1},
+        "decoder_config": {**BLT_PART, "hidden_size_global": 2 * HIDDEN, "num_hidden_layers": 2},
+        "global_config": {**BLT_PART, "hidden_size": 2 * HIDDEN, "head_dim": 32, "num_hidden_layers": 2},
+    },
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}
     },
@@ -108,8 +122,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "musicgen_melody_decoder": {"num_codebooks": 1},
 }
 """Type → fields that the procedure above cannot find."""
-
-DECODERS = ("is_decoder",)
 
 
 def default_config(model_type: str) -> PreTrainedConfig:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -51,6 +51,8 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     _keep_in_float32(model, chosen)
     if any(not tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         model.to("meta")  # torch.FloatTensor(...) and the like know nothing of a default device
+    if isinstance(model, PreTrainedModel):
+        model.tie_weights()  # what else initialising does is not needed
     model.name_or_path = _name_of(source, config)
     return model.eval()
 

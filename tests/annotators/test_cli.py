@@ -87,7 +87,14 @@ def test_json_has_the_promised_shape(run, tiny):
     assert list(data) == ["schema_version", "analytic_model_version", "versions", "model", "conventions", "stages"]
     assert data["schema_version"] == 1
     assert set(data["versions"]) == {"fxmeter", "torch", "transformers", "python"}
-    assert set(data["model"]) == {"name", "model_type", "parameters", "weight_bytes", "layers"}
+    assert set(data["model"]) == {
+        "name",
+        "model_type",
+        "parameters",
+        "active_parameters",
+        "weight_bytes",
+        "layers",
+    }
     assert [(s["stage"], s["attention"]) for s in data["stages"]] == [
         ("prefill", "eager"),
         ("prefill", "flash"),

@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig
 
 from models import ModelError
+from models.presets import preset
 from tests.tracer.tiny import LLAMA
 from tracer import load_model
 
@@ -34,6 +35,13 @@ def test_a_preset_a_folder_a_file_and_a_config_give_the_same_model(folder):
     assert len({parameters(model) for model in models}) == 1
     assert all(p.is_meta for model in models for p in model.parameters())
     assert parameters(load_model("llama-2-7b")) == 6_738_415_616
+
+
+@pytest.mark.parametrize("name", ["gemma-2-9b", "llama-3-8b"])
+def test_weights_are_tied_where_the_config_ties_them(name):
+    model = load_model(name)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is model.config.tie_word_embeddings
+    assert parameters(model) == preset(name).parameters
 
 
 def test_the_dtype_is_the_checkpoints_unless_chosen(folder):

@@ -30,6 +30,7 @@ STAGE_ROWS = (
     ("  activations written", "activation_write_bytes", "byte", ""),
     ("FLOP per byte", "arithmetic_intensity", "ratio", "bold"),
     ("activations made", "activation_bytes", "memory", "bold"),
+    ("  peak alive", "peak_activation_bytes", "memory", ""),
     ("KV cache after", "kv_bytes", "memory", "bold"),
     ("weights resident", "weight_bytes", "memory", "bold"),
 )

@@ -124,6 +124,8 @@ def test_logits_last_changes_the_head_and_nothing_else(ocr):
         "activation_read_bytes",
         "activation_write_bytes",
         "activation_bytes",
+        "peak_activation_bytes",
+        "ideal_peak_activation_bytes",
     }
 
 

@@ -22,6 +22,9 @@ test: $(VENV)/.installed  ## the suite that CI runs
 test-slow: $(VENV)/.installed  ## the exhaustive sweeps, minutes
 	$(BIN)/python -m pytest -m slow
 
+coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes docs/coverage.md
+	$(BIN)/python benchmarks/coverage.py
+
 lint: $(VENV)/.installed  ## format, lint and types, as CI checks them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

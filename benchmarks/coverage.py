@@ -17,12 +17,13 @@ import resource
 import sys
 import time
 import warnings
-from collections import Counter
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.coverage_page import holds, page, reasons, summary
+
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 MEMORY = 12 * 2**30
 
@@ -36,8 +37,6 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--no-write", action="store_true")
     given = parser.parse_args()
-    from benchmarks.coverage_page import page, summary
-
     types = given.types or every_type()
     started = time.perf_counter()
     results = run_all(types, given.workers, given.limit)
@@ -153,15 +152,7 @@ def verdict(result: dict[str, Any]) -> str:
     """One line for a type."""
     if not result["runs"]:
         return f"transformers cannot: {result['reason']}"
-    if result["reason"]:
-        return result["reason"]
-    problems: Counter[str] = Counter()
-    for item in result["passes"]:
-        if not item["holds"]:
-            parts = [item["reason"], " ".join(item["uncosted"])]
-            parts += [f"{k} {item[k]}" for k in ("matmul", "cache", "folding") if item[k] not in ("equal", "")]
-            problems["; ".join(p for p in parts if p)] += 1
-    return "holds" if not problems else " | ".join(f"{n}x {p}" for p, n in problems.items())
+    return "holds" if holds(result) else reasons(result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from annotators import annotate
 from annotators.rollup import AnnotatedStage
-from benchmarks.small_configs import small_config
+from benchmarks.small_configs import kinds_of_layers, small_config
 from models import FxmeterError, Scenario, decode, prefill
 from models.stage_cost import FIELDS, StageCost
 from tracer import load_model
@@ -86,7 +86,7 @@ def check_type(model_type: str) -> TypeResult:
         result.reason = one_line(error)
         return result
     result.runs = True
-    result.layers = int(getattr(config, "num_hidden_layers", 0) or 0)
+    result.layers = len(kinds_of_layers(config))
     result.parameters = sum(p.numel() for p in model.parameters())
     result.cache_kinds = sorted(real["decode"].kinds)
     for stage in SCENARIOS:

@@ -40,7 +40,7 @@ SIZES: dict[str, int] = {
     **_named("attention_window_size attention_chunk_size floor_scale index_topk", WINDOW),
     **_named("q_lora_rank o_lora_rank kv_lora_rank router_hidden_size hc_lowrank", 32),
     **_named("state_size mamba_d_state ssm_state_size time_step_rank mamba_dt_rank", 8),
-    **_named("chunk_size mamba_chunk_size max_inference_chunksize mamba_n_heads mamba_num_heads", 8),
+    **_named("chunk_size mamba_chunk_size mamba_n_heads mamba_num_heads", 8),
     **_named("qk_rope_head_dim rotary_dim", 8),
     **_named("n_group num_expert_group mamba_n_groups n_groups mamba_ngroups", 2),
     **_named("encoder_layers num_encoder_layers decoder_layers num_decoder_layers", 2),

@@ -14,16 +14,17 @@ import functools
 import operator
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from models.errors import FxmeterError
-from tracer.spec import Role, Storage
+from tracer.spec import Role, Spec, Storage
 from tracer.tree import derived, walk
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
@@ -92,8 +93,12 @@ class NoObserver:
         return 0
 
 
-class RunsTwiceError(FxmeterError):
-    """A member of a list is called a second time, so one multiplicity cannot stand for its calls: record in full."""
+class CannotFoldError(FxmeterError):
+    """One recorded call cannot stand for the others: record in full.
+
+    A member is called a second time; or what a skipped member was given, and hands back in place of a new tensor, is
+    used once more in its own right, where the full recording has two tensors.
+    """
 
 
 class Folding:
@@ -145,7 +150,7 @@ def _run_once(
         given = tuple(map(observer.storage_of, tensors))
         instance = ran.get(key)
         if path in called:
-            raise RunsTwiceError(f"{path} runs twice in one pass")
+            raise CannotFoldError(f"{path} runs twice in one pass")
         called.add(path)
         if instance is not None and instance.passthrough is not None:
             instance.paths.append(path)
@@ -166,6 +171,32 @@ def _run_once(
         return out
 
     return call
+
+
+def two_in_one(graph: fx.Graph, cache: Iterable[Storage]) -> bool:
+    """Whether a storage that a skipped member handed back stands for two tensors at once.
+
+    That shows where an op reads the same elements twice, as a sum with the residual does, or where the ``cache`` keeps
+    one of the two.
+    """
+    instances = {id(i): i for node in graph.nodes for i in node.meta.get("instances", ())}
+    handed = {
+        id(skip.given[index])
+        for instance in instances.values()
+        for skip in instance.skips
+        for index, returned in instance.returned
+        if returned is not instance.given[index]
+    }
+    if not handed:
+        return False
+    if not handed.isdisjoint(map(id, cache)):
+        return True
+    for node in graph.nodes:
+        operands = [n.meta["spec"] for n in node.args if isinstance(n, fx.Node)]
+        specs = [spec for spec in operands if isinstance(spec, Spec) and id(spec.storage) in handed]
+        if any(a.same_elements(b) for a, b in pairwise(specs)):
+            return True
+    return False
 
 
 def _call_key(value: Any, tensors: list[Tensor], observer: Observer) -> Any:

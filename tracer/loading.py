@@ -24,6 +24,8 @@ from models.source import HubId, locate
 from tracer.decoder import DecoderWithHead
 
 DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
+_LARGEST_COUNTS = {re.compile(r"(layers?|blocks)$"): 1_000, re.compile(r"(heads?|experts?)$"): 100_000}
+"""The most layers, and the most heads or experts, that a config may ask for: several times any model there is."""
 _REMOTE_CODE_FIELDS = ("auto_map", "trust_remote_code")
 _IGNORED_FIELDS = (*_REMOTE_CODE_FIELDS, "quantization_config")
 
@@ -36,6 +38,7 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     Raises ModelError with one line that says what is wrong.
     """
     config = load_config(source)
+    _refuse_absurd(vars(config), str(config.model_type))
     fields = {"dtype": config.dtype or config.get_text_config().dtype}
     chosen = dtype_of(dtype, fields)
     with (
@@ -107,9 +110,22 @@ def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
         raise ModelError(
             f"{origin}: model_type {model_type!r} is unknown to transformers {_transformers_version()}{code}{hint}"
         )
+    _refuse_absurd(fields, origin)
     wanted = {k: v for k, v in fields.items() if k not in _IGNORED_FIELDS and k != "model_type"}
     with _as_model_errors(origin):
         return CONFIG_MAPPING[model_type].from_dict(wanted)
+
+
+def _refuse_absurd(fields: Mapping[str, Any], origin: str) -> None:
+    """A ModelError before work that would not end: modules and lists are built one by one on these counts."""
+    for name, value in fields.items():
+        if isinstance(value, PreTrainedConfig):
+            value = vars(value)
+        if isinstance(value, dict):
+            _refuse_absurd(value, origin)
+        for pattern, most in _LARGEST_COUNTS.items():
+            if type(value) is int and value > most and pattern.search(name):
+                raise ModelError(f"{origin}: {name} is {value:,}; the largest accepted is {most:,}")
 
 
 def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torch.dtype:

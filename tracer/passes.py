@@ -26,7 +26,7 @@ from tracer.context import (
     forward_parameters,
     run_prompt,
 )
-from tracer.folding import Folding, NoObserver, RunsTwiceError
+from tracer.folding import CannotFoldError, Folding, NoObserver, two_in_one
 from tracer.meta_kernels import MetaKernels
 from tracer.recorder import Recorder, module_classes
 from tracer.recording import Recording, resident_weights, settle_cache
@@ -57,15 +57,37 @@ def record(
         raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
     with unchanging(model):
         folding = Folding(model) if fold else None
-        attempts: list[dict[str, Any]] = [{}, {"masked": attention == "flash" and asks_for_a_mask(model)}]
-        for attempt in attempts:
+        given = (model, scenario, attention, logits, folding, input_ids, cache)
+        try:
+            return _attempt(*given)
+        except TraceError as failure:
+            if cache is not None:  # the attempt has changed it
+                raise
             try:
-                return _record(model, scenario, attention, logits, folding, input_ids, cache, **attempt)
-            except RunsTwiceError:
-                return _record(model, scenario, attention, logits, None, input_ids, cache, **attempt)
-            except TraceError as error:
-                failure = error
-        raise failure
+                return _attempt(*given, masked=attention == "flash" and asks_for_a_mask(model))
+            except TraceError:
+                raise failure from failure.__cause__
+
+
+def _attempt(
+    model: nn.Module,
+    scenario: Scenario,
+    attention: Attention,
+    logits: Logits,
+    folding: Folding | None,
+    input_ids: Tensor | None,
+    cache: Any,
+    *,
+    masked: bool | None = None,
+) -> Recording:
+    """Folded where that can be, in full otherwise."""
+    if folding is not None:
+        kept = copy.deepcopy(cache) if isinstance(cache, Cache) else cache
+        try:
+            return _record(model, scenario, attention, logits, folding, input_ids, cache, masked=masked)
+        except CannotFoldError:
+            cache = kept
+    return _record(model, scenario, attention, logits, None, input_ids, cache, masked=masked)
 
 
 def _record(
@@ -120,9 +142,11 @@ def record_call(
             out = module(*args, **kwargs)
     if cache is None:
         cache = cache_of(out)
-    elif isinstance(cache, Held) and cache.cache is None:
-        cache = replace(cache, cache=cache_of(out))
+    elif isinstance(cache, Held) and not isinstance(cache.cache, Cache):
+        cache = replace(cache, cache=cache_of(out))  # not changed in place: the one returned is the one after the pass
     entries = settle_cache(recorder, cache)
+    if folding is not None and two_in_one(recorder.graph, (entry.spec.storage for entry in entries)):
+        raise CannotFoldError("a tensor handed back by a skipped layer is used in its own right")
     recorder.graph.output(recorder.to_nodes(_plain_output(out if output is None else output(out))))
     return Recording(
         graph=recorder.graph,
@@ -146,13 +170,17 @@ def record_module(
 ) -> Recording:
     """Record one call of any module on ``meta``; the module and the tensors given are not touched."""
     twin = on_meta(module)
-    args, kwargs = tree_to_meta(args), tree_to_meta(dict(kwargs))
-    cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
+
+    def call(folding: Folding | None) -> Recording:
+        on_twin, named = tree_to_meta(args), tree_to_meta(dict(kwargs))
+        cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
+        return record_call(twin, on_twin, named, folding=folding, cache=cache)
+
     with unchanging(twin), _ready(twin, attention):
         try:
-            return record_call(twin, args, kwargs, folding=Folding(twin) if fold else None, cache=cache)
-        except RunsTwiceError:
-            return record_call(twin, args, kwargs, cache=cache)
+            return call(Folding(twin) if fold else None)
+        except CannotFoldError:
+            return call(None)
 
 
 def on_meta(module: nn.Module) -> nn.Module:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from annotators.annotation import annotate, annotate_module
     from annotators.cost import Conventions, Cost
+    from annotators.forms import closed_form
     from annotators.rollup import AnnotatedStage
 
 _HOMES = {
     "annotate": "annotators.annotation",
     "annotate_module": "annotators.annotation",
+    "closed_form": "annotators.forms",
     "AnnotatedStage": "annotators.rollup",
     "Conventions": "annotators.cost",
     "Cost": "annotators.cost",
 }
 
-__all__ = ["AnnotatedStage", "Conventions", "Cost", "annotate", "annotate_module"]
+__all__ = ["AnnotatedStage", "Conventions", "Cost", "annotate", "annotate_module", "closed_form"]
 
 
 def __getattr__(name: str) -> Any:

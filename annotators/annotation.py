@@ -15,6 +15,9 @@ from tracer.attention import Attention
 from tracer.passes import record, record_module
 from tracer.vision import page_pixels
 
+FEW_STEPS = 8
+"""Up to this many steps of a generation are recorded one by one; for more, a closed form is quicker."""
+
 
 def annotate(
     model: nn.Module,
@@ -40,11 +43,24 @@ def annotate(
         recording = record_module(model, pixels, {}, attention=attention, fold=fold)
         return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)
     if scenario.steps > 1:
-        options: dict[str, Any] = {"causal": causal, "logits": logits, "routing": routing, "fold": fold}
-        passes = [scenario.step(index) for index in range(scenario.steps)]
-        return join_steps(scenario, [annotate(model, one, attention=attention, **options) for one in passes])
+        options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
+        stage = _from_closed_form(model, scenario, options) if fold and scenario.steps > FEW_STEPS else None
+        return annotate_steps(model, scenario, fold=fold, **options) if stage is None else stage
     recording = record(model, scenario, attention=attention, logits=logits, fold=fold)
     return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)
+
+
+def annotate_steps(model: nn.Module, scenario: Scenario, **options: Any) -> AnnotatedStage:
+    """A generation as the sum of its steps, each recorded and priced. ``options`` are those of :func:`annotate`."""
+    passes = [scenario.step(index) for index in range(scenario.steps)]
+    return join_steps(scenario, [annotate(model, one, **options) for one in passes])
+
+
+def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, Any]) -> AnnotatedStage | None:
+    from annotators.forms import closed_form
+    from annotators.generation import generate
+
+    return generate(closed_form(model, stage="decode", **options), scenario)
 
 
 def annotate_module(

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import fx
 
+from annotators.polynomial import largest
 from annotators.registry import specs_in
 from tracer.folding import Instance, Skip
 from tracer.recording import Recording
@@ -116,7 +117,7 @@ class _Schedule:
         alive = 0
         for now, name in enumerate(self._executed):
             alive += change[now]
-            found[name] = max(found.get(name, 0), alive)
+            found[name] = largest([found.get(name, 0), alive])
         return found
 
 

@@ -21,6 +21,7 @@ import networkx as nx
 from torch import fx
 
 from annotators.last_use import ideal_peaks, is_activation
+from annotators.polynomial import largest
 from annotators.registry import specs_in
 from tracer.folding import Instance
 from tracer.recording import Recording
@@ -77,6 +78,7 @@ class Lifetimes:
         self._moments = [moment for moment, _ in events]
         self._bytes = [0, *accumulate(change for _, change in events)]
         self._fullest: dict[int, tuple[int, int]] = {}
+        self._more: dict[int, int] = {}
 
     def bytes_at(self, moment: int) -> int:
         """Alive at ``moment``, what happens then included."""
@@ -95,6 +97,13 @@ class Lifetimes:
             self._fullest[id(instance)] = index, alive[index] - alive[0]
         return self._fullest[id(instance)]
 
+    def _more_in_fullest(self, instance: Instance) -> int:
+        """How much more is alive when the fullest call of an instance begins than when the recorded one does."""
+        if id(instance) not in self._more:
+            alive = [self.bytes_at(moment) for moment in (instance.began, *(skip.moment for skip in instance.skips))]
+            self._more[id(instance)] = largest(alive) - alive[0]
+        return self._more[id(instance)]
+
     def begins(self, node: fx.Node) -> int:
         """When the fullest of the calls around a node began, or without any the node itself."""
         for instance in node.meta["instances"]:
@@ -104,14 +113,17 @@ class Lifetimes:
 
     def fullest_moment(self, node: fx.Node) -> int:
         """The moment of a node's run with most alive."""
+        return max(self._moments_of(node), key=self.bytes_at)
+
+    def _moments_of(self, node: fx.Node) -> list[int]:
+        """When a node begins to run, and whatever happens until it ends."""
         began, ended = node.meta["ran"]
-        moments = self._moments[bisect_left(self._moments, began) : bisect_right(self._moments, ended)]
-        return max([began, *moments], key=self.bytes_at)
+        return [began, *self._moments[bisect_left(self._moments, began) : bisect_right(self._moments, ended)]]
 
     def peak_of(self, node: fx.Node) -> int:
         """The most alive while the node runs, over all calls that it stands for."""
-        more = sum(self.fullest_call(instance)[1] for instance in node.meta["instances"])
-        return self.bytes_at(self.fullest_moment(node)) + more
+        more = sum(self._more_in_fullest(instance) for instance in node.meta["instances"])
+        return largest(map(self.bytes_at, self._moments_of(node))) + more
 
 
 def find_peak(recording: Recording) -> Peak | None:

@@ -8,6 +8,7 @@ Node attributes
     costed    False where no rule knows the op: ``cost`` then has the bytes of its tensors, and its FLOPs are unknown
     inputs    shapes read, as text; ``outputs`` shapes returned
     order     position in the program
+    group     the first op of the kernel that it is fused into (ops that move bytes)
 
 Edge attributes
     bytes         what the consumer reads of the tensor (0 where it only views it)
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,8 @@ from torch._ops import OpOverload
 
 import annotators.rules  # noqa: F401  registers every rule
 from annotators.cost import Conventions, Cost, Moves
+from annotators.fusion import add_fused_traffic
+from annotators.kernels import Move, Moved, kept_tensors, kernels_of, kind_of
 from annotators.liveness import add_peaks
 from annotators.registry import Routed, bind, rule_for, specs_in
 from models.stage_cost import ZERO
@@ -48,6 +51,7 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
             kv[entry.node] = kv.get(entry.node, 0) + entry.spec.nbytes
     weights = {weight.path: weight.nbytes for weight in recording.weights}
     owed = _first_readers(recording, weights)
+    moved: list[Moved] = []
     for order, node in enumerate(recording.graph.nodes):
         if node.op == "output":
             continue
@@ -65,7 +69,9 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
                 order=order,
             )
             continue
-        cost, reads, costed = _price_node(node, conventions)
+        cost, reads, moves, costed = _price_node(node, conventions)
+        if moves:
+            moved.append(Moved(node, kind_of(node.target, cost, costed=costed), moves))
         if node.name in kv or node.name in owed:
             cost = replace(cost, kv_bytes=kv.get(node.name, 0), weight_bytes=owed.get(node.name, 0))
         inputs = [n.meta["spec"] for n in node.all_input_nodes]
@@ -84,17 +90,35 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
             spec = source.meta["spec"]
             size = sum(s.nbytes for s in specs_in(spec))
             graph.add_edge(source.name, node.name, bytes=reads.get(source, 0), tensor_bytes=size)
+    kernels = kernels_of(moved, recording)
+    add_fused_traffic(graph, kernels, *kept_tensors(recording, kernels), _copies(recording))
     add_peaks(graph, recording)
     return graph
 
 
-def _price_node(node: fx.Node, conventions: Conventions) -> tuple[Cost, Mapping[fx.Node, Any], bool]:
-    """The cost of one execution, the bytes read from each operand, and whether a rule knew the op."""
+def _copies(recording: Recording) -> dict[int, int]:
+    """Storage of a weight → the identical modules that have one like it; 0 for a constant of the model's code."""
+    times = {
+        i.paths[0]: len(set(i.paths)) * math.prod(len(set(o.paths)) for o in i.outer) for i in recording.instances()
+    }
+    copies = {}
+    for node in recording.graph.nodes:
+        if node.op == "get_attr":
+            head = str(node.target)
+            while head and head not in times:
+                head = head.rpartition(".")[0]
+            constant = str(node.target) in recording.constants
+            copies[node.meta["spec"].storage.id] = 0 if constant else times.get(head, 1)
+    return copies
+
+
+def _price_node(node: fx.Node, conventions: Conventions) -> tuple[Cost, Mapping[fx.Node, Any], Sequence[Move], bool]:
+    """The cost of one execution, the bytes read from each operand, what moves, and whether a rule knew the op."""
     op, out = node.target, node.meta["spec"]
     if op is operator.getitem:
-        return ZERO, {}, True
+        return ZERO, {}, (), True
     if not isinstance(op, OpOverload):
-        return ZERO, {}, False
+        return ZERO, {}, (), False
     known = rule_for(op)
     given = bind(op, fx.map_arg(node.args, _spec_of), fx.map_arg(node.kwargs, _spec_of))
     outputs = list(specs_in(out))
@@ -106,7 +130,7 @@ def _price_node(node: fx.Node, conventions: Conventions) -> tuple[Cost, Mapping[
     arithmetic = ZERO if known is None else known.cost(given)
     changed = [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
     if not changed and outputs and all(spec.storage.id in held for spec in outputs):
-        return arithmetic, {}, known is not None
+        return arithmetic, {}, (), known is not None
     moves = _NO_MOVES if known is None else known.traffic(given)
     traffic = _Traffic()
     by_spec: dict[int, Any] = {}
@@ -132,21 +156,24 @@ def _price_node(node: fx.Node, conventions: Conventions) -> tuple[Cost, Mapping[
                 made[spec.storage.id] = spec.storage
     materialised = sum(storage.nbytes for storage in made.values())
     reads = {n: sum(by_spec.get(id(s), 0) for s in specs_in(n.meta["spec"])) for n in node.all_input_nodes}
-    return arithmetic + traffic.cost(materialised), reads, known is not None
+    return arithmetic + traffic.cost(materialised), reads, traffic.moves, known is not None
 
 
 class _Traffic:
     """Bytes read and written, kept apart by role."""
 
-    __slots__ = ("fields",)
+    __slots__ = ("fields", "moves")
 
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
+        self.moves: list[Move] = []
 
     def read(self, spec: Spec, nbytes: Any) -> None:
+        self.moves.append((spec, nbytes, 0))
         self._add(_READ_FIELD[spec.role], nbytes)
 
     def write(self, spec: Spec, nbytes: Any) -> None:
+        self.moves.append((spec, 0, nbytes))
         self._add("kv_write_bytes" if spec.role == "cache" else "activation_write_bytes", nbytes)
 
     def _add(self, name: str, nbytes: Any) -> None:

@@ -28,6 +28,8 @@ STAGE_ROWS = (
     ("  KV written", "kv_write_bytes", "byte", ""),
     ("  activations read", "activation_read_bytes", "byte", ""),
     ("  activations written", "activation_write_bytes", "byte", ""),
+    ("I/O if fused", "fused_io_bytes", "byte", ""),
+    ("I/O floor", "floor_io_bytes", "byte", ""),
     ("FLOP per byte", "arithmetic_intensity", "ratio", "bold"),
     ("activations made", "activation_bytes", "memory", "bold"),
     ("  peak alive", "peak_activation_bytes", "memory", ""),
@@ -124,7 +126,8 @@ def _stage_table(title: str, columns: Sequence[Column]) -> Table:
         heading = f"{column.title}\n{column.attention}" if len(columns) <= 4 else column.title.replace(" ", "\n", 1)
         table.add_column(heading, justify="right", no_wrap=True)
     for label, field, kind, style in STAGE_ROWS:
-        values = [quantity(getattr(column.cost, field), kind) for column in columns]
+        found = [column if field == "floor_io_bytes" else column.cost for column in columns]
+        values = [quantity(getattr(figures, field), kind) for figures in found]
         table.add_row(label, *values, style=style)
     return table
 

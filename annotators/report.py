@@ -64,6 +64,7 @@ class Column:
     title: str
     attention: str
     cost: StageCost
+    floor_io_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,14 @@ class Report:
         """The stages, each generation with its mean per token beside it, then the totals."""
         found = []
         for stage in self.stages:
-            found.append(Column(title_of(stage), stage.attention, stage.cost))
+            found.append(Column(title_of(stage), stage.attention, stage.cost, stage.floor_io_bytes))
             count = getattr(stage.scenario, "steps", 1)
             if count > 1:
-                found.append(Column("decode per token", stage.attention, per_step(stage.cost, count)))
-        found += [Column("end to end", attention, cost) for attention, cost in self.totals.items()]
+                mean = stage.floor_io_bytes / count
+                found.append(Column("decode per token", stage.attention, per_step(stage.cost, count), mean))
+        for attention, cost in self.totals.items():
+            floor = sum(stage.floor_io_bytes for stage in self.stages if stage.attention == attention)
+            found.append(Column("end to end", attention, cost, floor))
         return tuple(found)
 
     @property
@@ -197,6 +201,7 @@ def _stage_json(stage: AnnotatedStage) -> Mapping[str, Any]:
     return {
         **head,
         "cost": stage.cost.to_dict(),
+        "floor_io_bytes": stage.floor_io_bytes,
         "modules": [
             {"path": m.path, "class": m.class_name, "times": m.times, "cost": m.cost.to_dict()}
             for m in stage.modules.values()

@@ -10,6 +10,7 @@ import networkx as nx
 from torch import fx
 
 from annotators.cost import Conventions, Cost
+from annotators.fusion import FusionGroup, fusion_groups
 from annotators.liveness import Peak, find_peak
 from models.scenario import Scenario, VisionScenario
 from models.stage_cost import ZERO, StageCost
@@ -91,7 +92,10 @@ class ModuleCosts(Mapping[str, ModuleCost]):
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedStage:
-    """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`annotators.pricing` documents."""
+    """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`annotators.pricing` documents.
+
+    ``floor_io_bytes`` is the least traffic of any implementation: weights, cache, inputs and outputs once.
+    """
 
     scenario: Scenario | VisionScenario | None
     attention: Attention
@@ -101,6 +105,7 @@ class AnnotatedStage:
     ops: tuple[OpCost, ...]
     kv_cache: tuple[CacheLayer, ...]
     uncosted: tuple[Uncosted, ...]
+    floor_io_bytes: int
     graph: nx.DiGraph = field(repr=False)
     recording: Recording = field(repr=False)
 
@@ -108,6 +113,11 @@ class AnnotatedStage:
     def fx_graph(self) -> fx.Graph:
         """The recorded ``torch.fx`` graph."""
         return self.recording.graph
+
+    @property
+    def fusion_groups(self) -> tuple[FusionGroup, ...]:
+        """Ops that run as one kernel in ``fused_io_bytes``, where there is more than one."""
+        return fusion_groups(self.graph)
 
     @property
     def peak(self) -> Peak | None:
@@ -128,23 +138,24 @@ def roll_up(
 ) -> AnnotatedStage:
     """Sum a priced graph by module and by op."""
     nodes = [data for _, data in graph.nodes(data=True)]
-    modules = _module_costs(recording, nodes)
+    modules = module_costs(recording, nodes)
     return AnnotatedStage(
         scenario=scenario,
         attention=attention,
         conventions=conventions,
         cost=modules[""].cost,
         modules=ModuleCosts(modules, recording.folds()),
-        ops=_op_costs(nodes, recording),
+        ops=op_costs(op_totals(nodes, recording)),
         kv_cache=_cache_layers(recording),
         uncosted=_uncosted(nodes),
+        floor_io_bytes=graph.graph["floor_io_bytes"],
         graph=graph,
         recording=recording,
     )
 
 
-def _module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str, ModuleCost]:
-    """The tree, from what each module's own code executes upwards."""
+def module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str, ModuleCost]:
+    """Path → cost of every recorded module: the tree, from what each module's own code executes upwards."""
     multiplicity = recording.multiplicity()
     own: dict[str, Cost] = {}
     for data in nodes:
@@ -170,8 +181,8 @@ def _module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str
     }
 
 
-def _op_costs(nodes: list[dict[str, Any]], recording: Recording) -> tuple[OpCost, ...]:
-    """By op, most FLOPs first, then most bytes."""
+def op_totals(nodes: list[dict[str, Any]], recording: Recording) -> dict[str, tuple[int, StageCost]]:
+    """Op → executions, and what they cost together."""
     counts: dict[str, int] = {}
     costs: dict[str, Cost] = {}
     for data in nodes:
@@ -183,8 +194,13 @@ def _op_costs(nodes: list[dict[str, Any]], recording: Recording) -> tuple[OpCost
     resident = sum(weight.nbytes for weight in recording.weights)
     if resident > read:
         counts[UNREAD], costs[UNREAD] = 1, Cost(weight_bytes=resident - read)
-    order = sorted(costs, key=lambda op: (-costs[op].flops, -costs[op].io_bytes, op))
-    return tuple(OpCost(op, counts[op], costs[op]) for op in order)
+    return {op: (counts[op], cost) for op, cost in costs.items()}
+
+
+def op_costs(totals: Mapping[str, tuple[int, StageCost]]) -> tuple[OpCost, ...]:
+    """By op, most FLOPs first, then most bytes."""
+    order = sorted(totals, key=lambda op: (-totals[op][1].flops, -totals[op][1].io_bytes, op))
+    return tuple(OpCost(op, *totals[op]) for op in order)
 
 
 def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:

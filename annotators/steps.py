@@ -74,6 +74,7 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         ops=_ops(steps),
         kv_cache=last.kv_cache,
         uncosted=_uncosted(steps),
+        floor_io_bytes=sum(step.floor_io_bytes for step in steps),
         graph=last.graph,
         recording=last.recording,
     )

@@ -36,6 +36,8 @@ class StageCost:
     """Every other tensor read (inputs of the pass included)."""
     activation_write_bytes: Any = 0
     """Every other tensor written."""
+    fused_io_bytes: Any = 0
+    """What is left of ``io_bytes`` once pointwise and reduction chains are fused (:mod:`annotators.fusion`)."""
     activation_bytes: Any = 0
     """Total size of the tensors materialised: new storage that is neither weight nor cache."""
     peak_activation_bytes: Any = 0
@@ -152,11 +154,17 @@ ZERO = StageCost()
 
 
 def _larger(a: Any, b: Any) -> Any:
-    """The larger of two sizes, element by element for arrays, as an expression for sympy values."""
+    """The larger of two sizes, element by element for arrays, as an expression for sympy values.
+
+    A kind of number that knows better how, has ``or_larger``.
+    """
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
     if isinstance(a, int) and a == 0:
         return b
     if isinstance(b, int) and b == 0:
         return a
+    for one, other in ((a, b), (b, a)):
+        if hasattr(one, "or_larger"):
+            return one.or_larger(other)
     return (a + b + abs(a - b)) // 2

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from annotators.cost import Conventions, Cost, Moves, distinct_experts
+from annotators.polynomial import Real
 from annotators.registry import Routed, rule
 from tracer.ops import flash_attention, sparse_attention
 from tracer.spec import Spec
@@ -70,8 +71,8 @@ def _grouped_moves(self: Spec, mat2: Spec, routed: Routed | None, conventions: C
 
 
 def _whole_bytes(value: Any) -> Any:
-    """An expectation, rounded once; an expression stays as it is."""
-    return round(value) if isinstance(value, (int, float)) else value
+    """An expectation, rounded once; a sympy expression stays as it is."""
+    return round(value) if isinstance(value, (int, float, Real)) else value
 
 
 @rule(aten._grouped_mm.default, moves=_grouped_moves)

@@ -123,6 +123,7 @@ def test_logits_last_changes_the_head_and_nothing_else(ocr):
         "matmul_flops",
         "activation_read_bytes",
         "activation_write_bytes",
+        "fused_io_bytes",
         "activation_bytes",
         "peak_activation_bytes",
         "ideal_peak_activation_bytes",
@@ -132,7 +133,9 @@ def test_logits_last_changes_the_head_and_nothing_else(ocr):
 def test_worst_routing_changes_the_expert_weights_read_and_nothing_else(ocr):
     uniform = annotate(ocr, decode(100, batch=8)).cost
     worst = annotate(ocr, decode(100, batch=8), routing="worst").cost
-    assert changed(uniform, worst) == {"weight_read_bytes"}
+    assert changed(uniform, worst) == {"weight_read_bytes", "fused_io_bytes"}
+    more = worst.weight_read_bytes - uniform.weight_read_bytes
+    assert worst.fused_io_bytes - uniform.fused_io_bytes == more
     assert worst.weight_read_bytes > uniform.weight_read_bytes
 
 

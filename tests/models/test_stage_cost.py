@@ -17,6 +17,7 @@ def test_derived_figures_and_their_units():
         kv_write_bytes=3,
         activation_read_bytes=4,
         activation_write_bytes=10,
+        fused_io_bytes=7,
         activation_bytes=2**31,
         peak_activation_bytes=2**28,
         kv_bytes=2**30,

@@ -1,0 +1,86 @@
+"""Polynomials behave as the whole numbers that they stand for."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotators.polynomial import Path, Polynomial, largest, smallest, value_at, variable, variables_of
+
+B, S, C = variable(0), variable(1), variable(2)
+sizes = st.tuples(*(st.integers(1, 300) for _ in range(3)))
+
+
+def at(point):
+    return Path(point, (0, 0, 0), (None, None, None))
+
+
+def formulas(b, s, c):
+    """The same formula on numbers and on polynomials."""
+    return [
+        2 * b * s - c + 7,
+        (b + s) ** 3 - c * c,
+        s * (s + 1) // 2,
+        (c + 3) // 4,
+        -(-c // 64) * 64,
+        (b * s * c) // b,
+        (c + s) % 7,
+        c // (b + 1),
+        min(c + s, 1024) + max(0, b - c),
+        abs(b - c),
+        round(256 * (1 - (1 - 8 / 256) ** (b * s)) * 1234),
+        largest([b * s, c, 40, b + 39]) + smallest([c, 17 * b]),
+        largest([5 + largest([b, c]), s]),
+        1 if b == c else 2,
+        3 if b * s else 4,
+    ]
+
+
+@given(sizes)
+def test_arithmetic_on_polynomials_is_arithmetic_on_numbers(point):
+    with at(point):
+        symbolic = formulas(B, S, C)
+    assert [value_at(value, point) for value in symbolic] == formulas(*point)
+
+
+@given(sizes, sizes)
+def test_a_result_holds_wherever_its_conditions_do(witness, other):
+    with at(witness) as path:
+        symbolic = formulas(B, S, C)
+    if all(condition.holds(other) for condition in path.conditions):
+        assert [value_at(value, other) for value in symbolic] == formulas(*other)
+
+
+def test_what_is_the_same_for_all_sizes_needs_no_condition():
+    with Path((2, 5, 9), (2, 1, 1), (None, None, 1022)) as path:
+        assert B * S >= 2
+        assert B != 1
+        assert not C > 1022
+        assert largest([B * S * C, B * S]) == B * S * C
+    assert not path.conditions
+
+
+def test_constants_are_plain_numbers():
+    assert type(B - B + 3) is int
+    assert type((2 * S + 4) - 2 * S) is int
+
+
+def test_a_rounding_is_the_same_wherever_it_appears():
+    expected = 64 * (1 - (1 - 6 / 64) ** B)
+    assert variables_of(round(expected * 10)) == variables_of(round(64 * (1 - (1 - 6 / 64) ** B) * 10))
+
+
+def test_without_a_path_nothing_is_compared():
+    with pytest.raises(TypeError, match="not known"):
+        operator.lt(B, 3)
+
+
+@given(sizes)
+def test_division_by_a_polynomial_is_exact_where_it_can_be(point):
+    quotient = (B * S * (C + 2)) // (C + 2)
+    assert isinstance(quotient, Polynomial)
+    assert variables_of(quotient) == {0, 1}
+    assert value_at(quotient, point) == point[0] * point[1]

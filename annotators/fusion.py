@@ -23,7 +23,7 @@ once, inputs and outputs once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
@@ -121,13 +121,28 @@ class _Groups:
         return False
 
 
-def add_fused_traffic(
-    graph: nx.DiGraph, kernels: Sequence[Kernel], returned: set[Key], kept: set[Key], copies: Mapping[int, int]
-) -> None:
-    """Write fused traffic into the cost of every op, its group into its node, and the floor into ``graph.graph``.
+@dataclass(frozen=True, slots=True)
+class FusedTraffic:
+    """By op's name its fused traffic and the first op of its kernel; the floor of the whole pass."""
 
+    bytes: Mapping[str, Any]
+    groups: Mapping[str, str]
+    floor_bytes: Any
+
+
+def fused_traffic(
+    kernels: Sequence[Kernel],
+    times: Mapping[str, int],
+    returned: set[Key],
+    kept: set[Key],
+    copies: Mapping[int, int],
+    resident: Any,
+) -> FusedTraffic:
+    """What each op still moves once it shares a kernel with others.
+
+    ``times`` has how often the pass executes each recorded op; a kernel without is a call that was not recorded.
     ``returned`` tensors are the pass's outputs, ``kept`` ones still exist after it. ``copies``: how many identical
-    weights stand behind a recorded one, by its storage.
+    weights stand behind a recorded one, by its storage. ``resident``: bytes in the cache after the pass.
     """
     groups = _Groups(kernels)
     home: dict[Key, set[int]] = {}
@@ -138,25 +153,25 @@ def add_fused_traffic(
             born.setdefault(access.key, None if is_nothing(access.written) else id(groups.of[place]))
     traffic: dict[int, _GroupTraffic] = {}
     floor = _Floor(returned, copies)
+    moved: dict[str, Any] = {}
+    first: dict[str, str] = {}
     for place, kernel in enumerate(kernels):
-        if kernel.name not in graph:
+        if kernel.name not in times:
             continue
         group = groups.of[place]
-        data = graph.nodes[kernel.name]
-        moved = traffic.setdefault(id(group), _GroupTraffic())
+        so_far = traffic.setdefault(id(group), _GroupTraffic())
         total: Any = 0
         for access in kernel.accesses:
             inside = born[access.key] == id(group)
             needed = not inside or access.key in kept or access.role == "cache" or len(home[access.key]) > 1
-            read = 0 if inside else moved.once("read", access, access.read)
-            written = moved.once("written", access, access.written) if needed or kernel.kind == "alone" else 0
+            read = 0 if inside else so_far.once("read", access, access.read)
+            written = so_far.once("written", access, access.written) if needed or kernel.kind == "alone" else 0
             total = total + read + written
-            floor.add(access, read, written, data["times"])
-        data["group"] = kernels[group.members[0]].name
+            floor.add(access, read, written, times[kernel.name])
+        first[kernel.name] = kernels[group.members[0]].name
         if not is_nothing(total):
-            data["cost"] = replace(data["cost"], fused_io_bytes=total)
-    resident = sum(data["cost"].kv_bytes * data["times"] for _, data in graph.nodes(data=True))
-    graph.graph["floor_io_bytes"] = floor.bytes(resident)
+            moved[kernel.name] = total
+    return FusedTraffic(moved, first, floor.bytes(resident))
 
 
 class _GroupTraffic:

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from annotators.cost import Cost
+from annotators.registry import base_name
 from tracer.folding import Instance, Skip
 from tracer.ops import cache_append
 from tracer.recording import Recording
@@ -177,14 +177,14 @@ def is_nothing(amount: Any) -> bool:
     return isinstance(amount, int) and amount == 0
 
 
-def kind_of(op: Any, cost: Cost, *, costed: bool) -> str:
-    """How an op fuses; see the policy above."""
+def kind_of(op: Any, matmul_flops: Any, *, costed: bool) -> str:
+    """How an op fuses; see the policy of :mod:`annotators.fusion`."""
     if not costed or not isinstance(op, OpOverload):
         return "alone"
     if op is cache_append:
         return "scatter"
-    name = op._schema.name.split("::")[-1].removesuffix("_")
-    if cost.matmul_flops != 0 or op.namespace != "aten" or name in _ALONE:
+    name = base_name(op).removesuffix("_")
+    if not is_nothing(matmul_flops) or op.namespace != "aten" or name in _ALONE:
         return "alone"
     if name in _GATHERS:
         return "gather"

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
-import networkx as nx
 from torch import fx
 
 from annotators.last_use import ideal_peaks, is_activation
@@ -54,17 +54,15 @@ class Peak:
     alive: tuple[Alive, ...]
 
 
-def add_peaks(graph: nx.DiGraph, recording: Recording) -> None:
-    """Write both peaks into the cost of every op that makes a tensor or moves bytes."""
+def peaks_of(recording: Recording, moving: Iterable[fx.Node]) -> dict[str, tuple[Any, Any]]:
+    """Node name → the peak and the ideal peak while it runs, for ops that are ``moving`` bytes or make a tensor."""
     lifetimes, ideal = Lifetimes(recording), ideal_peaks(recording)
-    for node in _executed(recording):
-        data = graph.nodes[node.name]
-        if _made_by(node) or data["cost"].io_bytes != 0:
-            data["cost"] = replace(
-                data["cost"],
-                peak_activation_bytes=lifetimes.peak_of(node),
-                ideal_peak_activation_bytes=ideal[node.name],
-            )
+    asked = dict.fromkeys(moving)
+    return {
+        node.name: (lifetimes.peak_of(node), ideal[node.name])
+        for node in _executed(recording)
+        if node in asked or _made_by(node)
+    }
 
 
 class Lifetimes:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
@@ -30,10 +30,10 @@ from torch._ops import OpOverload
 
 import annotators.rules  # noqa: F401  registers every rule
 from annotators.cost import Conventions, Cost, Moves
-from annotators.fusion import add_fused_traffic
-from annotators.kernels import Move, Moved, kept_tensors, kernels_of, kind_of
-from annotators.liveness import add_peaks
-from annotators.registry import Routed, bind, rule_for, specs_in
+from annotators.fusion import fused_traffic
+from annotators.kernels import Move, Moved, is_nothing, kept_tensors, kernels_of, kind_of
+from annotators.liveness import peaks_of
+from annotators.registry import Routed, base_name, bind, changed_arguments, rule_for, specs_in
 from models.stage_cost import ZERO
 from tracer.recording import Recording, times_of
 from tracer.spec import Spec, Storage
@@ -44,55 +44,66 @@ _GROUPED = torch.ops.aten._grouped_mm.default
 
 def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
     """Price every node of a recording."""
-    graph = nx.DiGraph()
     kv: dict[str, Any] = {}
     for entry in recording.cache:
         if entry.node is not None:
             kv[entry.node] = kv.get(entry.node, 0) + entry.spec.nbytes
-    weights = {weight.path: weight.nbytes for weight in recording.weights}
-    owed = _first_readers(recording, weights)
-    moved: list[Moved] = []
+    owed = _first_readers(recording, {weight.path: weight.nbytes for weight in recording.weights})
+    executed = [node for node in recording.graph.nodes if node.op == "call_function"]
+    priced = {node: _price_node(node, conventions) for node in executed}
+    kernels = kernels_of(
+        (
+            Moved(node, kind_of(node.target, found.matmul_flops, costed=found.costed), found.moves)
+            for node, found in priced.items()
+            if found.moves
+        ),
+        recording,
+    )
+    times = {node.name: times_of(node) for node in executed}
+    resident = sum(nbytes * times.get(name, 0) for name, nbytes in kv.items())
+    fused = fused_traffic(kernels, times, *kept_tensors(recording, kernels), _copies(recording), resident)
+    peaks = peaks_of(recording, (node for node, found in priced.items() if found.moves))
+    graph = nx.DiGraph(floor_io_bytes=fused.floor_bytes)
+    shapes: dict[fx.Node, str] = {}
+    sizes: dict[fx.Node, Any] = {}
     for order, node in enumerate(recording.graph.nodes):
+        name, op = node.name, node.target
         if node.op == "output":
             continue
+        specs = list(specs_in(node.meta["spec"]))
+        shapes[node] = ", ".join(map(str, specs))
+        sizes[node] = sum(spec.nbytes for spec in specs)
         if node.op != "call_function":
-            spec = node.meta["spec"]
+            role = specs[0].role
             graph.add_node(
-                node.name,
-                op=spec.role,
-                module="",
-                times=1,
-                cost=ZERO,
-                costed=True,
-                inputs="",
-                outputs=str(spec),
-                order=order,
+                name, op=role, module="", times=1, cost=ZERO, costed=True, inputs="", outputs=shapes[node], order=order
             )
             continue
-        cost, reads, moves, costed = _price_node(node, conventions)
-        if moves:
-            moved.append(Moved(node, kind_of(node.target, cost, costed=costed), moves))
-        if node.name in kv or node.name in owed:
-            cost = replace(cost, kv_bytes=kv.get(node.name, 0), weight_bytes=owed.get(node.name, 0))
-        inputs = [n.meta["spec"] for n in node.all_input_nodes]
+        found, sources = priced[node], node.all_input_nodes
+        fields = found.fields
+        if name in fused.bytes:
+            fields["fused_io_bytes"] = fused.bytes[name]
+        if name in kv:
+            fields["kv_bytes"] = kv[name]
+        if name in owed:
+            fields["weight_bytes"] = owed[name]
+        if name in peaks:
+            fields["peak_activation_bytes"], fields["ideal_peak_activation_bytes"] = peaks[name]
+        group = {"group": fused.groups[name]} if name in fused.groups else {}
         graph.add_node(
-            node.name,
-            op=_name(node.target),
+            name,
+            op=_name(op),
             module=node.meta["module"],
-            times=times_of(node),
-            cost=cost,
-            costed=costed,
-            inputs=_shapes(inputs),
-            outputs=_shapes(node.meta["spec"]),
+            times=times[name],
+            cost=Cost(**fields) if fields else ZERO,
+            costed=found.costed,
+            inputs=", ".join(shapes[source] for source in sources if shapes[source]),
+            outputs=shapes[node],
             order=order,
+            **group,
         )
-        for source in node.all_input_nodes:
-            spec = source.meta["spec"]
-            size = sum(s.nbytes for s in specs_in(spec))
-            graph.add_edge(source.name, node.name, bytes=reads.get(source, 0), tensor_bytes=size)
-    kernels = kernels_of(moved, recording)
-    add_fused_traffic(graph, kernels, *kept_tensors(recording, kernels), _copies(recording))
-    add_peaks(graph, recording)
+        for source in sources:
+            graph.add_edge(source.name, name, bytes=found.reads.get(source, 0), tensor_bytes=sizes[source])
     return graph
 
 
@@ -112,32 +123,47 @@ def _copies(recording: Recording) -> dict[int, int]:
     return copies
 
 
-def _price_node(node: fx.Node, conventions: Conventions) -> tuple[Cost, Mapping[fx.Node, Any], Sequence[Move], bool]:
-    """The cost of one execution, the bytes read from each operand, what moves, and whether a rule knew the op."""
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """One execution of a node: fields of its Cost that are not 0, bytes read by operand, what moves of which tensor,
+    and whether a rule knew the op."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    reads: Mapping[fx.Node, Any] = field(default_factory=dict)
+    moves: Sequence[Move] = ()
+    costed: bool = True
+
+    @property
+    def matmul_flops(self) -> Any:
+        """Of the op."""
+        return self.fields.get("matmul_flops", 0)
+
+
+def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
     op, out = node.target, node.meta["spec"]
-    if op is operator.getitem:
-        return ZERO, {}, (), True
     if not isinstance(op, OpOverload):
-        return ZERO, {}, (), False
+        return _Priced(costed=op is operator.getitem)
     known = rule_for(op)
     given = bind(op, fx.map_arg(node.args, _spec_of), fx.map_arg(node.kwargs, _spec_of))
     outputs = list(specs_in(out))
-    operands = [spec for value in given.values() for spec in specs_in(value)]
-    held = {spec.storage.id for spec in operands}
-    given.update(out=out, conventions=conventions, op_name=op._schema.name.split("::")[-1], routed=None)
+    arguments = {name: specs for name, value in given.items() if (specs := list(specs_in(value)))}
+    held = {spec.storage.id for specs in arguments.values() for spec in specs}
+    given.update(out=out, conventions=conventions, op_name=base_name(op), routed=None)
     if op is _GROUPED:
         given["routed"] = _routing_of(node)
-    arithmetic = ZERO if known is None else known.cost(given)
-    changed = [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    if not changed and outputs and all(spec.storage.id in held for spec in outputs):
-        return arithmetic, {}, (), known is not None
-    moves = _NO_MOVES if known is None else known.traffic(given)
     traffic = _Traffic()
+    if known is not None:
+        arithmetic = known.cost(given)
+        traffic.add("matmul_flops", arithmetic.matmul_flops)
+        traffic.add("vector_flops", arithmetic.vector_flops)
+    changed = changed_arguments(op)
+    if not changed and outputs and all(spec.storage.id in held for spec in outputs):
+        return _Priced(traffic.fields, costed=known is not None)
+    moves = _NO_MOVES if known is None else known.traffic(given)
     by_spec: dict[int, Any] = {}
     seen: list[Spec] = []
-    for argument in op._schema.arguments:
-        specs = list(specs_in(given[argument.name]))
-        fixed = moves.read.get(argument.name)
+    for name, specs in arguments.items():
+        fixed = moves.read.get(name)
         for spec in specs:
             if fixed is None and any(spec.same_elements(other) for other in seen):
                 continue
@@ -145,22 +171,22 @@ def _price_node(node: fx.Node, conventions: Conventions) -> tuple[Cost, Mapping[
             amount = spec.distinct_bytes if fixed is None else fixed
             by_spec[id(spec)] = by_spec.get(id(spec), 0) + amount
             traffic.read(spec, amount)
-        if argument.name in changed:
+        if name in changed:
             for spec in specs:
-                traffic.write(spec, moves.written.get(argument.name, spec.nbytes))
+                traffic.write(spec, moves.written.get(name, spec.nbytes))
     made: dict[int, Storage] = {}
     for spec in outputs:
         if spec.storage.id not in held:
             traffic.write(spec, moves.written.get("out", spec.nbytes))
             if spec.role == "activation":
                 made[spec.storage.id] = spec.storage
-    materialised = sum(storage.nbytes for storage in made.values())
+    traffic.add("activation_bytes", sum(storage.nbytes for storage in made.values()))
     reads = {n: sum(by_spec.get(id(s), 0) for s in specs_in(n.meta["spec"])) for n in node.all_input_nodes}
-    return arithmetic + traffic.cost(materialised), reads, traffic.moves, known is not None
+    return _Priced(traffic.fields, reads, traffic.moves, known is not None)
 
 
 class _Traffic:
-    """Bytes read and written, kept apart by role."""
+    """Amounts by field of a Cost, bytes read and written kept apart by role."""
 
     __slots__ = ("fields", "moves")
 
@@ -170,17 +196,15 @@ class _Traffic:
 
     def read(self, spec: Spec, nbytes: Any) -> None:
         self.moves.append((spec, nbytes, 0))
-        self._add(_READ_FIELD[spec.role], nbytes)
+        self.add(_READ_FIELD[spec.role], nbytes)
 
     def write(self, spec: Spec, nbytes: Any) -> None:
         self.moves.append((spec, 0, nbytes))
-        self._add("kv_write_bytes" if spec.role == "cache" else "activation_write_bytes", nbytes)
+        self.add("kv_write_bytes" if spec.role == "cache" else "activation_write_bytes", nbytes)
 
-    def _add(self, name: str, nbytes: Any) -> None:
-        self.fields[name] = self.fields.get(name, 0) + nbytes
-
-    def cost(self, materialised: Any) -> Cost:
-        return Cost(**self.fields, activation_bytes=materialised)
+    def add(self, name: str, amount: Any) -> None:
+        if not is_nothing(amount):
+            self.fields[name] = self.fields.get(name, 0) + amount
 
 
 _READ_FIELD = {
@@ -242,7 +266,3 @@ def _reader(node: fx.Node) -> fx.Node | None:
 
 def _name(target: Any) -> str:
     return str(target) if isinstance(target, OpOverload) else getattr(target, "__name__", str(target))
-
-
-def _shapes(spec: Any) -> str:
-    return ", ".join(str(s) for s in specs_in(spec))

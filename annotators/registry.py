@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch._ops import OpOverload
@@ -138,15 +139,39 @@ def rules() -> tuple[Rule, ...]:
 
 def bind(op: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """An op's arguments by name, those left out at the schema's default."""
-    given: dict[str, Any] = {}
-    for index, argument in enumerate(op._schema.arguments):
-        if index < len(args):
-            given[argument.name] = args[index]
-        elif argument.name in kwargs:
-            given[argument.name] = kwargs[argument.name]
-        else:
-            given[argument.name] = argument.default_value
+    given = dict(_signature(op).defaults)
+    given.update(zip(given, args, strict=False))
+    given.update(kwargs)
     return given
+
+
+def changed_arguments(op: OpOverload) -> frozenset[str]:
+    """Names of the arguments that an op changes in place."""
+    return _signature(op).changed
+
+
+def base_name(op: OpOverload) -> str:
+    """An op's name without namespace and overload: "add_" of aten.add_.Tensor."""
+    return _signature(op).name
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What a schema says, read once: asking torch for it again and again is slow."""
+
+    name: str
+    defaults: Mapping[str, Any]
+    changed: frozenset[str]
+
+
+@cache
+def _signature(op: OpOverload) -> _Signature:
+    arguments = op._schema.arguments
+    return _Signature(
+        op._schema.name.split("::")[-1],
+        {argument.name: argument.default_value for argument in arguments},
+        frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write),
+    )
 
 
 def _call(function: Formula, given: Mapping[str, Any]) -> Any:
@@ -176,7 +201,9 @@ __all__ = [
     "Moves",
     "Routed",
     "Rule",
+    "base_name",
     "bind",
+    "changed_arguments",
     "first",
     "float_ops",
     "free",

@@ -157,39 +157,44 @@ def roll_up(
 def module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str, ModuleCost]:
     """Path → cost of every recorded module: the tree, from what each module's own code executes upwards."""
     multiplicity = recording.multiplicity()
-    own: dict[str, Cost] = {}
+    parts: dict[str, list[tuple[StageCost, int]]] = {}
     for data in nodes:
         if data["cost"] is not ZERO:
-            path = data["module"]
-            share = data["times"] // multiplicity.of(path)
-            cost = replace(data["cost"], weight_bytes=0)
-            own[path] = own.get(path, ZERO) + (cost if share == 1 else cost * share)
+            path, cost = data["module"], data["cost"]
+            if not (isinstance(cost.weight_bytes, int) and cost.weight_bytes == 0):
+                cost = replace(cost, weight_bytes=0)
+            parts.setdefault(path, []).append((cost, data["times"] // multiplicity.of(path)))
+    resident: dict[str, int] = {}
     for weight in recording.weights:
         if not multiplicity.folded(weight.path):
             path = weight.path.rpartition(".")[0]
-            own[path] = own.get(path, ZERO) + Cost(weight_bytes=weight.nbytes)
+            resident[path] = resident.get(path, 0) + weight.nbytes
+    for path, nbytes in resident.items():
+        parts.setdefault(path, []).append((Cost(weight_bytes=nbytes), 1))
     paths = [path for path in recording.classes if not multiplicity.folded(path)]
-    total = {path: own.get(path, ZERO) for path in paths}
+    own = {path: StageCost.weighted(parts.get(path, ())) for path in paths}
+    inside: dict[str, list[tuple[StageCost, int]]] = {}
+    total: dict[str, StageCost] = {}
     for path in reversed(paths):
-        if path:
+        total[path] = StageCost.weighted([(own[path], 1), *inside[path]]) if path in inside else own[path]
+        if path and total[path] is not ZERO:
             parent = path.rpartition(".")[0]
-            times = multiplicity.of(path) // multiplicity.of(parent)
-            total[parent] = total[parent] + (total[path] if times == 1 else total[path] * times)
+            inside.setdefault(parent, []).append((total[path], multiplicity.of(path) // multiplicity.of(parent)))
     return {
-        path: ModuleCost(path, recording.classes[path], multiplicity.of(path), total[path], own.get(path, ZERO))
-        for path in paths
+        path: ModuleCost(path, recording.classes[path], multiplicity.of(path), total[path], own[path]) for path in paths
     }
 
 
 def op_totals(nodes: list[dict[str, Any]], recording: Recording) -> dict[str, tuple[int, StageCost]]:
     """Op → executions, and what they cost together."""
     counts: dict[str, int] = {}
-    costs: dict[str, Cost] = {}
+    parts: dict[str, list[tuple[StageCost, int]]] = {}
     for data in nodes:
         if data["op"] not in ("input", "weight", "cache", "activation", "getitem"):
             op = data["op"]
             counts[op] = counts.get(op, 0) + data["times"]
-            costs[op] = costs.get(op, ZERO) + data["cost"] * data["times"]
+            parts.setdefault(op, []).append((data["cost"], data["times"]))
+    costs = {op: StageCost.weighted(counted) for op, counted in parts.items()}
     read = sum(cost.weight_bytes for cost in costs.values())
     resident = sum(weight.nbytes for weight in recording.weights)
     if resident > read:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import Any
 
 GIB = 2**30
@@ -118,7 +119,18 @@ class StageCost:
     @staticmethod
     def total(costs: Iterable[StageCost]) -> StageCost:
         """The sum of any number of costs (of none: all zeros)."""
-        return sum(costs, ZERO)
+        return StageCost.weighted((cost, 1) for cost in costs)
+
+    @staticmethod
+    def weighted(counted: Iterable[tuple[StageCost, Any]]) -> StageCost:
+        """The sum of costs that are each there a number of times."""
+        counted = list(counted)
+        if not counted:
+            return ZERO
+        rows = [_sums(cost) if count == 1 else [v * count for v in _sums(cost)] for cost, count in counted]
+        added = zip(ADDITIVE, map(sum, zip(*rows, strict=True)), strict=True)
+        peaks = zip(*(_peaks(cost) for cost, _ in counted), strict=True)
+        return StageCost(**dict(added), **dict(zip(PEAKS, map(_largest, peaks), strict=True)))
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and every derived figure, in the order in which reports show them."""
@@ -151,6 +163,10 @@ DERIVED: tuple[str, ...] = (
 """The figures computed from them."""
 
 ZERO = StageCost()
+
+
+def _largest(values: tuple[Any, ...]) -> Any:
+    return max(values) if all(type(value) is int for value in values) else reduce(_larger, values)
 
 
 def _larger(a: Any, b: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 from models.errors import ScenarioError
 from tracer.ops import flash_attention, sparse_attention
-from tracer.tree import walk
+from tracer.tree import derived, walk
 
 Attention = Literal["eager", "flash"]
 ATTENTIONS: tuple[Attention, ...] = ("eager", "flash")
@@ -105,10 +107,7 @@ def attention_of(model: nn.Module, attention: Attention, *, masked: bool = False
     for config in configs:
         config._attn_implementation_internal = name
     try:
-        if attention == "flash":
-            with FuseSdpa():
-                yield
-        else:
+        with FuseSdpa() if attention == "flash" and derived(model, _may_call_sdpa) else nullcontext():
             yield
     finally:
         for config, implementation in zip(configs, before, strict=True):
@@ -124,6 +123,28 @@ def _fused_name(model: nn.Module, masked: bool) -> str:
     if any(hasattr(code, "ALL_ATTENTION_FUNCTIONS") for code in _code_of(model)) or not _code_of(model):
         return FUSED_MASKED if masked else FUSED
     return "sdpa" if all(cls._supports_sdpa for cls in _model_classes(model)) else "eager"
+
+
+def _may_call_sdpa(model: nn.Module) -> bool:
+    """Whether any code of ``model`` may call ``scaled_dot_product_attention`` itself.
+
+    Watching for it slows every call of torch. Modules of transformers say so in their source, and of torch's own layers
+    only those that attend do; of anybody else's code it has to be expected.
+    """
+    for _, module in walk(model):
+        cls = type(module)
+        package = cls.__module__.partition(".")[0]
+        if package == "torch":
+            if cls.__name__.startswith(("MultiheadAttention", "Transformer")):
+                return True
+        elif package not in ("transformers", "tracer") or _mentions_sdpa(cls.__module__):
+            return True
+    return False
+
+
+@cache
+def _mentions_sdpa(module_name: str) -> bool:
+    return "scaled_dot_product_attention" in inspect.getsource(sys.modules[module_name])
 
 
 def _code_of(model: nn.Module) -> list[ModuleType]:

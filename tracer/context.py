@@ -21,7 +21,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from models.errors import TraceError
 from tracer.cache import CacheTensor, cache_of, cache_tensors
-from tracer.tree import walk
+from tracer.tree import Stores, walk
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
 """Names that the forward methods of transformers give the cache."""
@@ -31,9 +31,13 @@ class Attributes:
     """The plain attributes of all modules of a model as they were, to see what a pass changed and to put it back."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._kept = [(path, module, dict(module.__dict__)) for path, module in walk(model)]
+        modules = walk(model)
+        self._stores = Stores([module.__dict__ for _, module in modules])
+        self._kept = [(path, module, dict(module.__dict__)) for path, module in modules]
 
     def _changed(self) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
+        if self._stores.same():
+            return
         for path, module, kept in self._kept:
             now = module.__dict__
             if len(now) != len(kept) or not all(map(operator.is_, now.values(), kept.values())):

@@ -13,9 +13,11 @@ in this file keeps a tensor alive: nodes hold specs, and tensors are found by id
 
 from __future__ import annotations
 
+import gc
 import operator
 import weakref
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -47,15 +49,19 @@ class Recorder(TorchDispatchMode):
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         self._live: dict[int, Storage] = {}
+        self._watched: dict[int, weakref.ref[Any]] = {}
         self._moment = 0
         self._ended = False
         self._hooks: list[Any] = []
+        self._collects = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled inside; the wrapper would be half the cost of recording an op
 
     def __enter__(self) -> Recorder:
+        self._collects = gc.isenabled()
+        gc.disable()  # cycles would die at moments that depend on what ran before
         self._hooks = [
             register_module_forward_pre_hook(self._enter_module),
             register_module_forward_hook(self._leave_module, always_call=True),
@@ -68,6 +74,8 @@ class Recorder(TorchDispatchMode):
         super().__exit__(*exc)
         for hook in self._hooks:
             hook.remove()
+        if self._collects:
+            gc.enable()
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         around, calls = self._stack[-1]
@@ -82,7 +90,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        node = self.graph.call_function(func, self._to_nodes(args), self._to_nodes(kwargs))
+        arguments = (self._to_nodes(args), self._to_nodes(kwargs))
+        node = self.graph.create_node("call_function", func, *arguments, name=_target_name(func))
         kernel = META_KERNELS.get(func)
         node.meta["module"], node.meta["calls"] = self._stack[-1]
         node.meta["instances"] = self.instances
@@ -179,7 +188,7 @@ class Recorder(TorchDispatchMode):
             storage = Storage(len(self.storages), allocation.nbytes(), role, born)
             self.storages.append(storage)
             self._live[address] = storage
-            weakref.finalize(allocation, self._freed, address, storage).atexit = False
+            self._watched[address] = weakref.ref(allocation, partial(self._freed, address, storage))
         return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
 
     def _forget(self, key: int) -> Callable[[Any], None]:
@@ -192,7 +201,7 @@ class Recorder(TorchDispatchMode):
 
         return gone
 
-    def _freed(self, address: int, storage: Storage) -> None:
+    def _freed(self, address: int, storage: Storage, _: Any) -> None:
         if not self._ended:
             storage.died = self.moment()
         if self._live.get(address) is storage:
@@ -207,6 +216,11 @@ def _without_data(func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], e
         except UnknownValueError:
             pass
     raise error
+
+
+@cache
+def _target_name(func: Any) -> str:
+    return fx.Graph()._target_to_str(func)
 
 
 def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:

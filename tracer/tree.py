@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -17,7 +18,23 @@ from torch import Tensor, nn
 T = TypeVar("T")
 Walk = list[tuple[str, nn.Module]]
 
-_STORES = ("_parameters", "_buffers", "_modules")
+
+class Stores:
+    """Dictionaries as they were: ``same`` while every name and value in them is, by identity. Both are kept."""
+
+    def __init__(self, stores: list[dict[str, Any]]) -> None:
+        self._stores = stores
+        self._sizes = list(map(len, stores))
+        self._names = list(chain.from_iterable(stores))
+        self._values = list(chain.from_iterable(store.values() for store in stores))
+
+    def same(self) -> bool:
+        """Whether nothing was added, removed or replaced."""
+        return (
+            list(map(len, self._stores)) == self._sizes
+            and all(map(operator.is_, chain.from_iterable(self._stores), self._names))
+            and all(map(operator.is_, chain.from_iterable(store.values() for store in self._stores), self._values))
+        )
 
 
 class _Known:
@@ -26,14 +43,17 @@ class _Known:
     def __init__(self, root: nn.Module) -> None:
         self.below = _walk(root)[1:]  # not the root: the entry would keep its own key alive
         self.derived: dict[Any, Any] = {}
-        self._copies = [_copy(module) for _, module in [("", root), *self.below]]
+        modules = [root.__dict__, *(module.__dict__ for _, module in self.below)]
+        self._stores = Stores([store for own in modules for store in (own, *(own[name] for name in _STORES))])
+        values = [value for own in modules for name, value in own.items() if name[0] != "_"]
+        self._containers = [(value, _frozen(value)) for value in values if _is_container(value)]
 
-    def holds(self, root: nn.Module) -> bool:
-        """Whether no attribute of any module has changed."""
-        modules = [root, *(module for _, module in self.below)]
-        return all(map(_same, modules, self._copies))
+    def holds(self) -> bool:
+        """Whether no attribute of any module has changed; the items of plain containers are attributes too."""
+        return self._stores.same() and all(_frozen(value) == items for value, items in self._containers)
 
 
+_STORES = ("_parameters", "_buffers", "_modules")
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 _trusted: set[int] = set()
 
@@ -79,7 +99,7 @@ def named_tensors(root: nn.Module, store: str) -> Iterator[tuple[str, Tensor]]:
 
 def _entry(root: nn.Module) -> _Known:
     known = _known.get(root)
-    if known is None or (id(root) not in _trusted and not known.holds(root)):
+    if known is None or (id(root) not in _trusted and not known.holds()):
         known = _known[root] = _Known(root)
     return known
 
@@ -98,26 +118,6 @@ def _walk(root: nn.Module) -> Walk:
 
     visit("", root)
     return found
-
-
-def _copy(module: nn.Module) -> tuple[dict[str, Any], ...]:
-    own = module.__dict__
-    containers = {name: _frozen(value) for name, value in own.items() if name[0] != "_" and _is_container(value)}
-    return (dict(own), *(dict(own[store]) for store in _STORES), containers)
-
-
-def _same(module: nn.Module, copies: tuple[dict[str, Any], ...]) -> bool:
-    own = module.__dict__
-    kept, *stores, containers = copies
-    return (
-        _identical(own, kept)
-        and all(_identical(own[name], store) for name, store in zip(_STORES, stores, strict=True))
-        and all(_frozen(own[name]) == value for name, value in containers.items())
-    )
-
-
-def _identical(now: dict[str, Any], kept: dict[str, Any]) -> bool:
-    return len(now) == len(kept) and all(map(operator.is_, now.values(), kept.values())) and now.keys() == kept.keys()
 
 
 def _is_container(value: Any) -> bool:

@@ -6,11 +6,16 @@ What a name cannot tell (widths that must fit one another, defaults that leave a
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from tracer.decoder import DecoderWithHead
 
 HIDDEN, HEADS, HEAD_DIM, VOCABULARY, WINDOW = 64, 4, 16, 128, 8
 MOST_LAYERS = 24
@@ -160,7 +165,30 @@ def small_config(model_type: str, **fields: Any) -> PreTrainedConfig:
     counted = next((name for name in LAYER_COUNTS if name in values), None)
     if counted is None or counted in given:
         return type(default)(**given)
-    return type(default)(**{**given, counted: two_periods(kinds_of_layers(default))})
+    kinds = zip(kinds_of_layers(default), layers_as_built(type(default)(**given)), strict=False)
+    return type(default)(**{**given, counted: two_periods(list(kinds))})
+
+
+def layers_as_built(config: PreTrainedConfig) -> list[Any]:
+    """For each layer the classes and parameter shapes in it; all alike where the model cannot be built.
+
+    The first layers of a mixture of experts may be dense, which no per-layer list of the config says.
+    """
+    count = len(kinds_of_layers(config))
+    try:
+        with torch.device("meta"):
+            model = DecoderWithHead.from_config(copy.deepcopy(config), dtype=torch.float32)
+    except Exception:  # whatever transformers says is found, and shown, by whoever runs the small config
+        return [()] * count
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    return [tuple(map(_described, layers)) for layers in zip(*stacks, strict=True)] or [()] * count
+
+
+def _described(layer: nn.Module) -> tuple[Any, ...]:
+    return tuple(
+        (type(module).__name__, *(tuple(p.shape) for p in module.parameters(recurse=False)))
+        for module in layer.modules()
+    )
 
 
 def kinds_of_layers(config: PreTrainedConfig) -> list[tuple[Any, ...]]:

@@ -5,6 +5,9 @@ every plain attribute but the position in the list, for the member and all its s
 called with a given kind of inputs runs and is recorded; a later one, called with inputs that cannot be told apart
 from those, does not run: its hidden states pass through untouched, and the one that ran counts once more. A member
 that returns something else than its hidden states is never skipped.
+
+What passes through stands for another tensor from then on. Nobody may use it, or even hold it, as what it was before:
+then there are two tensors where the folded recording has one, and the pass is recorded in full.
 """
 
 from __future__ import annotations
@@ -14,17 +17,16 @@ import functools
 import operator
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from models.errors import FxmeterError
-from tracer.spec import Role, Spec, Storage
+from tracer.spec import Role, Storage
 from tracer.tree import derived, walk
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
@@ -66,13 +68,21 @@ class Instance:
 
 
 class Observer(Protocol):
-    """What folding asks of whoever records: the instances now running, and the role of a tensor's storage."""
+    """What folding asks of whoever records: the instances now running, and what is known of a tensor.
+
+    ``hand_back`` makes the tensor that stands for another one from now on, and ``check`` raises CannotFoldError where
+    it is what such a tensor was before.
+    """
 
     instances: tuple[Instance, ...]
 
     def role_of(self, tensor: Tensor) -> Role: ...
 
     def storage_of(self, tensor: Tensor) -> Storage | None: ...
+
+    def check(self, tensor: Tensor) -> None: ...
+
+    def hand_back(self, tensor: Tensor) -> Tensor: ...
 
     def moment(self) -> int: ...
 
@@ -89,6 +99,12 @@ class NoObserver:
     def storage_of(self, tensor: Tensor) -> Storage | None:
         return None
 
+    def check(self, tensor: Tensor) -> None:
+        return None
+
+    def hand_back(self, tensor: Tensor) -> Tensor:
+        return tensor
+
     def moment(self) -> int:
         return 0
 
@@ -97,7 +113,7 @@ class CannotFoldError(FxmeterError):
     """One recorded call cannot stand for the others: record in full.
 
     A member is called a second time; or what a skipped member was given, and hands back in place of a new tensor, is
-    used once more in its own right, where the full recording has two tensors.
+    used or held on to in its own right, where the full recording has two tensors.
     """
 
 
@@ -147,6 +163,8 @@ def _run_once(
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
         key = (kind, observer.instances, _call_key((args, kwargs), tensors, observer))
+        for tensor in tensors:
+            observer.check(tensor)
         given = tuple(map(observer.storage_of, tensors))
         instance = ran.get(key)
         if path in called:
@@ -164,39 +182,13 @@ def _run_once(
             observer.instances = outer
         instance.ended = observer.moment()
         places: list[tuple[int, Tensor]] = []
-        instance.passthrough = _passthrough(out, tensors, places)
+        instance.passthrough = _passthrough(out, tensors, places, observer.hand_back)
         instance.returned = tuple((index, observer.storage_of(tensor)) for index, tensor in places)
         places.clear()
         ran[key] = instance
         return out
 
     return call
-
-
-def two_in_one(graph: fx.Graph, cache: Iterable[Storage]) -> bool:
-    """Whether a storage that a skipped member handed back stands for two tensors at once.
-
-    That shows where an op reads the same elements twice, as a sum with the residual does, or where the ``cache`` keeps
-    one of the two.
-    """
-    instances = {id(i): i for node in graph.nodes for i in node.meta.get("instances", ())}
-    handed = {
-        id(skip.given[index])
-        for instance in instances.values()
-        for skip in instance.skips
-        for index, returned in instance.returned
-        if returned is not instance.given[index]
-    }
-    if not handed:
-        return False
-    if not handed.isdisjoint(map(id, cache)):
-        return True
-    for node in graph.nodes:
-        operands = [n.meta["spec"] for n in node.args if isinstance(n, fx.Node)]
-        specs = [spec for spec in operands if isinstance(spec, Spec) and id(spec.storage) in handed]
-        if any(a.same_elements(b) for a, b in pairwise(specs)):
-            return True
-    return False
 
 
 def _call_key(value: Any, tensors: list[Tensor], observer: Observer) -> Any:
@@ -224,23 +216,26 @@ def _call_key(value: Any, tensors: list[Tensor], observer: Observer) -> Any:
     return (type(value), id(value))
 
 
+HandBack = Callable[[Tensor], Tensor]
+
+
 def _passthrough(
-    out: Any, inputs: list[Tensor], places: list[tuple[int, Tensor]]
+    out: Any, inputs: list[Tensor], places: list[tuple[int, Tensor]], hand_back: HandBack
 ) -> Callable[[list[Tensor]], Any] | None:
     """How to answer for a member that does not run: each output tensor stands for the input it is like.
 
-    An output that is an input maps to that input; a new one to the first input of the same shape, dtype and strides
-    that no other new output took. ``places`` gets the input's index with each output tensor. None where an output is
-    like no input.
+    An output that is an input maps to that input; a new one to what ``hand_back`` makes of the first input of the same
+    shape, dtype and strides that no other new output took. ``places`` gets the input's index with each output tensor.
+    None where an output is like no input.
     """
     try:
-        return _place(out, inputs, set(), places)
+        return _place(out, inputs, set(), places, hand_back)
     except LookupError:
         return None
 
 
 def _place(
-    value: Any, inputs: list[Tensor], taken: set[int], places: list[tuple[int, Tensor]]
+    value: Any, inputs: list[Tensor], taken: set[int], places: list[tuple[int, Tensor]], hand_back: HandBack
 ) -> Callable[[list[Tensor]], Any]:
     if isinstance(value, Tensor):
         index = next((i for i, t in enumerate(inputs) if t is value), None)
@@ -250,16 +245,18 @@ def _place(
             if index is None:
                 raise LookupError
             taken.add(index)
+            places.append((index, value))
+            return lambda given: hand_back(given[index])
         places.append((index, value))
         return operator.itemgetter(index)
     if value is None or isinstance(value, _PLAIN):
         return lambda given: value
     if type(value) in (tuple, list):
-        kind, items = type(value), [_place(item, inputs, taken, places) for item in value]
+        kind, items = type(value), [_place(item, inputs, taken, places, hand_back) for item in value]
         return lambda given: kind(item(given) for item in items)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls, names = type(value), [f.name for f in dataclasses.fields(value)]
-        fields = {name: _place(getattr(value, name), inputs, taken, places) for name in names}
+        fields = {name: _place(getattr(value, name), inputs, taken, places, hand_back) for name in names}
         return lambda given: cls(**{name: item(given) for name, item in fields.items()})
     raise LookupError
 

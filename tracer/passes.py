@@ -26,7 +26,7 @@ from tracer.context import (
     forward_parameters,
     run_prompt,
 )
-from tracer.folding import CannotFoldError, Folding, NoObserver, two_in_one
+from tracer.folding import CannotFoldError, Folding, NoObserver
 from tracer.meta_kernels import MetaKernels
 from tracer.recorder import Recorder, module_classes
 from tracer.recording import Recording, resident_weights, settle_cache
@@ -145,8 +145,6 @@ def record_call(
     elif isinstance(cache, Held) and not isinstance(cache.cache, Cache):
         cache = replace(cache, cache=cache_of(out))  # not changed in place: the one returned is the one after the pass
     entries = settle_cache(recorder, cache)
-    if folding is not None and two_in_one(recorder.graph, (entry.spec.storage for entry in entries)):
-        raise CannotFoldError("a tensor handed back by a skipped layer is used in its own right")
     recorder.graph.output(recorder.to_nodes(_plain_output(out if output is None else output(out))))
     return Recording(
         graph=recorder.graph,

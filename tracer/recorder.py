@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tracer.folding import Instance
+from tracer.folding import CannotFoldError, Instance
 from tracer.meta_kernels import META_KERNELS
 from tracer.spec import Role, Spec, Storage
 from tracer.tree import derived, named_tensors, walk
@@ -47,7 +48,8 @@ class Recorder(TorchDispatchMode):
         self.called: dict[str, int] = {}
         self._paths, self._weights, self._members = derived(root, _names)
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
-        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node, int]] = {}
+        self._handed: list[weakref.ref[Tensor]] = []
         self._live: dict[int, Storage] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._moment = 0
@@ -90,6 +92,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self._handed:
+            self._let_go()
         arguments = (self._to_nodes(args), self._to_nodes(kwargs))
         node = self.graph.create_node("call_function", func, *arguments, name=_target_name(func))
         kernel = META_KERNELS.get(func)
@@ -131,7 +135,35 @@ class Recorder(TorchDispatchMode):
     def node_of(self, tensor: Tensor) -> fx.Node | None:
         """The node whose output this very tensor is, or None."""
         entry = self._nodes.get(id(tensor))
-        return None if entry is None or entry[0]() is not tensor else entry[1]
+        if entry is None or entry[0]() is not tensor:
+            return None
+        spec = entry[1].meta["spec"]
+        if spec.storage.handed_back != entry[2]:
+            raise CannotFoldError("a tensor handed back by a skipped layer is used in its own right")
+        return entry[1]
+
+    def check(self, tensor: Tensor) -> None:
+        """Raise CannotFoldError where another tensor now stands for what ``tensor`` was."""
+        self.node_of(tensor)
+
+    def hand_back(self, tensor: Tensor) -> Tensor:
+        """The result of a call that is not run: to the graph the same as ``tensor``, which may not be used any more."""
+        node = self.node_of(tensor)
+        storage = self.storage_of(tensor)
+        if node is None or storage is None:
+            raise CannotFoldError("a skipped layer hands back a tensor that no op made")
+        with torch._C._DisableTorchDispatch():
+            result = tensor.detach()
+        storage.handed_back += 1
+        self._nodes[id(result)] = (weakref.ref(result, self._forget(id(result))), node, storage.handed_back)
+        self._handed.append(weakref.ref(tensor))
+        return result
+
+    def _let_go(self) -> None:
+        """Nobody holds what has been handed back when the next op begins."""
+        if any(reference() is not None for reference in self._handed):
+            raise CannotFoldError("a tensor handed back by a skipped layer is held on to in its own right")
+        self._handed.clear()
 
     def storage_of(self, tensor: Tensor) -> Storage | None:
         """The storage record behind a tensor that the recorder has seen, or None."""
@@ -180,7 +212,6 @@ class Recorder(TorchDispatchMode):
 
     def _know(self, tensor: Tensor, node: fx.Node, role: Role, born: int) -> Spec:
         key = id(tensor)
-        self._nodes[key] = (weakref.ref(tensor, self._forget(key)), node)
         allocation = tensor.untyped_storage()
         address = allocation._cdata
         storage = self._live.get(address)
@@ -189,6 +220,7 @@ class Recorder(TorchDispatchMode):
             self.storages.append(storage)
             self._live[address] = storage
             self._watched[address] = weakref.ref(allocation, partial(self._freed, address, storage))
+        self._nodes[key] = (weakref.ref(tensor, self._forget(key)), node, storage.handed_back)
         return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
 
     def _forget(self, key: int) -> Callable[[Any], None]:

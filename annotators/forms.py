@@ -18,13 +18,14 @@ from torch import nn
 
 from annotators.annotation import annotate
 from annotators.cost import Conventions
+from annotators.generation import evaluate_generation
 from annotators.grid import Grid
 from annotators.polynomial import Condition, Path, value_at
 from annotators.pricing import price
 from annotators.regions import NotPolynomial, Point, Region, Regions, config_lengths
 from annotators.rollup import AnnotatedStage, ModuleCost, ModuleCosts, module_costs, op_totals
 from models.errors import FxmeterError, ScenarioError
-from models.scenario import Scenario, VisionScenario
+from models.scenario import Scenario, VisionScenario, generation
 from models.stage_cost import FIELDS, StageCost
 from tracer.attention import Attention
 from tracer.passes import record, record_module
@@ -187,6 +188,17 @@ class ClosedForm:
         Python integers. ``fields`` may also name derived figures."""
         return self._whole.evaluate(batch=batch, query_len=query_len, past_len=past_len, crops=crops, fields=fields)
 
+    def generation(self, *, past_len: int, steps: int, batch: int = 1) -> StageCost:
+        """The cost of ``steps`` decode steps of one token each, ``past_len`` tokens cached before the first: FLOPs and
+        traffic summed, memory of the last step. Equal to what ``annotate`` gives for :func:`models.generation`."""
+        return self._whole.generation(past_len=past_len, steps=steps, batch=batch)
+
+    def evaluate_generation(
+        self, *, batch: Any = 1, past_len: Any, steps: Any, fields: Any = TOTALS
+    ) -> dict[str, np.ndarray]:
+        """The same for arrays of sizes, which broadcast; see :meth:`evaluate`."""
+        return self._whole.evaluate_generation(batch=batch, past_len=past_len, steps=steps, fields=fields)
+
     @property
     def expressions(self) -> Mapping[str, sympy.Expr]:
         """Every field as a sympy expression in B, S_q and C (decode has S_q = 1, prefill C = 0; vision B, h and w)."""
@@ -211,20 +223,20 @@ class ModuleForm:
     """Exact costs of one module, for one instance of it; ``path`` "" is the whole stage."""
 
     def __init__(self, form: ClosedForm, path: str) -> None:
-        self._form, self.path = form, path
+        self.form, self.path = form, path
         self._expressions: Mapping[str, Any] | None = None
 
     def at(
         self, *, batch: int = 1, query_len: int | None = None, past_len: int | None = None, crops: Any = None
     ) -> StageCost:
         """The module's part of a pass."""
-        point = self._form.check(batch, query_len, past_len, crops)
-        scenario = self._form.scenario(point)  # refuses what cannot be
+        point = self.form.check(batch, query_len, past_len, crops)
+        scenario = self.form.scenario(point)  # refuses what cannot be
         if isinstance(scenario, Scenario):
             point = (scenario.batch, scenario.query_len, scenario.past_len)
-        piece = self._form.piece(point)
+        piece = self.form.piece(point)
         if piece is None:
-            return self._form.annotate(point).modules[self.path].cost
+            return self.form.annotate(point).modules[self.path].cost
         cost = self.of(piece)
         return StageCost(**{name: value_at(getattr(cost, name), point) for name in FIELDS})
 
@@ -236,8 +248,24 @@ class ModuleForm:
         self, *, batch: Any = 1, query_len: Any = None, past_len: Any = None, crops: Any = None, fields: Any = TOTALS
     ) -> dict[str, np.ndarray]:
         """Costs for arrays of sizes; see :meth:`ClosedForm.evaluate`."""
-        sizes = self._form.check(batch, query_len, past_len, crops)
-        return Grid(sizes, self._form).evaluate(self, tuple(fields))
+        sizes = self.form.check(batch, query_len, past_len, crops)
+        return Grid(sizes, self.form).evaluate(self, tuple(fields))
+
+    def generation(self, *, past_len: int, steps: int, batch: int = 1) -> StageCost:
+        """The module's part of a generation; see :meth:`ClosedForm.generation`."""
+        scenario = generation(past_len, steps=steps, batch=batch)
+        found = self.evaluate_generation(
+            batch=scenario.batch, past_len=scenario.past_len, steps=scenario.steps, fields=FIELDS
+        )
+        return StageCost(**{name: int(array) for name, array in found.items()})
+
+    def evaluate_generation(
+        self, *, batch: Any = 1, past_len: Any, steps: Any, fields: Any = TOTALS
+    ) -> dict[str, np.ndarray]:
+        """The module's part of generations; see :meth:`ClosedForm.evaluate_generation`."""
+        if self.form.stage != "decode":
+            raise ScenarioError(f"a generation is made of decode steps, and this is the form of {self.form.stage}")
+        return evaluate_generation(self, batch=batch, past_len=past_len, steps=steps, fields=tuple(fields))
 
     @property
     def expressions(self) -> Mapping[str, sympy.Expr]:
@@ -245,7 +273,7 @@ class ModuleForm:
         from annotators.expressions import expressions_of
 
         if self._expressions is None:
-            self._expressions = expressions_of(self._form, self.of)
+            self._expressions = expressions_of(self.form, self.of)
         return self._expressions
 
 
@@ -253,12 +281,12 @@ class ModuleForms(Mapping[str, ModuleForm]):
     """Module path → form. Iterates over what was recorded; a folded layer's path finds its stand-in."""
 
     def __init__(self, form: ClosedForm) -> None:
-        self._form = form
+        self.form = form
 
     def __getitem__(self, path: str) -> ModuleForm:
         piece = self._some_piece()
         ModuleCosts(piece.modules, piece.region.recording.folds())[path]
-        return ModuleForm(self._form, path)
+        return ModuleForm(self.form, path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._some_piece().modules)
@@ -267,8 +295,8 @@ class ModuleForms(Mapping[str, ModuleForm]):
         return len(self._some_piece().modules)
 
     def _some_piece(self) -> Piece:
-        found = self._form.pieces()
-        return found[0] if found else self._form.default_pieces()[0]
+        found = self.form.pieces()
+        return found[0] if found else self.form.default_pieces()[0]
 
 
 def _priced(region: Region, point: Point, conventions: Conventions) -> Piece:

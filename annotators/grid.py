@@ -118,25 +118,18 @@ class Grid:
         self._form = form
         least = (1, 0, 0) if form.stage == "vision" else (1, 1, 0)
         names = ("batch", "rows", "columns") if form.stage == "vision" else ("batch", "query_len", "past_len")
-        self._sizes = [_whole(*facts) for facts in zip(names, sizes, least, strict=True)]
-        try:
-            self._shape = np.broadcast_shapes(*(size.shape for size in self._sizes))
-        except ValueError:
-            shapes = ", ".join(f"{name} {size.shape}" for name, size in zip(names, self._sizes, strict=True))
-            raise ScenarioError(f"sizes do not broadcast together: {shapes}") from None
+        self._sizes = [whole(*facts) for facts in zip(names, sizes, least, strict=True)]
+        self._shape = broadcast(dict(zip(names, self._sizes, strict=True)))
         if form.stage == "vision" and bool(np.any((self._sizes[1] == 0) != (self._sizes[2] == 0))):
             raise ScenarioError("a grid of crops needs rows and columns, or 0, 0 for none")
 
     def evaluate(self, module: ModuleForm, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Every field at every point."""
-        unknown = [name for name in fields if name not in (*FIELDS, *DERIVED)]
-        if unknown:
-            raise ScenarioError(f"no field {unknown[0]!r} in a StageCost; there are {', '.join((*FIELDS, *DERIVED))}")
-        needed = _exact(fields)
+        needed = named(fields)
         if not math.prod(self._shape):
             exact = {name: np.zeros(self._shape, dtype=np.int64) for name in needed}
-            return _figures(exact, fields)
-        return _figures(self._fields(module, needed), fields)
+            return figures(exact, fields)
+        return figures(self._fields(module, needed), fields)
 
     def _fields(self, module: ModuleForm, needed: Sequence[str]) -> dict[str, np.ndarray]:
         """The piece of the last point, which is often the largest, everywhere; then what it is not right for."""
@@ -194,8 +187,11 @@ def _together(parts: list[tuple[Any, Any]], shape: tuple[int, ...]) -> np.ndarra
     return out.reshape(shape)
 
 
-def _exact(fields: Sequence[str]) -> list[str]:
+def named(fields: Sequence[str]) -> list[str]:
     """The exact fields behind ``fields``, which may be derived."""
+    unknown = [name for name in fields if name not in (*FIELDS, *DERIVED)]
+    if unknown:
+        raise ScenarioError(f"no field {unknown[0]!r} in a StageCost; there are {', '.join((*FIELDS, *DERIVED))}")
     behind = {
         "flops": ("matmul_flops", "vector_flops"),
         "flops_tflops": ("matmul_flops", "vector_flops"),
@@ -214,7 +210,7 @@ def _exact(fields: Sequence[str]) -> list[str]:
 _TRAFFIC = ("weight_read_bytes", "kv_read_bytes", "kv_write_bytes", "activation_read_bytes", "activation_write_bytes")
 
 
-def _figures(exact: Mapping[str, np.ndarray], fields: Sequence[str]) -> dict[str, np.ndarray]:
+def figures(exact: Mapping[str, np.ndarray], fields: Sequence[str]) -> dict[str, np.ndarray]:
     """The fields asked for, derived ones computed by StageCost itself, on arrays that cannot overflow."""
     safe = exact
     bound = sum(abs(int(a.max())) for a in exact.values() if a.size)
@@ -224,7 +220,16 @@ def _figures(exact: Mapping[str, np.ndarray], fields: Sequence[str]) -> dict[str
     return {field: exact[field] if field in exact else getattr(cost, field) for field in fields}
 
 
-def _whole(name: str, value: Any, least: int) -> np.ndarray:
+def broadcast(sizes: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """The shape that named sizes broadcast to."""
+    try:
+        return np.broadcast_shapes(*(size.shape for size in sizes.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {size.shape}" for name, size in sizes.items())
+        raise ScenarioError(f"sizes do not broadcast together: {shapes}") from None
+
+
+def whole(name: str, value: Any, least: int) -> np.ndarray:
     """``value`` as an int64 array within the limits of a scenario."""
     array = np.asarray(value)
     if array.size and array.dtype.kind not in "iu":

@@ -47,7 +47,7 @@ class Polynomial:
             terms = dict(self.terms)
             for key, value in other.terms.items():
                 terms[key] = terms.get(key, 0) + value
-            return _made(terms)
+            return made_of(terms)
         return _real("+", self, other)
 
     __radd__ = __add__
@@ -72,7 +72,7 @@ class Polynomial:
             for a, x in self.terms.items():
                 for b, y in other.terms.items():
                     terms[a + b] = terms.get(a + b, 0) + x * y
-            return _made(terms)
+            return made_of(terms)
         return _real("*", self, other)
 
     def __rmul__(self, other: Any) -> Any:
@@ -94,7 +94,7 @@ class Polynomial:
             return _divided(self, divisor)
         if not isinstance(divisor, int) or divisor == 0:
             return NotImplemented
-        quotient = _made({key: Fraction(value) / divisor for key, value in self.terms.items()})
+        quotient = made_of({key: Fraction(value) / divisor for key, value in self.terms.items()})
         if is_whole(quotient):
             return quotient
         return atom(Floor(self, divisor))
@@ -211,7 +211,7 @@ def _divided(dividend: Polynomial, divisor: Polynomial) -> Any:
             rest[place] = rest.get(place, 0) - factor * value
             if not rest[place]:
                 del rest[place]
-    found = _made(quotient)
+    found = made_of(quotient)
     return found if is_whole(found) else atom(Floor(dividend, divisor))
 
 
@@ -221,7 +221,8 @@ def _divides(key: int, other: int) -> bool:
     return all(exponents.get(index, 0) >= exponent for index, exponent in powers(key))
 
 
-def _made(terms: dict[int, Any]) -> Any:
+def made_of(terms: Mapping[int, Any]) -> Any:
+    """The polynomial, or plain number, with these terms; what is 0 is left out."""
     kept = {}
     for key, value in terms.items():
         if value:
@@ -278,6 +279,13 @@ class Real:
         """Variables and atoms in it."""
         parts = (self.left, self.right)
         return set().union(*(p.variables() if isinstance(p, Real) else variables_of(p) for p in parts))
+
+
+def computed(op: str, left: Any, right: Any) -> Any:
+    """A floating-point expression, or the number that it is where both sides are numbers."""
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return _OPERATIONS[op](left, right)
+    return Real(op, left, right)
 
 
 def _real(op: str, left: Any, right: Any) -> Any:
@@ -364,9 +372,15 @@ def largest(values: Iterable[Any]) -> Any:
         if not any(_never_less(other, candidate) for other in kept):
             kept = [other for other in kept if not _never_less(candidate, other)]
             kept.append(candidate)
-    if len(kept) == 1:
-        return kept[0]
-    return atom(Maximum(frozenset(_Compared(v.terms) if isinstance(v, Polynomial) else v for v in kept)))
+    return kept[0] if len(kept) == 1 else maximum(kept)
+
+
+def maximum(values: Iterable[Any]) -> Any:
+    """The largest of whole numbers, with nothing left out; of plain numbers a plain number."""
+    values = list(values)
+    if all(type(value) is int for value in values):
+        return max(values)
+    return atom(Maximum(frozenset(map(compared, values))))
 
 
 def smallest(values: Iterable[Any]) -> Any:
@@ -381,7 +395,7 @@ def _candidates(value: Any) -> Iterator[Any]:
         if pair is not None and pair[0] >= VARIABLES and key == 1 << (_BITS * pair[0]) and value.terms[key] == 1:
             made = atom_of(pair[0])
             if isinstance(made, Maximum):
-                rest = _made({k: v for k, v in value.terms.items() if k != key})
+                rest = made_of({k: v for k, v in value.terms.items() if k != key})
                 for candidate in made.values:
                     yield from _candidates(rest + candidate)
                 return
@@ -492,7 +506,7 @@ class Path:
         return answer
 
     def _suppose(self, value: Polynomial, relation: str) -> None:
-        self.conditions[Condition(_Compared(value.terms), relation)] = None
+        self.conditions[Condition(compared(value), relation)] = None
 
     def bounds(self, value: Polynomial) -> tuple[Any, Any]:
         """Bounds that ``value`` keeps everywhere, each None where not known."""
@@ -549,6 +563,11 @@ class _Compared(Polynomial):
         return isinstance(other, Polynomial) and other.terms == self.terms
 
     __hash__ = Polynomial.__hash__
+
+
+def compared(value: Any) -> Any:
+    """``value`` as something that may be a key."""
+    return _Compared(value.terms) if isinstance(value, Polynomial) else value
 
 
 def _shifted(terms: Mapping[int, Any], lower: Sequence[int]) -> dict[int, Any]:

@@ -1,0 +1,114 @@
+"""Sums over the steps of a generation are what adding the steps up gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotators import closed_form
+from annotators.polynomial import Condition, Path, Polynomial, compared, largest, value_at, variable
+from annotators.steps import over_steps
+from annotators.summing import steps_that_hold, substituted, summed
+from models import ScenarioError
+from models.stage_cost import FIELDS
+
+B, S, C = variable(0), variable(1), variable(2)
+VALUES = [
+    7 * B * S,
+    B * (C + S) * 3 - 2 * C + 5,
+    B * C * C * (C + 1) // 2 + S,
+    round(64 * (1 - (1 - 6 / 64) ** (B * S)) * 10) * (C + 2),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(0, 50), st.integers(1, 30))
+def test_a_sum_is_what_adding_up_gives(value, batch, query_len, past_len, steps):
+    total = summed(compared(value), query_len)
+    each = [value_at(value, (batch, query_len, past_len + j * query_len)) for j in range(steps)]
+    assert value_at(total, (batch, steps, past_len)) == sum(each)
+
+
+def test_what_no_polynomial_sums_up_is_said_to_be_so():
+    assert summed(compared(C // 4 + B), 1) is None
+
+
+@given(
+    st.lists(st.integers(-40, 40), min_size=1, max_size=4),
+    st.sampled_from([">=", "==", "!="]),
+    st.integers(1, 2),
+    st.integers(0, 9),
+    st.integers(1, 60),
+)
+def test_the_first_step_at_which_a_condition_fails(roots, relation, query_len, past_len, steps):
+    product = B
+    for root in roots:
+        product = product * (C - root)
+    for value in (product, -product - 3, product + S):
+        condition = Condition(compared(value), relation)
+        holds = [condition.holds((2, query_len, past_len + j * query_len)) for j in range(steps)]
+        assert steps_that_hold(condition, 2, query_len, past_len, steps) == (
+            holds.index(False) if not all(holds) else steps
+        )
+
+
+def test_a_condition_on_a_floor_is_tried_step_by_step():
+    condition = Condition(compared(499 - (C + 3) // 4), ">=")
+    assert steps_that_hold(condition, 1, 1, 10, 5000) == (4 * 499 + 3) - 3 - 10 + 1
+
+
+@given(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 30)), st.integers(0, 5))
+def test_substituting_is_evaluating_elsewhere(point, more):
+    with Path((1, 1, 0), (1, 1, 0), (None, None, None)):
+        values = [B * C - S, (C + 3) // 4, largest([B * C, S * S]), round(64 * (1 - (1 - 6 / 64) ** (B * S)) * 10)]
+    moved = (point[0], 3, point[2] + more * point[0])
+    for value in values:
+        assert value_at(substituted(value, {1: 3, 2: C + more * B}), point) == value_at(value, moved)
+        fixed = substituted(value, dict(enumerate(point)))
+        assert not isinstance(fixed, Polynomial)
+        assert fixed == value_at(value, point)
+
+
+@pytest.fixture(scope="module")
+def form(preset_model):
+    return closed_form(preset_model("gpt-oss-20b"), stage="decode", attention="flash")
+
+
+def test_generations_are_sums_of_decode_steps(form):
+    batches, pasts, steps = np.array([[1], [5]]), np.array([0, 1, 100, 120, 4000]), np.array([40, 1, 31, 7, 12])
+    found = form.evaluate_generation(batch=batches, past_len=pasts, steps=steps, fields=(*FIELDS, "flops"))
+    for i, batch in enumerate([1, 5]):
+        for j, (past_len, count) in enumerate(zip(pasts.tolist(), steps.tolist(), strict=True)):
+            total = over_steps([form.at(batch=batch, past_len=past_len + k) for k in range(count)])
+            assert {name: int(array[i, j]) for name, array in found.items()} == {
+                name: getattr(total, name) for name in found
+            }
+            assert form.generation(batch=batch, past_len=past_len, steps=count) == total
+
+
+def test_a_module_has_its_part_of_a_generation(form):
+    attention = form.modules["model.layers.0.self_attn"]
+    total = over_steps([attention.at(past_len=120 + k) for k in range(20)])
+    assert attention.generation(past_len=120, steps=20) == total
+
+
+def test_a_long_generation_does_not_overflow(form):
+    cost = form.generation(batch=10**9, past_len=10**8, steps=10**8)
+    linear = form.at(batch=1, past_len=1000).matmul_flops - form.at(batch=1, past_len=999).matmul_flops
+    base = form.at(batch=1, past_len=1000).matmul_flops - 1000 * linear
+    pasts = 10**8 * 10**8 + 10**8 * (10**8 - 1) // 2
+    assert cost.matmul_flops == 10**9 * (10**8 * base + linear * pasts)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"steps": 2.5}, {"past_len": -1}, {"batch": 0}, {"past_len": 10**9}])
+def test_impossible_generations_are_refused(form, bad):
+    sizes = {"past_len": 1, "steps": 2, **bad}
+    with pytest.raises(ScenarioError):
+        form.evaluate_generation(**sizes)
+
+
+def test_only_decode_steps_make_a_generation(preset_model):
+    with pytest.raises(ScenarioError, match="prefill"):
+        closed_form(preset_model("gpt-oss-20b"), stage="prefill").generation(past_len=1, steps=2)

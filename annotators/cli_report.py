@@ -80,6 +80,9 @@ DEFAULT_PREFILL = DEFAULT_DECODE = 2048
     help="Heaviest ops to list, e.g. --ops 20.",
 )
 @click.option(
+    "--at-peak", is_flag=True, help="List what is alive where most memory is in use, e.g. report M --at-peak."
+)
+@click.option(
     "--json",
     "json_path",
     is_flag=False,
@@ -105,6 +108,7 @@ def report(
     dtype: str | None,
     depth: int,
     ops: int,
+    at_peak: bool,
     json_path: str | None,
     allow_uncosted: bool,
 ) -> None:
@@ -150,7 +154,7 @@ def report(
         from annotators.console import stdout_console
         from annotators.render import report_view
 
-        stdout_console().print(report_view(made, depth=depth, ops=ops))
+        stdout_console().print(report_view(made, depth=depth, ops=ops, at_peak=at_peak))
     else:
         write_json("--json", to_json(made), json_path)
     if made.uncosted and not allow_uncosted:

@@ -1,7 +1,8 @@
 """Generation from the closed form: exact sums over the steps, in a time that the number of steps hardly changes.
 
 Steps that share a piece are consecutive or fall into a few runs; over a run the sum of a polynomial in the past length
-is a polynomial in its ends (Faulhaber). What is of the last step is evaluated there.
+is a polynomial in its ends (Faulhaber). What is of the last step is evaluated there; so is the largest where a
+polynomial can only grow, and it is searched for otherwise.
 """
 
 from __future__ import annotations
@@ -17,9 +18,19 @@ import numpy as np
 
 from annotators.forms import ClosedForm, Piece
 from annotators.grid import Values
-from annotators.polynomial import powers, terms_of, value_at, variable, variables_of
+from annotators.polynomial import (
+    VARIABLES,
+    Floor,
+    Maximum,
+    atom_of,
+    powers,
+    terms_of,
+    value_at,
+    variable,
+    variables_of,
+)
 from annotators.rollup import AnnotatedStage, ModuleCost, ModuleCosts, op_costs
-from annotators.steps import OF_THE_LAST_STEP
+from annotators.steps import OF_THE_LARGEST_STEP, OF_THE_LAST_STEP, over_steps
 from models.scenario import Scenario
 from models.stage_cost import FIELDS, StageCost
 
@@ -38,14 +49,27 @@ class Run:
     steps: int
 
     def summed(self, cost: StageCost) -> StageCost:
-        """Fields that add up, summed over the run; the others at its last step."""
-        last = (self.batch, self.query_len, self.past_len + (self.steps - 1) * self.query_len)
-        return StageCost(
-            **{
-                name: value_at(getattr(cost, name), last) if name in OF_THE_LAST_STEP else self.sum(getattr(cost, name))
-                for name in FIELDS
-            }
-        )
+        """Fields that add up, summed over the run; the others at its largest or at its last step."""
+        values = {}
+        for name in FIELDS:
+            value = getattr(cost, name)
+            if name in OF_THE_LAST_STEP:
+                values[name] = value_at(value, self.point(self.steps - 1))
+            else:
+                values[name] = self.largest(value)[0] if name in OF_THE_LARGEST_STEP else self.sum(value)
+        return StageCost(**values)
+
+    def point(self, step: int) -> tuple[int, int, int]:
+        """The sizes of a step of the run, from 0."""
+        return self.batch, self.query_len, self.past_len + step * self.query_len
+
+    def largest(self, value: Any) -> tuple[int, int]:
+        """The most that a polynomial has at any step, and the last step that has it."""
+        if _can_only_grow(value):
+            return value_at(value, self.point(self.steps - 1)), self.steps - 1
+        found = np.broadcast_to(self._at_each_step(value), (self.steps,)).tolist()
+        most = max(found)
+        return most, len(found) - 1 - found[::-1].index(most)
 
     def sum(self, value: Any) -> int:
         """Of a polynomial's values at every step."""
@@ -58,7 +82,7 @@ class Run:
                 if index == PAST:
                     degree = exponent
                 elif index > PAST and PAST in variables_of(variable(index)):
-                    return self._one_by_one(value)
+                    return sum(self._at_each_step(value).tolist())
                 else:
                     coefficient = coefficient * value_at(variable(index), first) ** exponent
             moving[degree] = moving.get(degree, 0) + coefficient
@@ -66,10 +90,24 @@ class Run:
             total += coefficient * power_sum(self.past_len, self.query_len, self.steps, degree)
         return int(total)
 
-    def _one_by_one(self, value: Any) -> int:
+    def _at_each_step(self, value: Any) -> np.ndarray:
         pasts = self.past_len + np.arange(self.steps, dtype=np.int64) * self.query_len
-        found = Values([np.array(self.batch), np.array(self.query_len), pasts]).of(value)
-        return sum(found.tolist())
+        return np.asarray(Values([np.array(self.batch), np.array(self.query_len), pasts]).of(value))
+
+
+def _can_only_grow(value: Any) -> bool:
+    """Whether no larger size can make a polynomial smaller."""
+    terms = terms_of(value)
+    atoms = [atom_of(index) for key in terms for index, _ in powers(key) if index >= VARIABLES]
+    return all(v >= 0 for key, v in terms.items() if key) and all(map(_atom_can_only_grow, atoms))
+
+
+def _atom_can_only_grow(atom: Any) -> bool:
+    if isinstance(atom, Maximum):
+        return all(map(_can_only_grow, atom.values))
+    return (
+        isinstance(atom, Floor) and isinstance(atom.divisor, int) and atom.divisor > 0 and _can_only_grow(atom.dividend)
+    )
 
 
 @cache
@@ -108,13 +146,7 @@ def runs(form: ClosedForm, scenario: Scenario) -> list[Run] | None:
 
 def over_runs(found: list[Run], cost_of: Callable[[Piece], StageCost]) -> StageCost:
     """The cost of all steps of what ``cost_of`` picks from each piece."""
-    costs = [run.summed(cost_of(run.piece)) for run in found]
-    return StageCost(
-        **{
-            name: getattr(costs[-1], name) if name in OF_THE_LAST_STEP else sum(getattr(cost, name) for cost in costs)
-            for name in FIELDS
-        }
-    )
+    return over_steps([run.summed(cost_of(run.piece)) for run in found])
 
 
 def generation_cost(form: ClosedForm, scenario: Scenario) -> StageCost | None:
@@ -126,7 +158,7 @@ def generation_cost(form: ClosedForm, scenario: Scenario) -> StageCost | None:
 def generate(form: ClosedForm, scenario: Scenario) -> AnnotatedStage | None:
     """A generation, all modules and ops of it; None where it has no closed form.
 
-    Its graph, recording and cache are those of the last step, which is recorded.
+    Its graph, recording and cache are those of the last step, which is recorded, as is the one with the largest peak.
     """
     found = runs(form, scenario)
     if found is None or any(run.piece.uncosted for run in found):
@@ -156,7 +188,18 @@ def generate(form: ClosedForm, scenario: Scenario) -> AnnotatedStage | None:
         floor_io_bytes=sum(run.sum(run.piece.floor_io_bytes) for run in found),
         graph=last.graph,
         recording=last.recording,
+        fullest_step=form.annotate(_fullest(found)),
     )
+
+
+def _fullest(found: list[Run]) -> tuple[int, int, int]:
+    """The sizes of the last step with the largest peak."""
+    most = -1
+    for run in found:
+        peak, step = run.largest(run.piece.cost.peak_activation_bytes)
+        if peak >= most:
+            most, point = peak, run.point(step)
+    return point
 
 
 def _ops(found: list[Run]) -> Iterator[tuple[str, tuple[int, StageCost]]]:

@@ -20,6 +20,7 @@ from annotators.cli_output import (
     quiet_transformers,
     write_json,
 )
+from annotators.cli_sweep import sweep
 from annotators.cli_types import Pair, Size
 from models.errors import FxmeterError
 
@@ -186,6 +187,7 @@ def report(
 
 
 cli.add_command(crosscheck)
+cli.add_command(sweep)
 
 
 @cli.command(short_help="Every preset, with its size and source.")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from annotators.cli_crosscheck import crosscheck
+from annotators.cli_formula import formula
 from annotators.cli_output import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -187,6 +188,7 @@ def report(
 
 
 cli.add_command(crosscheck)
+cli.add_command(formula)
 cli.add_command(sweep)
 
 

@@ -8,8 +8,10 @@ import sys
 import click
 
 from annotators.cli_crosscheck import crosscheck
+from annotators.cli_formula import formula
 from annotators.cli_output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, complain, progress
 from annotators.cli_report import report
+from annotators.cli_sweep import sweep
 from models.errors import FxmeterError
 
 
@@ -29,6 +31,8 @@ def cli() -> None:
 
 cli.add_command(report)
 cli.add_command(crosscheck)
+cli.add_command(formula)
+cli.add_command(sweep)
 
 
 @cli.command(short_help="Every preset, with its size and source.")

@@ -176,17 +176,20 @@ def _run_once(
 def two_in_one(graph: fx.Graph, cache: Iterable[Storage]) -> bool:
     """Whether a storage that a skipped member handed back stands for two tensors at once.
 
-    That shows where an op reads the same elements twice, as a sum with the residual does, or where the ``cache`` keeps
-    one of the two.
+    That shows where an op reads the same elements twice, as a sum with the residual does, where the ``cache`` keeps
+    one of the two, or where a later call is given what the recorded one was given: its new tensor lives beside it.
     """
     instances = {id(i): i for node in graph.nodes for i in node.meta.get("instances", ())}
-    handed = {
-        id(skip.given[index])
+    replaced = [
+        (instance.given[index], skip.given[index])
         for instance in instances.values()
         for skip in instance.skips
         for index, returned in instance.returned
         if returned is not instance.given[index]
-    }
+    ]
+    if any(recorded is given for recorded, given in replaced):
+        return True
+    handed = {id(given) for _, given in replaced}
     if not handed:
         return False
     if not handed.isdisjoint(map(id, cache)):

@@ -62,3 +62,23 @@ def test_layers_in_a_chain_are_recorded_once():
     assert folded.cost == full.cost
     assert full.cost.matmul_flops == 4 * 2 * 3 * 8 * 8
     assert folded.modules["layers.1"].times == 3  # the first one reads the input of the pass
+
+
+class Parallel(nn.Module):
+    """Layers side by side, all on the same input: each result is a tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(4))
+
+    def forward(self, x):
+        x = x + 1
+        return torch.cat([layer(x) for layer in self.layers])
+
+
+def test_layers_side_by_side_all_keep_their_result():
+    folded, full = (annotate_module(Parallel(), torch.empty(3, 8), fold=fold) for fold in (True, False))
+    assert folded.cost == full.cost
+    assert (
+        full.cost.peak_activation_bytes == (1 + 4 + 4) * 3 * 8 * 4
+    )  # the input, four results, all of them side by side

@@ -108,3 +108,23 @@ def test_layers_that_are_alike_only_the_first_time_are_recorded_in_full():
     )
     assert compare_folding(folded, full) == "equal"
     assert folded.modules["layers.0"].times == 1
+
+
+class Parallel(nn.Module):
+    """Layers side by side, all on the same input: each result is a tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(4))
+
+    def forward(self, x):
+        x = x + 1
+        return torch.cat([layer(x) for layer in self.layers])
+
+
+def test_layers_side_by_side_all_keep_their_result():
+    folded, full = (annotate_module(Parallel(), torch.empty(3, 8), fold=fold) for fold in (True, False))
+    assert folded.cost == full.cost
+    assert (
+        full.cost.peak_activation_bytes == (1 + 4 + 4) * 3 * 8 * 4
+    )  # the input, four results, all of them side by side

@@ -17,7 +17,6 @@ import gc
 import io
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,14 +30,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache
 from transformers.utils import logging
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from annotators import annotate
-from models import decode, prefill
+from benchmarks.public_tools import (
+    CONTEXT,
+    LENGTH,
+    by_calflops,
+    by_deepspeed,
+    by_flop_counter,
+    by_fvcore,
+    by_fxmeter,
+    by_mem_tracker,
+    truth,
+)
+from models import prefill
 from tracer import load_model
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +55,6 @@ PACKAGES = (
     " hjson ninja py-cpuinfo msgpack einops psutil accelerate"
 )
 MODELS = ("deepseek-v3", "deepseek-v2-lite", "llama-2-7b")
-LENGTH, CONTEXT = 2048, 4096
 LIMITS = {"deepseek-v3": 1 / 5, "deepseek-v2-lite": 1 / 2, "llama-2-7b": 1 / 2}
 
 
@@ -60,98 +66,6 @@ class Result:
     says: str
     seconds: float | None = None
     ratio: float | None = None
-
-
-def tokens() -> torch.Tensor:
-    """The prompt, on meta."""
-    return torch.zeros(1, LENGTH, dtype=torch.long, device="meta")
-
-
-def forward(model: nn.Module) -> None:
-    """One forward pass of the prompt."""
-    model(input_ids=tokens(), past_key_values=DynamicCache(config=model.config), use_cache=True)
-
-
-class Logits(nn.Module):
-    """Tokens in, logits out, with a cache of its own: what tools can call that know nothing of caches."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """ids [B, S] → logits [B, S, vocabulary]"""
-        cache = DynamicCache(config=self.model.config)
-        return self.model(input_ids=ids, past_key_values=cache, use_cache=True).logits
-
-
-def by_flop_counter(model: nn.Module) -> int:
-    """matmul FLOPs, by torch's counter."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(model)
-    return counter.get_total_flops()
-
-
-def by_fxmeter(model: nn.Module) -> int:
-    """matmul FLOPs of the prefill; the decode step is annotated too."""
-    cost = annotate(model, prefill(LENGTH), attention="flash").cost
-    annotate(model, decode(CONTEXT), attention="flash")
-    return cost.matmul_flops
-
-
-def by_calflops(model: nn.Module) -> int:
-    """calflops counts FLOPs of the modules that it patches."""
-    from calflops import calculate_flops
-
-    flops, _, _ = calculate_flops(model=Logits(model), args=[tokens()], print_results=False, output_as_string=False)
-    return int(flops)
-
-
-def by_fvcore(model: nn.Module) -> int:
-    """fvcore counts multiply-accumulates; twice that is FLOPs."""
-    from fvcore.nn import FlopCountAnalysis
-
-    analysis = FlopCountAnalysis(Logits(model), tokens())
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    return 2 * int(analysis.total())
-
-
-def by_deepspeed(model: nn.Module) -> int:
-    """DeepSpeed's profiler counts multiply-accumulates of the functions that it patches."""
-    from deepspeed.profiling.flops_profiler import FlopsProfiler
-
-    profiler = FlopsProfiler(model)
-    profiler.start_profile()
-    try:
-        with torch.no_grad():
-            forward(model)
-        return int(profiler.get_total_flops())
-    finally:
-        profiler.end_profile()
-
-
-def by_mem_tracker(model: nn.Module) -> str:
-    """torch's MemTracker: peak memory, no FLOPs."""
-    from torch.distributed._tools.mem_tracker import MemTracker
-
-    tracker = MemTracker()
-    tracker.track_external(model)
-    with torch.no_grad(), tracker:
-        forward(model)
-    peak = tracker.get_tracker_snapshot("peak")
-    total = max(int(sizes["Total"]) for sizes in peak.values())
-    return f"peak {total / 2**30:,.2f} GiB, weights included; no FLOPs"
-
-
-def truth(name: str, model: nn.Module) -> int:
-    """matmul FLOPs with the experts where FlopCounterMode can see them, eager attention."""
-    config = model.config.get_text_config()
-    before = config._experts_implementation
-    config._experts_implementation = "batched_mm"
-    try:
-        return by_flop_counter(model)
-    finally:
-        config._experts_implementation = before
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -219,7 +133,7 @@ def _says(flops: int, exact: int) -> str:
 
 
 def distinct_layers() -> list[tuple[int, float]]:
-    """Seconds for one prefill against the number of distinct layers, folding off."""
+    """Seconds for one prefill against the number of layers, each told apart from the others by an attribute."""
     from transformers import LlamaConfig
 
     found = []
@@ -227,12 +141,53 @@ def distinct_layers() -> list[tuple[int, float]]:
         model = load_model(
             LlamaConfig(num_hidden_layers=layers, hidden_size=512, intermediate_size=1024, num_attention_heads=8)
         )
-        times = [timed(partial(annotate, model, prefill(LENGTH), fold=False))[0] for _ in range(3)]
+        for index, layer in enumerate(model.model.layers):
+            layer.mark = f"number {index}"
+        times = [timed(partial(annotate, model, prefill(LENGTH)))[0] for _ in range(3)]
         found.append((layers, statistics.median(times)))
     return found
 
 
-def page(results: dict[str, list[Result]], layers: list[tuple[int, float]], runs: int) -> str:
+OWN_MEMORY = """
+import resource, sys
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from annotators import annotate
+from benchmarks.public_tools import (
+    CONTEXT,
+    LENGTH,
+    by_calflops,
+    by_deepspeed,
+    by_flop_counter,
+    by_fvcore,
+    by_fxmeter,
+    by_mem_tracker,
+    truth,
+)
+from models import prefill
+from tracer import load_model
+import annotators.annotation
+imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = load_model(sys.argv[1])
+annotate(model, prefill(int(sys.argv[2])))
+annotate(model, decode(int(sys.argv[3])))
+print(imported // 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def own_memory(name: str) -> tuple[int, int]:
+    """MiB resident after the imports, and at the most, of a fresh process that annotates both stages of a model."""
+    command = [sys.executable, "-c", OWN_MEMORY, name, str(LENGTH), str(CONTEXT)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    imported, peak = map(int, done.stdout.split())
+    return imported, peak
+
+
+def page(
+    results: dict[str, list[Result]],
+    layers: list[tuple[int, float]],
+    memory: dict[str, tuple[int, int]],
+    runs: int,
+) -> str:
     """docs/benchmarks.md."""
     lines = [
         "# Speed and truth beside the public tools",
@@ -252,12 +207,12 @@ def page(results: dict[str, list[Result]], layers: list[tuple[int, float]], runs
             ratio = "–" if row.ratio is None else f"{row.ratio:.2f}× ({row.seconds:.3f} s)"
             lines.append(f"| {row.tool} | {ratio} | {row.says} |")
         lines.append("")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    base = next(iter(memory.values()))[0]
     slope = (layers[-1][1] - layers[0][1]) / (layers[-1][0] - layers[0][0])
     lines += [
         "## Time against distinct layers",
         "",
-        "One prefill of a Llama whose layers are all recorded (`fold=False`), as if no two were alike:",
+        "One prefill of a Llama no two layers of which are alike, so that all are recorded:",
         "",
         "| distinct layers | " + " | ".join(str(n) for n, _ in layers) + " |",
         "|---|" + "---:|" * len(layers),
@@ -266,7 +221,13 @@ def page(results: dict[str, list[Result]], layers: list[tuple[int, float]], runs
         "",
         f"Linear: {slope * 1000:.1f} ms a layer.",
         "",
-        f"Peak memory of the process that did all of this, torch, transformers and all tools included: {peak:.2f} GiB.",
+        "## Memory",
+        "",
+        "Peak resident memory of a process that annotates both stages of a model and does nothing else:",
+        "",
+        "| after importing torch and transformers | " + " | ".join(memory) + " |",
+        "|---:|" + "---:|" * len(memory),
+        f"| {base} MiB | " + " | ".join(f"{peak} MiB" for _, peak in memory.values()) + " |",
         "",
     ]
     return "\n".join(lines)
@@ -289,7 +250,8 @@ def main() -> None:
     for name in options.models:
         print(name, file=sys.stderr)
         results[name] = measure(name, options.runs, skip_slow=options.skip_slow)
-    text = page(results, distinct_layers(), options.runs)
+    memory = {name: own_memory(name) for name in options.models}
+    text = page(results, distinct_layers(), memory, options.runs)
     (ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
     print(text)
     missed = [

@@ -4,7 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  ?= deepseek-ocr
 
-.PHONY: report test test-slow lint format readme clean
+WORKERS ?= 2
+
+.PHONY: report test test-slow coverage validate bench lint format readme clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -17,10 +19,10 @@ report: $(VENV)/.installed  ## what one prefill and one decode step of DeepSeek-
 	@$(BIN)/fxmeter report $(MODEL)
 
 test: $(VENV)/.installed  ## the suite that CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-test-slow: $(VENV)/.installed  ## the exhaustive sweeps, minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.installed  ## the exhaustive ones, most of an hour
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist load -m slow
 
 coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py

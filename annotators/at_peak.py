@@ -30,8 +30,8 @@ class AliveRow:
 class AtPeak:
     """The moment of a stage at which most activation memory is in use: what ran where, and what was alive.
 
-    ``rows`` have the largest first; ``count`` and ``bytes`` are their totals. ``past_len`` is that of the last step,
-    where the stage is a generation of several; None for any other.
+    ``rows`` have the largest first; ``count`` and ``bytes`` are their totals. ``past_len`` is that of the step, where
+    the stage is a generation of several; None for any other.
     """
 
     node: str
@@ -52,20 +52,16 @@ def at_peak(stage: AnnotatedStage) -> AtPeak | None:
     for item in peak.alive:
         groups.setdefault((item.module, item.op, item.shape, item.dtype), []).append(item)
     rows = [_row(alike, peak.bytes) for alike in groups.values()]
+    step = None if stage.fullest_step is None else stage.fullest_step.scenario
     return AtPeak(
         node=peak.node,
         op=peak.op,
         module=peak.module,
-        past_len=_past_of_last_step(stage.scenario),
+        past_len=step.past_len if isinstance(step, Scenario) else None,
         count=sum(row.count for row in rows),
         bytes=sum(row.bytes for row in rows),
         rows=tuple(sorted(rows, key=lambda row: -row.bytes)),
     )
-
-
-def _past_of_last_step(scenario: Any) -> int | None:
-    several = isinstance(scenario, Scenario) and scenario.steps > 1
-    return scenario.step(scenario.steps - 1).past_len if several else None
 
 
 def _row(alike: list[Alive], peak_bytes: int) -> AliveRow:

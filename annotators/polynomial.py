@@ -108,9 +108,9 @@ class Polynomial:
     def __abs__(self) -> Any:
         return self if self >= 0 else -self
 
-    def or_larger(self, other: Any) -> Any:
-        """The larger of both, wherever that is which."""
-        return largest([self, other])
+    def or_larger(self, *others: Any) -> Any:
+        """The largest of this one and ``others``, wherever that is which."""
+        return largest([self, *others])
 
     def __eq__(self, other: Any) -> bool:
         if isinstance(other, Polynomial) and (other is self or other.terms == self.terms):

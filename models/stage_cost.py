@@ -166,13 +166,16 @@ ZERO = StageCost()
 
 
 def _largest(values: tuple[Any, ...]) -> Any:
-    return max(values) if all(type(value) is int for value in values) else reduce(_larger, values)
+    if all(type(value) is int for value in values):
+        return max(values)
+    knowing = next((value for value in values if hasattr(value, "or_larger")), None)
+    return reduce(_larger, values) if knowing is None else knowing.or_larger(*values)
 
 
 def _larger(a: Any, b: Any) -> Any:
     """The larger of two sizes, element by element for arrays, as an expression for sympy values.
 
-    A kind of number that knows better how, has ``or_larger``.
+    A kind of number that knows better how, has ``or_larger``, which takes any number of others.
     """
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)

@@ -278,3 +278,28 @@ def mlstm(
         outputs.append(read / (torch.maximum(norm, torch.exp(-top)) + eps))
         m = top
     return torch.stack(outputs, dim=2).to(value.dtype), c, n, m
+
+
+@_scan(
+    "lightning_attention(Tensor query, Tensor key, Tensor value, Tensor slope, Tensor? state, int block_size) "
+    "-> (Tensor, Tensor)"
+)
+def lightning_attention(
+    query: Tensor, key: Tensor, value: Tensor, slope: Tensor, state: Tensor | None, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """S_t = exp(−s) S_{t−1} + k_t ⊗ v_t, y_t = S_tᵀ q_t (Lightning Attention-2, arXiv 2401.04658, by blocks).
+
+    query, key, value [B, H, L, D]; slope s [H, 1, 1] → y like value, and S [B, H, D, D]. A pass that starts from a
+    ``state`` goes token by token.
+    """
+    batch, heads, length, width = value.shape
+    shape = (batch, heads, key.shape[-1], width)
+    if value.is_meta:
+        return torch.empty_like(value, memory_format=torch.contiguous_format), value.new_empty(shape)
+    decay = torch.exp(-slope.float())
+    after = value.new_zeros(shape, dtype=torch.float32) if state is None else state.float()
+    outputs = []
+    for t in range(length):
+        after = decay * after + key[:, :, t, :, None].float() * value[:, :, t, None, :].float()
+        outputs.append((query[:, :, t, :, None].float() * after).sum(-2))
+    return torch.stack(outputs, dim=2).to(value.dtype), after.to(value.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from annotators import annotate
-from benchmarks.coverage_type import cache_argument, real_model
+from benchmarks.coverage_real import cache_argument, real_model
 from benchmarks.small_configs import kinds_of_layers, small_config
 from models import decode, prefill
 from tracer import load_model
@@ -25,6 +25,7 @@ FAMILIES = {
     "rwkv": "wkv",
     "recurrent_gemma": "linear_recurrence",
     "xlstm": "mlstm",
+    "minimax": "lightning_attention",
 }
 
 
@@ -116,3 +117,26 @@ def test_products_of_state_space_duality_equal_the_counter_but_for_what_transfor
     repeated = 2 * 2 * chunks * chunk * chunk * state * (heads - groups)
     passing = 2 * 2 * heads * (chunks + 1) ** 2 * width * state
     assert counter.get_total_flops() - ours == config.num_hidden_layers * (repeated + passing)
+
+
+@pytest.mark.parametrize("length", [5, 8, 20, 64])
+def test_products_of_lightning_attention_equal_the_counter_on_transformers_code(length):
+    config = small_config("minimax")
+    ours = annotate(load_model(config, dtype="float32"), prefill(length, batch=2), attention="eager").cost.matmul_flops
+    model = real_model(config)
+    model.config._experts_implementation = "batched_mm"
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(2, length, dtype=torch.long))
+    assert ours == counter.get_total_flops()
+
+
+def test_a_decode_step_of_lightning_attention_equals_the_counter_on_transformers_code():
+    config = small_config("minimax")
+    ours = annotate(load_model(config, dtype="float32"), decode(20, batch=2), attention="eager").cost.matmul_flops
+    model = real_model(config)
+    model.config._experts_implementation = "batched_mm"
+    with torch.no_grad():
+        cache = cache_of(model(input_ids=torch.zeros(2, 20, dtype=torch.long), use_cache=True))
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=torch.zeros(2, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
+    assert ours == counter.get_total_flops()

@@ -28,10 +28,11 @@ CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "st
 
 
 class Attributes:
-    """The plain attributes of all modules of a model as they were, to see what a pass changed and to put it back."""
+    """The attributes and submodules of all modules of a model as they were, to see and undo what a pass changes."""
 
     def __init__(self, model: nn.Module) -> None:
         self._kept = [(path, module, dict(module.__dict__)) for path, module in walk(model)]
+        self._modules = [(module, dict(module._modules)) for _, module in walk(model) if module._modules]
 
     def _changed(self) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
         for path, module, kept in self._kept:
@@ -53,11 +54,14 @@ class Attributes:
             for name in [n for n in now if not n.startswith("_") and n not in kept]:
                 del now[name]
             now.update({name: value for name, value in kept.items() if not name.startswith("_")})
+        for module, submodules in self._modules:
+            if not all(map(operator.is_, module._modules.values(), submodules.values())):
+                module._modules.update(submodules)
 
 
 @contextmanager
 def attributes_restored(model: nn.Module) -> Iterator[Attributes]:
-    """Plain attributes of all modules that a pass changes are afterwards as they were."""
+    """Attributes and submodules that a pass changes are afterwards as they were."""
     attributes = Attributes(model)
     try:
         yield attributes

@@ -70,8 +70,7 @@ class Instance:
 class Observer(Protocol):
     """What folding asks of whoever records: the instances now running, and what is known of a tensor.
 
-    ``hand_back`` makes the tensor that stands for another one from now on, and ``check`` raises CannotFoldError where
-    it is what such a tensor was before.
+    ``hand_back`` makes the tensor that is a skipped call's result, in the place of one that the call was given.
     """
 
     instances: tuple[Instance, ...]
@@ -79,8 +78,6 @@ class Observer(Protocol):
     def role_of(self, tensor: Tensor) -> Role: ...
 
     def storage_of(self, tensor: Tensor) -> Storage | None: ...
-
-    def check(self, tensor: Tensor) -> None: ...
 
     def hand_back(self, tensor: Tensor) -> Tensor: ...
 
@@ -97,9 +94,6 @@ class NoObserver:
         return "activation"
 
     def storage_of(self, tensor: Tensor) -> Storage | None:
-        return None
-
-    def check(self, tensor: Tensor) -> None:
         return None
 
     def hand_back(self, tensor: Tensor) -> Tensor:
@@ -163,8 +157,6 @@ def _run_once(
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
         key = (kind, observer.instances, _call_key((args, kwargs), tensors, observer))
-        for tensor in tensors:
-            observer.check(tensor)
         given = tuple(map(observer.storage_of, tensors))
         instance = ran.get(key)
         if path in called:

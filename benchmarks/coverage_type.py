@@ -157,6 +157,7 @@ UNSEEN = (
     ("fxmeter.gated_delta_rule.", "fused scan"),
     ("fxmeter.mlstm.", "fused scan"),
     ("fxmeter.lightning_attention.", "fused scan"),
+    ("fxmeter.block_index.", "fused indexer"),
 )
 """Operators that FlopCounterMode, run over the same operators, does not see into."""
 

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from tracer.indexers import qsa_indexer_forward
 from tracer.scans import (
     gated_delta_rule,
     lightning_attention,
@@ -188,6 +189,8 @@ UNMARKED: dict[str, Callable[..., Any]] = {
     "xLSTMBackend.forward": _mlstm_backend,
     # a loop over blocks written out in the middle of a forward: the rest of that forward is repeated here
     "MiniMaxLightningAttention.forward": _lightning_attention_forward,
+    # the same, over the queries
+    "Qwen4ExpTextQSAIndexer.forward": qsa_indexer_forward,
 }
 """Function, or class and method, in a modelling module of transformers → the same by one operator."""
 

@@ -17,8 +17,8 @@ from tracer.ops import NAMESPACE
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
-def _scan(schema: str) -> Any:
-    """Define an operator whose one function serves every device, meta by the function ``.meta`` of it."""
+def composite(schema: str) -> Any:
+    """Define an operator whose one function serves every device, ``meta`` among them."""
     name = schema.partition("(")[0]
 
     def register(function: Any) -> Any:
@@ -33,7 +33,7 @@ def _softplus(x: Tensor, apply: bool) -> Tensor:
     return F.softplus(x) if apply else x
 
 
-@_scan(
+@composite(
     "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
     "bool delta_softplus) -> (Tensor, Tensor)"
 )
@@ -68,7 +68,7 @@ def selective_scan(
     return y.to(u.dtype), state
 
 
-@_scan(
+@composite(
     "selective_state_update(Tensor(a!) state, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
     "Tensor? dt_bias, bool dt_softplus) -> Tensor"
 )
@@ -102,7 +102,7 @@ def selective_state_update(
     return y.to(x.dtype)
 
 
-@_scan(
+@composite(
     "state_space_dual(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, int chunk_size, Tensor? D, Tensor? dt_bias, "
     "Tensor? initial_states, bool dt_softplus, float dt_min, float dt_max) -> (Tensor, Tensor)"
 )
@@ -142,7 +142,7 @@ def state_space_dual(
     return y if D is None else y + x.float() * D.float()[..., None], state
 
 
-@_scan(
+@composite(
     "gated_delta_rule(Tensor query, Tensor key, Tensor value, Tensor g, Tensor beta, Tensor? initial_state, "
     "int? chunk_size, bool l2norm) -> (Tensor, Tensor)"
 )
@@ -181,7 +181,7 @@ def gated_delta_rule(
     return torch.stack(outputs, dim=1).to(value.dtype), state
 
 
-@_scan(
+@composite(
     "wkv(Tensor time_decay, Tensor time_first, Tensor key, Tensor value, Tensor? numerator, Tensor? denominator, "
     "Tensor? maximum) -> (Tensor, Tensor, Tensor, Tensor)"
 )
@@ -218,7 +218,7 @@ def wkv(
     return torch.stack(outputs, dim=1).to(key.dtype), num, den, top
 
 
-@_scan("linear_recurrence(Tensor x, Tensor a, Tensor? state) -> (Tensor, Tensor)")
+@composite("linear_recurrence(Tensor x, Tensor a, Tensor? state) -> (Tensor, Tensor)")
 def linear_recurrence(x: Tensor, a: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """h_t = a_t h_{t−1} + x_t, channel by channel (the RG-LRU's recurrence, arXiv 2402.19427, equation 4).
 
@@ -234,7 +234,7 @@ def linear_recurrence(x: Tensor, a: Tensor, state: Tensor | None) -> tuple[Tenso
     return torch.stack(outputs, dim=1), h
 
 
-@_scan(
+@composite(
     "mlstm(Tensor query, Tensor key, Tensor value, Tensor igate, Tensor fgate, Tensor? c, Tensor? n, Tensor? m, "
     "int chunk_size, float eps) -> (Tensor, Tensor, Tensor, Tensor)"
 )
@@ -280,7 +280,7 @@ def mlstm(
     return torch.stack(outputs, dim=2).to(value.dtype), c, n, m
 
 
-@_scan(
+@composite(
     "lightning_attention(Tensor query, Tensor key, Tensor value, Tensor slope, Tensor? state, int block_size) "
     "-> (Tensor, Tensor)"
 )

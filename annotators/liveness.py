@@ -6,7 +6,8 @@ before and not dead yet; views share a storage, in-place ops make none, weights,
 
 A layer call that was not run (:mod:`tracer.folding`) lets go of the same tensors in the same order as the recorded
 one that stands for it, so its bytes are those of the recorded call and whatever more was alive when it began: the
-recorder noted that moment. The peak is the largest over all calls.
+recorder noted that moment. What the recorded call leaves alive for good (a cache may hold an empty slice of a tensor),
+each of the others leaves too. The peak is the largest over all calls.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -69,7 +70,7 @@ class Lifetimes:
     """The activations of a recording, and how many bytes of them are alive at any moment."""
 
     def __init__(self, recording: Recording) -> None:
-        self.storages = [storage for storage in recording.storages if is_activation(storage)]
+        self.storages = _with_those_left(recording)
         events = [(s.born, s.nbytes) for s in self.storages]
         events += [(s.died, -s.nbytes) for s in self.storages if s.died is not None]
         events.sort()
@@ -122,6 +123,17 @@ class Lifetimes:
         """The most alive while the node runs, over all calls that it stands for."""
         more = sum(self._more_in_fullest(instance) for instance in node.meta["instances"])
         return largest(map(self.bytes_at, self._moments_of(node))) + more
+
+
+def _with_those_left(recording: Recording) -> list[Storage]:
+    """The activations of a recording, and one more for each call not run of those that the recorded one left alive."""
+    storages = [storage for storage in recording.storages if is_activation(storage)]
+    for instance in sorted(recording.instances(), key=lambda i: -len(i.outer)):
+        returned = {id(storage) for _, storage in instance.returned}
+        inside = (s for s in storages if s.died is None and instance.began < s.born < instance.ended)
+        left = [storage for storage in inside if id(storage) not in returned]
+        storages += [replace(storage, born=skip.moment + 1) for skip in instance.skips for storage in left]
+    return storages
 
 
 def find_peak(recording: Recording) -> Peak | None:

@@ -1,37 +1,33 @@
 """What fxmeter makes of one causal-LM type: every check of ``benchmarks/coverage.py`` for it, as plain data.
 
-The reference is the same config as a real float32 model on the CPU, run by transformers alone: whether it runs at
-all, the bytes of its cache after prefill and after a decode step, and torch's FlopCounterMode on both.
+The reference is the same config as a real float32 model on the CPU, run by transformers alone
+(``benchmarks/coverage_real.py``): whether it runs at all, what torch's FlopCounterMode says, and the tensors that are
+alive after prefill and after a decode step.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from annotators import annotate
 from annotators.rollup import AnnotatedStage
+from benchmarks.coverage_real import SCENARIOS, RealPass, real_model, real_pass
 from benchmarks.small_configs import kinds_of_layers, small_config
-from models import FxmeterError, Scenario, decode, prefill
-from models.stage_cost import FIELDS, StageCost
+from models import FxmeterError, prefill
+from models.stage_cost import FIELDS
 from tracer import load_model
-from tracer.cache import cache_of
-from tracer.context import CACHE_ARGUMENTS, Held, attributes_restored, empty_cache, forward_parameters
-from tracer.decoder import DecoderWithHead
-from tracer.scan_hooks import scans_as_operators
+from tracer.passes import record
 
-BATCH, PROMPT = 2, 24
-SCENARIOS: dict[str, Scenario] = {"prefill": prefill(PROMPT, batch=BATCH), "decode": decode(PROMPT, batch=BATCH)}
 ATTENTIONS = ("eager", "flash")
+LENGTHS = (160, 240)
+"""Two prompts, both far above every window and chunk of a small config: they must give graphs of one size."""
 
 
 @dataclass
@@ -45,7 +41,10 @@ class Pass:
     uncosted: list[str] = field(default_factory=list)
     matmul: str = ""
     cache: str = ""
+    cache_kinds: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
     folding: str = ""
+    growth: str = ""
     nodes: int = 0
     seconds: float = 0.0
 
@@ -53,7 +52,7 @@ class Pass:
     def holds(self) -> bool:
         """Whether everything asked of it is so."""
         good = ("equal", "explained")
-        checks = (self.matmul, self.cache, self.folding)
+        checks = (self.matmul, self.cache, self.folding, self.growth)
         return self.works and not self.uncosted and all(check.startswith(good) for check in checks)
 
 
@@ -88,81 +87,67 @@ def check_type(model_type: str) -> TypeResult:
     result.runs = True
     result.layers = len(kinds_of_layers(config))
     result.parameters = sum(p.numel() for p in model.parameters())
-    result.cache_kinds = sorted(real["decode"].kinds)
     for stage in SCENARIOS:
         for attention in ATTENTIONS:
-            result.passes.append(check_pass(config, real[stage], stage, attention))
+            result.passes.append(check_pass(config, model, real[stage], stage, attention))
+    result.cache_kinds = sorted({kind for found in result.passes for kind in found.cache_kinds})
     return result
 
 
-def real_model(config: PreTrainedConfig) -> nn.Module:
-    """The model with random float32 weights on the CPU."""
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
-        return model.eval()
-    return DecoderWithHead.from_config(config, dtype=torch.float32).eval()
-
-
-@dataclass
-class RealPass:
-    """A pass of the real model: bytes of the cache after it by kind, FLOPs that the counter saw."""
-
-    cache_bytes: int
-    kinds: set[str]
-    counted: int
-
-
-def real_pass(model: nn.Module, stage: str) -> RealPass:
-    """Run ``model`` on the CPU; a decode step follows a prefill of its own."""
-    tokens = torch.randint(5, 100, (BATCH, PROMPT))
-    kwargs = cache_argument(model, empty_cache(model))
-    with torch.no_grad(), attributes_restored(model) as before:
-        if stage == "decode":
-            cache = cache_of(model(input_ids=tokens, use_cache=True, **kwargs)) or next(iter(kwargs.values()), None)
-            keeps = any(Held(cache, before, BATCH).tensors())
-            tokens = torch.randint(5, 100, (BATCH, 1 if keeps else PROMPT + 1))
-            kwargs = cache_argument(model, cache)
-        as_batched_products(model)
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), scans_as_operators(model):
-            out = model(input_ids=tokens, use_cache=True, **kwargs)
-        cache = cache_of(out) or next(iter(kwargs.values()), None)
-        held = list(Held(cache, before, BATCH).tensors())
-    return RealPass(sum(e.tensor.nbytes for e in held), {e.kind for e in held}, counter.get_total_flops())
-
-
-def cache_argument(model: nn.Module, cache: Any) -> dict[str, Any]:
-    """The cache under the name that the model's forward gives it."""
-    name = next((n for n in CACHE_ARGUMENTS if n in forward_parameters(model)), None)
-    return {} if cache is None or name is None else {name: cache}
-
-
-def as_batched_products(model: nn.Module) -> None:
-    """Routed experts in the form that FlopCounterMode sees."""
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_experts_implementation"):
-            config._experts_implementation = "batched_mm"
-
-
-def check_pass(config: Any, real: RealPass, stage: str, attention: str) -> Pass:
-    """One combination on meta, folded and in full, against the real model."""
+def check_pass(config: Any, model: nn.Module, real: RealPass, stage: str, attention: str) -> Pass:
+    """One combination on meta, folded and in full, against the real ``model``."""
     found = Pass(stage, attention)
     started = time.perf_counter()
     try:
-        model = load_model(config, dtype="float32")
-        folded = annotate(model, SCENARIOS[stage], attention=attention)
+        ours = load_model(config, dtype="float32")
+        folded = annotate(ours, SCENARIOS[stage], attention=attention)
         found.seconds = time.perf_counter() - started
-        full = annotate(model, SCENARIOS[stage], attention=attention, fold=False)
+        full = annotate(ours, SCENARIOS[stage], attention=attention, fold=False)
+        found.growth = compare_growth(ours, attention) if stage == "prefill" else "equal"
     except Exception as error:
         found.reason = one_line(error)
         return found
     found.works = True
     found.nodes = len(folded.fx_graph.nodes)
     found.uncosted = sorted({item.op for item in folded.uncosted})
-    found.matmul = compare_matmul(full, real.counted, attention)
-    found.cache = "equal" if full.cost.kv_bytes == real.cache_bytes else f"{full.cost.kv_bytes} {real.cache_bytes}"
+    found.cache_kinds = sorted({layer.kind for layer in full.kv_cache})
+    found.matmul = compare_matmul(full, real.counted)
+    if not found.matmul.startswith(("equal", "explained")):
+        evenly = compare_matmul(full, real_pass(model, stage, balanced=True).counted)
+        if evenly.startswith(("equal", "explained")):
+            names = [*evenly.partition(": ")[2].split(", "), "balanced routing"]
+            found.matmul = f"explained: {', '.join(filter(None, names))}"
+    found.cache, found.beyond = compare_cache(full.cost.kv_bytes, real)
     found.folding = compare_folding(folded, full)
     return found
+
+
+def compare_cache(priced: int, real: RealPass) -> tuple[str, list[str]]:
+    """Whether the entries alive are the bytes priced, and what transformers keeps beside them."""
+    beyond = []
+    if real.allocated_bytes > real.cache_bytes:
+        beyond.append("whole allocations behind slices")
+    if real.allocated_bytes < real.cache_bytes:
+        beyond.append("entries that share an allocation")
+    if real.counter_bytes:
+        beyond.append("counters")
+    if real.table_bytes:
+        beyond.append("tables of positions")
+    return ("equal" if priced == real.cache_bytes else f"{priced} {real.cache_bytes}"), beyond
+
+
+def compare_growth(model: nn.Module, attention: str) -> str:
+    """Equal where two long prompts give graphs with equally many nodes, or the modules whose part grows."""
+    shorter, longer = (_nodes_by_module(model, length, attention) for length in LENGTHS)
+    grown = sorted(path or "(root)" for path in shorter.keys() | longer.keys() if shorter[path] != longer[path])
+    if not grown:
+        return "equal"
+    return f"{shorter.total()} {longer.total()} nodes: {', '.join(grown[:2])}"
+
+
+def _nodes_by_module(model: nn.Module, length: int, attention: Any) -> Counter[str]:
+    graph = record(model, prefill(length), attention=attention).graph
+    return Counter(str(node.meta.get("module")) for node in graph.nodes if node.op == "call_function")
 
 
 UNSEEN = (
@@ -171,11 +156,13 @@ UNSEEN = (
     ("fxmeter.state_space_dual.", "fused scan"),
     ("fxmeter.gated_delta_rule.", "fused scan"),
     ("fxmeter.mlstm.", "fused scan"),
+    ("fxmeter.lightning_attention.", "fused scan"),
+    ("fxmeter.block_index.", "fused indexer"),
 )
 """Operators that FlopCounterMode, run over the same operators, does not see into."""
 
 
-def compare_matmul(stage: AnnotatedStage, counted: int, attention: str) -> str:
+def compare_matmul(stage: AnnotatedStage, counted: int) -> str:
     """Equal; equal but for operators that the counter does not see into, by name; or both numbers.
 
     Where a query attends to the keys that an indexer picks, the fused core computes those pairs alone; eager, all.
@@ -199,26 +186,33 @@ def compare_matmul(stage: AnnotatedStage, counted: int, attention: str) -> str:
 
 
 def compare_folding(folded: AnnotatedStage, full: AnnotatedStage) -> str:
-    """Equal in every field, op and cache layer, or the first that differs.
+    """Equal in every field of the pass, of each op and module, and in the cache's table; or the first that differs.
 
-    A peak is a level at a place, not an amount: of an op or a module, it is one of each recorded instance.
+    A peak is a level, not an amount: that of a module which stands for others is the highest of theirs.
     """
-    ours, theirs = folded.cost.to_dict(), full.cost.to_dict()
-    for name, value in theirs.items():
-        if ours[name] != value:
-            return f"{name} {ours[name]} {value}"
-    ops = {op.op: (op.count, additive(op.cost)) for op in full.ops}
+    for name in FIELDS:
+        ours, theirs = getattr(folded.cost, name), getattr(full.cost, name)
+        if ours != theirs:
+            return f"{name} {ours} {theirs}"
+    ops = {op.op: (op.count, op.cost) for op in full.ops}
     for op in folded.ops:
-        if ops.pop(op.op, None) != (op.count, additive(op.cost)):
+        if ops.pop(op.op, None) != (op.count, op.cost):
             return f"op {op.op}"
     if ops:
         return f"op {next(iter(ops))}"
+    peaks: dict[tuple[str, str], int] = {}
+    for path, module in full.modules.items():
+        for name in FIELDS:
+            ours, theirs = getattr(folded.modules[path].cost, name), getattr(module.cost, name)
+            if "peak" in name:
+                key = (folded.modules[path].path, name)
+                peaks[key] = max(peaks.get(key, 0), theirs)
+            elif ours != theirs:
+                return f"module {path} {name} {ours} {theirs}"
+    for (path, name), highest in peaks.items():
+        if getattr(folded.modules[path].cost, name) != highest:
+            return f"module {path} {name} {getattr(folded.modules[path].cost, name)} {highest}"
     return "equal" if folded.kv_cache == full.kv_cache else "the cache table"
-
-
-def additive(cost: StageCost) -> dict[str, Any]:
-    """The fields that add up."""
-    return {name: getattr(cost, name) for name in FIELDS if "peak" not in name}
 
 
 def one_line(error: Exception) -> str:

@@ -50,6 +50,7 @@ SIZES: dict[str, int] = {
     **_named("n_group num_expert_group mamba_n_groups n_groups mamba_ngroups", 2),
     **_named("encoder_layers num_encoder_layers decoder_layers num_decoder_layers", 2),
     **_named("max_position_embeddings n_positions n_ctx max_seq_len max_target_positions", 256),
+    "zero_expert_num": 4,
     "topk_group": 1,
     "qk_head_dim": 24,
     "pad_token_id": 0,
@@ -85,6 +86,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": None, "topk_group": None, "topk_method": "greedy"},
     "dots1": {"n_shared_experts": 1, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2},
     "marian": {"decoder_vocab_size": VOCABULARY},
+    "minimax": {"block_size": WINDOW},
     "nemotron": {"num_key_value_heads": 2},
     "qwen4_exp_text": {
         "indexer_n_heads": HEADS,

@@ -23,7 +23,20 @@ class CacheTensor:
 
 
 def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
-    """Every tensor with elements that ``cache`` holds, layer by layer; scalars that only count are left out."""
+    """Every tensor with elements that ``cache`` holds, layer by layer; scalars that only count are left out.
+
+    Elements held under two names, as keys that are the values too, are one entry.
+    """
+    seen: set[Any] = set()
+    for entry in _all_entries(cache):
+        tensor = entry.tensor
+        elements = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
+        if elements not in seen:
+            seen.add(elements)
+            yield entry
+
+
+def _all_entries(cache: Any) -> Iterator[CacheTensor]:
     layers = getattr(cache, "layers", None)
     if hasattr(cache, "tensors"):
         yield from cache.tensors()

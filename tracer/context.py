@@ -28,12 +28,13 @@ CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "st
 
 
 class Attributes:
-    """The plain attributes of all modules of a model as they were, to see what a pass changed and to put it back."""
+    """The attributes and submodules of all modules of a model as they were, to see and undo what a pass changes."""
 
     def __init__(self, model: nn.Module) -> None:
         modules = walk(model)
-        self._stores = Stores([module.__dict__ for _, module in modules])
+        self._stores = Stores([store for _, module in modules for store in (module.__dict__, module._modules)])
         self._kept = [(path, module, dict(module.__dict__)) for path, module in modules]
+        self._modules = [(module, dict(module._modules)) for _, module in modules if module._modules]
 
     def _changed(self) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
         if self._stores.same():
@@ -52,16 +53,21 @@ class Attributes:
 
     def restore(self) -> None:
         """Put everything back but what torch keeps for itself."""
+        if self._stores.same():
+            return
         for _, module, kept in self._changed():
             now = module.__dict__
             for name in [n for n in now if not n.startswith("_") and n not in kept]:
                 del now[name]
             now.update({name: value for name, value in kept.items() if not name.startswith("_")})
+        for module, submodules in self._modules:
+            if not all(map(operator.is_, module._modules.values(), submodules.values())):
+                module._modules.update(submodules)
 
 
 @contextmanager
 def attributes_restored(model: nn.Module) -> Iterator[Attributes]:
-    """Plain attributes of all modules that a pass changes are afterwards as they were."""
+    """Attributes and submodules that a pass changes are afterwards as they were."""
     attributes = Attributes(model)
     try:
         yield attributes

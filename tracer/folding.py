@@ -71,8 +71,7 @@ class Instance:
 class Observer(Protocol):
     """What folding asks of whoever records: the instances now running, and what is known of a tensor.
 
-    ``hand_back`` makes the tensor that stands for another one from now on, and ``check`` raises CannotFoldError where
-    it is what such a tensor was before.
+    ``hand_back`` makes the tensor that is a skipped call's result, in the place of one that the call was given.
     """
 
     instances: tuple[Instance, ...]
@@ -80,8 +79,6 @@ class Observer(Protocol):
     def role_of(self, tensor: Tensor) -> Role: ...
 
     def storage_of(self, tensor: Tensor) -> Storage | None: ...
-
-    def check(self, tensor: Tensor) -> None: ...
 
     def hand_back(self, tensor: Tensor) -> Tensor: ...
 
@@ -98,9 +95,6 @@ class NoObserver:
         return "activation"
 
     def storage_of(self, tensor: Tensor) -> Storage | None:
-        return None
-
-    def check(self, tensor: Tensor) -> None:
         return None
 
     def hand_back(self, tensor: Tensor) -> Tensor:
@@ -183,8 +177,6 @@ def _run_once(
         tensors: list[Tensor] = []
         calls.times[path] = calls.times.get(path, 0) + 1
         key = (kind, calls.times[path], observer.instances, _call_key((args, kwargs), tensors, observer))
-        for tensor in tensors:
-            observer.check(tensor)
         given = tuple(map(observer.storage_of, tensors))
         instance = calls.ran.get(key)
         if instance is not None and instance.passthrough is not None:

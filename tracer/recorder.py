@@ -48,7 +48,7 @@ class Recorder(TorchDispatchMode):
         self.called: dict[str, int] = {}
         self._paths, self._weights, self._members = derived(root, _names)
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
-        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node, int]] = {}
+        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         self._handed: list[weakref.ref[Tensor]] = []
         self._live: dict[int, Storage] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
@@ -78,6 +78,8 @@ class Recorder(TorchDispatchMode):
             hook.remove()
         if self._collects:
             gc.enable()
+        if exc[0] is None:
+            self._let_go()
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         around, calls = self._stack[-1]
@@ -135,34 +137,24 @@ class Recorder(TorchDispatchMode):
     def node_of(self, tensor: Tensor) -> fx.Node | None:
         """The node whose output this very tensor is, or None."""
         entry = self._nodes.get(id(tensor))
-        if entry is None or entry[0]() is not tensor:
-            return None
-        spec = entry[1].meta["spec"]
-        if spec.storage.handed_back != entry[2]:
-            raise CannotFoldError("a tensor handed back by a skipped layer is used in its own right")
-        return entry[1]
-
-    def check(self, tensor: Tensor) -> None:
-        """Raise CannotFoldError where another tensor now stands for what ``tensor`` was."""
-        self.node_of(tensor)
+        return None if entry is None or entry[0]() is not tensor else entry[1]
 
     def hand_back(self, tensor: Tensor) -> Tensor:
-        """The result of a call that is not run: to the graph the same as ``tensor``, which may not be used any more."""
+        """The result of a call that is not run: to the graph the same as ``tensor``, which nobody may hold any more."""
+        self._let_go()
         node = self.node_of(tensor)
-        storage = self.storage_of(tensor)
-        if node is None or storage is None:
+        if node is None:
             raise CannotFoldError("a skipped layer hands back a tensor that no op made")
         with torch._C._DisableTorchDispatch():
             result = tensor.detach()
-        storage.handed_back += 1
-        self._nodes[id(result)] = (weakref.ref(result, self._forget(id(result))), node, storage.handed_back)
+        self._nodes[id(result)] = (weakref.ref(result, self._forget(id(result))), node)
         self._handed.append(weakref.ref(tensor))
         return result
 
     def _let_go(self) -> None:
-        """Nobody holds what has been handed back when the next op begins."""
+        """Whoever had what was handed back has let go of it when the next op begins, of it and of its views."""
         if any(reference() is not None for reference in self._handed):
-            raise CannotFoldError("a tensor handed back by a skipped layer is held on to in its own right")
+            raise CannotFoldError("a tensor handed back by a skipped layer is used or held in its own right")
         self._handed.clear()
 
     def storage_of(self, tensor: Tensor) -> Storage | None:
@@ -220,7 +212,7 @@ class Recorder(TorchDispatchMode):
             self.storages.append(storage)
             self._live[address] = storage
             self._watched[address] = weakref.ref(allocation, partial(self._freed, address, storage))
-        self._nodes[key] = (weakref.ref(tensor, self._forget(key)), node, storage.handed_back)
+        self._nodes[key] = (weakref.ref(tensor, self._forget(key)), node)
         return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
 
     def _forget(self, key: int) -> Callable[[Any], None]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tracer.cache import cache_counters, cache_tensors
-from tracer.folding import Instance
+from tracer.folding import CannotFoldError, Instance
 from tracer.ops import cache_append
 from tracer.recorder import Recorder
 from tracer.spec import Spec, Storage
@@ -151,7 +151,10 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
         spec = node.meta["spec"] if node is not None else _spec_of(recorder, entry.tensor)
         last = writer.get(spec.storage.id)
         by = last or nodes.get(entry.layer)
-        layers = _layers(entry.layer, by.meta["instances"] if by is not None else ())
+        instances = by.meta["instances"] if by is not None else ()
+        if any(spec.storage in skip.given for instance in instances for skip in instance.skips):
+            raise CannotFoldError("several layers keep what they remember in one tensor")
+        layers = _layers(entry.layer, instances)
         entries.append(CacheEntry(layers, entry.kind, entry.name, spec, by.name if by else None))
     return tuple(entries)
 

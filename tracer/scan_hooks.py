@@ -19,8 +19,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from tracer.indexers import qsa_indexer_forward
 from tracer.scans import (
     gated_delta_rule,
+    lightning_attention,
     linear_recurrence,
     mlstm,
     selective_scan,
@@ -157,6 +159,27 @@ def _mlstm_backend(
     return out, tuple(state)
 
 
+def _lightning_attention_forward(
+    self: Any,
+    hidden_states: Tensor,
+    position_embeddings: Any,
+    attention_mask: Tensor | None,
+    past_key_values: Any = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    code = sys.modules[type(self).__module__]
+    batch, length = hidden_states.shape[:2]
+    qkv = code.apply_mask_to_padding_states(self.act_fn(self.qkv_proj(hidden_states)), attention_mask)
+    qkv = qkv.reshape(batch, length, self.num_attention_heads, 3 * self.head_dim).transpose(1, 2)
+    before = None if past_key_values is None else past_key_values.get_linear_cache(self.layer_idx)
+    out, state = lightning_attention(*qkv.split(self.head_dim, dim=-1), self.slope_rate, before, self.block_size)
+    out = self.norm(out.transpose(1, 2).reshape(batch, length, self.num_attention_heads * self.head_dim))
+    out = self.out_proj(torch.sigmoid(self.output_gate(hidden_states)) * out)
+    if past_key_values is not None:
+        past_key_values.set_linear_cache(self.layer_idx, state)
+    return out, state
+
+
 UNMARKED: dict[str, Callable[..., Any]] = {
     # a module-level function with a CUDA kernel of its own that predates the marks
     "rwkv_linear_attention": _rwkv_linear_attention,
@@ -164,6 +187,10 @@ UNMARKED: dict[str, Callable[..., Any]] = {
     "RecurrentGemmaRglru._rnn_scan": _rnn_scan,
     # a module that chooses among kernels of the package xlstm and native loops
     "xLSTMBackend.forward": _mlstm_backend,
+    # a loop over blocks written out in the middle of a forward: the rest of that forward is repeated here
+    "MiniMaxLightningAttention.forward": _lightning_attention_forward,
+    # the same, over the queries
+    "Qwen4ExpTextQSAIndexer.forward": qsa_indexer_forward,
 }
 """Function, or class and method, in a modelling module of transformers → the same by one operator."""
 

@@ -17,8 +17,8 @@ from tracer.ops import NAMESPACE
 _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
-def _scan(schema: str) -> Any:
-    """Define an operator whose one function serves every device, meta by the function ``.meta`` of it."""
+def composite(schema: str) -> Any:
+    """Define an operator whose one function serves every device, ``meta`` among them."""
     name = schema.partition("(")[0]
 
     def register(function: Any) -> Any:
@@ -33,7 +33,7 @@ def _softplus(x: Tensor, apply: bool) -> Tensor:
     return F.softplus(x) if apply else x
 
 
-@_scan(
+@composite(
     "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
     "bool delta_softplus) -> (Tensor, Tensor)"
 )
@@ -68,7 +68,7 @@ def selective_scan(
     return y.to(u.dtype), state
 
 
-@_scan(
+@composite(
     "selective_state_update(Tensor(a!) state, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
     "Tensor? dt_bias, bool dt_softplus) -> Tensor"
 )
@@ -102,7 +102,7 @@ def selective_state_update(
     return y.to(x.dtype)
 
 
-@_scan(
+@composite(
     "state_space_dual(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, int chunk_size, Tensor? D, Tensor? dt_bias, "
     "Tensor? initial_states, bool dt_softplus, float dt_min, float dt_max) -> (Tensor, Tensor)"
 )
@@ -142,7 +142,7 @@ def state_space_dual(
     return y if D is None else y + x.float() * D.float()[..., None], state
 
 
-@_scan(
+@composite(
     "gated_delta_rule(Tensor query, Tensor key, Tensor value, Tensor g, Tensor beta, Tensor? initial_state, "
     "int? chunk_size, bool l2norm) -> (Tensor, Tensor)"
 )
@@ -181,7 +181,7 @@ def gated_delta_rule(
     return torch.stack(outputs, dim=1).to(value.dtype), state
 
 
-@_scan(
+@composite(
     "wkv(Tensor time_decay, Tensor time_first, Tensor key, Tensor value, Tensor? numerator, Tensor? denominator, "
     "Tensor? maximum) -> (Tensor, Tensor, Tensor, Tensor)"
 )
@@ -218,7 +218,7 @@ def wkv(
     return torch.stack(outputs, dim=1).to(key.dtype), num, den, top
 
 
-@_scan("linear_recurrence(Tensor x, Tensor a, Tensor? state) -> (Tensor, Tensor)")
+@composite("linear_recurrence(Tensor x, Tensor a, Tensor? state) -> (Tensor, Tensor)")
 def linear_recurrence(x: Tensor, a: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """h_t = a_t h_{t−1} + x_t, channel by channel (the RG-LRU's recurrence, arXiv 2402.19427, equation 4).
 
@@ -234,7 +234,7 @@ def linear_recurrence(x: Tensor, a: Tensor, state: Tensor | None) -> tuple[Tenso
     return torch.stack(outputs, dim=1), h
 
 
-@_scan(
+@composite(
     "mlstm(Tensor query, Tensor key, Tensor value, Tensor igate, Tensor fgate, Tensor? c, Tensor? n, Tensor? m, "
     "int chunk_size, float eps) -> (Tensor, Tensor, Tensor, Tensor)"
 )
@@ -278,3 +278,28 @@ def mlstm(
         outputs.append(read / (torch.maximum(norm, torch.exp(-top)) + eps))
         m = top
     return torch.stack(outputs, dim=2).to(value.dtype), c, n, m
+
+
+@composite(
+    "lightning_attention(Tensor query, Tensor key, Tensor value, Tensor slope, Tensor? state, int block_size) "
+    "-> (Tensor, Tensor)"
+)
+def lightning_attention(
+    query: Tensor, key: Tensor, value: Tensor, slope: Tensor, state: Tensor | None, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """S_t = exp(−s) S_{t−1} + k_t ⊗ v_t, y_t = S_tᵀ q_t (Lightning Attention-2, arXiv 2401.04658, by blocks).
+
+    query, key, value [B, H, L, D]; slope s [H, 1, 1] → y like value, and S [B, H, D, D]. A pass that starts from a
+    ``state`` goes token by token.
+    """
+    batch, heads, length, width = value.shape
+    shape = (batch, heads, key.shape[-1], width)
+    if value.is_meta:
+        return torch.empty_like(value, memory_format=torch.contiguous_format), value.new_empty(shape)
+    decay = torch.exp(-slope.float())
+    after = value.new_zeros(shape, dtype=torch.float32) if state is None else state.float()
+    outputs = []
+    for t in range(length):
+        after = decay * after + key[:, :, t, :, None].float() * value[:, :, t, None, :].float()
+        outputs.append((query[:, :, t, :, None].float() * after).sum(-2))
+    return torch.stack(outputs, dim=2).to(value.dtype), after.to(value.dtype)

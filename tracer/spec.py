@@ -17,8 +17,7 @@ class Storage:
 
     ``born`` and ``died`` are moments of the recorder's clock: when an op returned it, and when the last Python
     reference to it went (None: alive when the pass ended). What existed before the pass has ``born`` -1.
-    ``counts`` marks a scalar that the cache keeps, which occupies no activation memory. ``handed_back`` counts the
-    layer calls that were not run and whose result it has come to stand for.
+    ``counts`` marks a scalar that the cache keeps, which occupies no activation memory.
     """
 
     id: int
@@ -27,7 +26,6 @@ class Storage:
     born: int = -1
     died: int | None = None
     counts: bool = False
-    handed_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ On meta a tensor has no values, yet code asks for some: is there padding, how lo
 positions packed. What leads to such a question is nearly always bookkeeping on integers that starts from constants,
 positions and the all-ones mask. Here that part of the recorded graph, and nothing else, is run on the CPU. Token ids
 count as ordinary tokens. What depends on weights stays unknown, with one exception: which experts a top-k picks is
-taken to be balanced, each as often as any other, so that code which asks who got how many tokens gets an even split.
+taken to be balanced, each as often as any other, so that code which asks who got how many tokens gets an even split,
+and experts that compute nothing get their share.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -124,6 +126,16 @@ def _balanced(node: fx.Node) -> tuple[Tensor, Tensor]:
     values, picked = node.meta["spec"]
     (source,) = node.all_input_nodes
     dim = node.args[2] if len(node.args) > 2 else -1
-    positions = source.meta["spec"].shape[dim]
-    indices = torch.arange(math.prod(picked.shape)).reshape(picked.shape) % positions
-    return torch.ones(values.shape, dtype=values.dtype), indices
+    return torch.ones(values.shape, dtype=values.dtype), balanced_picks(picked.shape, source.meta["spec"].shape[dim])
+
+
+def balanced_picks(shape: Sequence[int], positions: int) -> Tensor:
+    """Indices below ``positions``: each as often as any other, any run of them spread evenly over the whole range.
+
+    One pick after another goes on by the golden section of the range, rounded to a step that meets every position. So
+    the picks of a token differ, and where some positions cost nothing, even a few picks have their share of those.
+    """
+    step = round(positions * (math.sqrt(5) - 1) / 2)
+    while math.gcd(step, positions) != 1:
+        step += 1
+    return (torch.arange(math.prod(shape)) * step % positions).reshape(tuple(shape))

@@ -13,6 +13,7 @@ from annotators.cost import Cost
 from annotators.registry import rule
 from tracer.scans import (
     gated_delta_rule,
+    lightning_attention,
     linear_recurrence,
     mlstm,
     selective_scan,
@@ -135,3 +136,26 @@ def mlstm_rule(key: Spec, value: Spec, chunk_size: int) -> Cost:
     pairs = 4 * chunk_size if chunk_size > 1 else 0  # gate sum, maximum, exp, product
     vector = tokens * (pairs + 3 * k_dim + 2 * v_dim + 12) + 2 * batch * chunks * heads * k_dim * (v_dim + 1)
     return Cost(matmul_flops=matmul, vector_flops=vector)
+
+
+@rule(lightning_attention)
+def lightning_attention_rule(query: Spec, value: Spec, state: Spec | None, block_size: int) -> Cost:
+    """S = λ·S + k⊗v, y = Sᵀq: by blocks of C, 2·C·(K+V) + 2·2·K·V per token and head; from a state on, 2·2·K·V
+
+    Lightning Attention-2, arXiv 2401.04658, algorithm 1; the last block as long as what is left. The decays within a
+    block are constants of the layer, as there.
+    """
+    batch, heads, length, k_dim = query.shape
+    v_dim = value.shape[-1]
+    products = 2 * 2 * length * k_dim * v_dim  # qᵀS, and k⊗v into S
+    if state is not None:
+        vector = length * 2 * k_dim * v_dim + 2  # decay and sum of S; λ
+        return Cost(matmul_flops=batch * heads * products, vector_flops=batch * heads * vector)
+    blocks = _whole_chunks(length, block_size)
+    rest = length - (blocks - 1) * block_size
+    pairs = (blocks - 1) * block_size * block_size + rest * rest
+    vector = pairs + length * (2 * k_dim + v_dim) + blocks * (2 * k_dim * v_dim + 2)
+    return Cost(
+        matmul_flops=batch * heads * (2 * pairs * (k_dim + v_dim) + products),
+        vector_flops=batch * heads * vector,
+    )

@@ -12,7 +12,7 @@ from benchmarks.small_configs import small_config
 from models import decode, prefill
 from tracer import load_model
 
-FAMILIES = ["llama4_text", "jamba", "qwen3_next", "glm4_moe", "zamba2", "xlm", "xlnet"]
+FAMILIES = ["deepseek_v4", "jamba", "qwen3_next", "glm4_moe", "rwkv", "xlm"]
 
 
 @pytest.mark.parametrize("scenario", [prefill(24, batch=2), decode(24, batch=2)], ids=["prefill", "decode"])
@@ -35,6 +35,103 @@ class Residual(nn.Module):
         for layer in self.layers:
             x = x + layer(x)
         return x
+
+
+class Parallel(nn.Module):
+    """Members of a list that all get the same input, whose outputs are used side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x = x * 2
+        return torch.stack([layer(x) for layer in self.layers])
+
+
+class Viewed(nn.Module):
+    """A chain whose states are used once more through a view, when nobody has them any longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x = x * 2
+        for layer in self.layers:
+            flat = x.view(-1)
+            x = layer(x)
+            flat.sum()
+        return x * 2
+
+
+class Held(nn.Module):
+    """A chain whose every state somebody holds on to without using it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x, states = x * 2, []
+        for layer in self.layers:
+            states.append(x)
+            x = layer(x)
+        return x * 2
+
+
+class Remembering(nn.Module):
+    """Layers that write into one tensor, given to them all."""
+
+    class Layer(nn.Linear):
+        def forward(self, x, memory):
+            memory[:, 0] = x[:, 0]
+            return super().forward(x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(self.Layer(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x, memory = x * 2, torch.zeros_like(x)
+        for layer in self.layers:
+            x = layer(x, memory)
+        return {"hidden": x, "state": memory}
+
+
+@pytest.mark.parametrize("kind", [Residual, Parallel, Viewed, Held, Remembering])
+def test_where_one_call_cannot_stand_for_another_the_pass_is_recorded_in_full(kind):
+    folded, full = (annotate_module(kind(), torch.empty(3, 8), fold=fold) for fold in (True, False))
+    assert compare_folding(folded, full) == "equal"
+    assert not folded.recording.folds()
+
+
+class Leaving(nn.Module):
+    """Layers that each leave a tensor alive: an empty slice of what they made."""
+
+    class Layer(nn.Linear):
+        def forward(self, x):
+            made = super().forward(x)
+            self.tail = made[:0]
+            return made + 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(self.Layer(8, 8) for _ in range(5))
+
+    def forward(self, x):
+        x = x * 2
+        for layer in self.layers:
+            x = layer(x)
+        return x * 2
+
+
+def test_what_a_layer_leaves_alive_each_identical_one_leaves_too():
+    folded, full = (annotate_module(Leaving(), torch.empty(3, 8), fold=fold) for fold in (True, False))
+    assert compare_folding(folded, full) == "equal"
+    assert folded.modules["layers.0"].times == 5
+    left, state = 5 * 3 * 8 * 4, 3 * 8 * 4
+    assert folded.cost.peak_activation_bytes == left + 2 * state
 
 
 def test_a_sum_of_input_and_output_outside_the_layer_is_recorded_in_full():

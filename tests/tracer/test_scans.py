@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from annotators import annotate
-from benchmarks.coverage_type import cache_argument, real_model
+from benchmarks.coverage_real import cache_argument, real_model
 from benchmarks.small_configs import kinds_of_layers, small_config
 from models import decode, prefill
 from tracer import load_model
@@ -25,11 +25,13 @@ FAMILIES = {
     "rwkv": "wkv",
     "recurrent_gemma": "linear_recurrence",
     "xlstm": "mlstm",
+    "minimax": "lightning_attention",
+    "qwen4_exp": "gated_delta_rule block_index",
 }
 
 
 def scans(graph):
-    names = {*FAMILIES.values(), "selective_state_update"}
+    names = {*" ".join(FAMILIES.values()).split(), "selective_state_update"}
     return [node for node in graph.nodes if _name(node) in names]
 
 
@@ -70,9 +72,9 @@ def test_one_node_for_each_layer_whatever_the_length(model_type):
     model = load_model(small_config(model_type), dtype="float32")
     short, long = (annotate(model, prefill(length), fold=False) for length in (32, 256))
     assert len(short.fx_graph.nodes) == len(long.fx_graph.nodes)
-    attending = {layer.layer for layer in short.kv_cache if layer.kind.startswith("Dynamic")}
+    attending = {layer.layer for layer in short.kv_cache if layer.kind == "DynamicLayer"}
     assert len(scans(short.fx_graph)) == len(kinds_of_layers(model.config)) - len(attending)
-    assert {_name(node) for node in scans(short.fx_graph)} == {FAMILIES[model_type]}
+    assert {_name(node) for node in scans(short.fx_graph)} == set(FAMILIES[model_type].split())
 
 
 @pytest.mark.parametrize("model_type", ["mamba", "falcon_mamba", "xlstm", "rwkv"])
@@ -116,3 +118,37 @@ def test_products_of_state_space_duality_equal_the_counter_but_for_what_transfor
     repeated = 2 * 2 * chunks * chunk * chunk * state * (heads - groups)
     passing = 2 * 2 * heads * (chunks + 1) ** 2 * width * state
     assert counter.get_total_flops() - ours == config.num_hidden_layers * (repeated + passing)
+
+
+@pytest.mark.parametrize("length", [3, 10])
+def test_products_of_a_block_indexer_equal_the_counter_on_transformers_loop(length):
+    config = small_config("qwen4_exp")
+    ours = annotate(load_model(config, dtype="float32"), prefill(length, batch=2), attention="eager").cost.matmul_flops
+    model = real_model(config)
+    model.config._experts_implementation = "batched_mm"
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(2, length, dtype=torch.long))
+    assert ours == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("length", [5, 8, 20, 64])
+def test_products_of_lightning_attention_equal_the_counter_on_transformers_code(length):
+    config = small_config("minimax")
+    ours = annotate(load_model(config, dtype="float32"), prefill(length, batch=2), attention="eager").cost.matmul_flops
+    model = real_model(config)
+    model.config._experts_implementation = "batched_mm"
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(2, length, dtype=torch.long))
+    assert ours == counter.get_total_flops()
+
+
+def test_a_decode_step_of_lightning_attention_equals_the_counter_on_transformers_code():
+    config = small_config("minimax")
+    ours = annotate(load_model(config, dtype="float32"), decode(20, batch=2), attention="eager").cost.matmul_flops
+    model = real_model(config)
+    model.config._experts_implementation = "batched_mm"
+    with torch.no_grad():
+        cache = cache_of(model(input_ids=torch.zeros(2, 20, dtype=torch.long), use_cache=True))
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=torch.zeros(2, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
+    assert ours == counter.get_total_flops()

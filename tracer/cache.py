@@ -23,7 +23,18 @@ class CacheTensor:
 
 
 def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
-    """Every tensor with elements that ``cache`` holds, layer by layer; scalars that only count are left out."""
+    """Every tensor with elements that ``cache`` holds, layer by layer; scalars that only count are left out.
+
+    One under two names, as keys that serve as values too, is there once.
+    """
+    seen: set[int] = set()
+    for entry in _named_tensors(cache):
+        if id(entry.tensor) not in seen:
+            seen.add(id(entry.tensor))
+            yield entry
+
+
+def _named_tensors(cache: Any) -> Iterator[CacheTensor]:
     layers = getattr(cache, "layers", None)
     if hasattr(cache, "tensors"):
         yield from cache.tensors()

@@ -59,6 +59,10 @@ def predicted(model_type: str, stage: str, *, attention: Attention = "eager", pr
     return annotate(load_model(small_config(model_type), dtype="float32"), scenario, attention=attention)
 
 
+OWN_CACHE = ("minimax",)
+"""Types that refuse transformers' own cache and start one themselves."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A real model about to execute one pass. ``cache`` is what holds the tokens before it, None where nothing does."""
@@ -90,7 +94,7 @@ def real_run(
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention).eval()
     tokens = torch.randint(5, 100, (BATCH, prompt))
     arguments: dict[str, Any] = {}
-    if "past_key_values" in inspect.signature(type(model).forward).parameters:
+    if model_type not in OWN_CACHE and "past_key_values" in inspect.signature(type(model).forward).parameters:
         arguments["past_key_values"] = DynamicCache(config=model.config)
     with torch.no_grad(), scans_as_operators(model) if scans else nullcontext():
         if stage == "decode":

@@ -31,7 +31,8 @@ PROMPTS = (24, 101)
 METHOD = """\
 **Measured** is the size of the tensors in the cache object after a real pass (float32, 2 sequences), found by pickling
 it: whatever their class and wherever they are. Scalars, which count tokens, are left out; what stands under two names
-(keys that serve as values, layers that share) counts once. Prompts of 24 and of 101 tokens, beyond every window (8) and chunk; a decode step after each.
+(keys that serve as values, layers that share) counts once. Prompts of 24 and of 101 tokens, beyond every window (8)
+and chunk; a decode step after each.
 """
 
 

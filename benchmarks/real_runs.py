@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
 from annotators import annotate
 from annotators.rollup import AnnotatedStage
@@ -53,10 +53,21 @@ FAMILIES = {
 """Model type → what stands for it: one for each mechanism."""
 
 
+def config_of(model_type: str) -> PreTrainedConfig:
+    """The small config that stands for a type."""
+    return small_config(model_type, **FIELDS.get(model_type, {}))
+
+
 def predicted(model_type: str, stage: str, *, attention: Attention = "eager", prompt: int = PROMPT) -> AnnotatedStage:
     """What fxmeter makes of the pass that :func:`real_run` executes, from the config alone."""
     scenario = prefill(prompt, batch=BATCH) if stage == "prefill" else decode(prompt, batch=BATCH)
-    return annotate(load_model(small_config(model_type), dtype="float32"), scenario, attention=attention)
+    return annotate(load_model(config_of(model_type), dtype="float32"), scenario, attention=attention)
+
+
+FIELDS = {"deepseek_v3": {"first_k_dense_replace": 1}}
+"""Type → fields without which its small config has no layer of a kind that it stands for."""
+OWN_CACHE = ("minimax",)
+"""Types that refuse transformers' own cache and start one themselves."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +97,11 @@ def real_run(
     Without ``scans`` a model's own Python loop over time runs.
     """
     torch.manual_seed(0)
-    config = small_config(model_type)
+    config = config_of(model_type)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention).eval()
     tokens = torch.randint(5, 100, (BATCH, prompt))
     arguments: dict[str, Any] = {}
-    if "past_key_values" in inspect.signature(type(model).forward).parameters:
+    if model_type not in OWN_CACHE and "past_key_values" in inspect.signature(type(model).forward).parameters:
         arguments["past_key_values"] = DynamicCache(config=model.config)
     with torch.no_grad(), scans_as_operators(model) if scans else nullcontext():
         if stage == "decode":

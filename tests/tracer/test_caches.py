@@ -111,3 +111,8 @@ def test_one_cache_tensor_is_declared_once():
     stage = annotate(load_model(config(LLAMA)), decode(9), fold=False)
     names = [node.target for node in stage.fx_graph.nodes if node.op == "placeholder"]
     assert len(names) == len(set(names)) == 2 * 3 + 1
+
+
+def test_keys_that_serve_as_values_are_held_once():
+    for layer in layers_of("deepseek-v4", ABOVE).values():
+        assert layer.shapes.count((1, 1, WINDOW - 1, 16)) == 1

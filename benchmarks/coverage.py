@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("types", nargs="*")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--limit", type=float, default=120)
+    parser.add_argument("--limit", type=float, default=300)
     parser.add_argument("--json")
     parser.add_argument("--no-write", action="store_true")
     given = parser.parse_args()

@@ -13,18 +13,34 @@ INTRODUCTION = """\
 
 Every model type of transformers' `MODEL_FOR_CAUSAL_LM_MAPPING_NAMES`, on a small config that has every kind of layer of
 the type's default config, for at least two periods of its layer pattern: prefill and decode, eager and flash.
-`make coverage` writes this page; it takes a few minutes.
+`make coverage` writes this page. The reference is the same config as a real float32 model on the CPU.
 
 A combination holds where
 
 - it is priced, with no uncosted op;
-- its matmul FLOPs equal torch's `FlopCounterMode` over the same config as a real float32 model on the CPU, eager
-  attention, experts as batched products, which that counter sees. The counter cannot see into a fused scan: the same
-  operators run under it, and their own FLOPs are taken out ("fused scan"). Where a query attends only to the keys that
-  an indexer picks, the fused core computes those pairs and eager attention all of them ("sparse core");
-- its KV bytes equal those of the cache that the real model holds after the same pass;
-- the folded recording equals the full one in every field, op by op, and in the table of the cache.
+- its matmul FLOPs equal torch's `FlopCounterMode` over the real model, eager attention, experts as batched products,
+  which that counter sees. What it cannot see is named, and computed:
+  - *fused scan*, *fused indexer*: the real model runs with the same operators in the place of its Python loops, and
+    their own FLOPs are taken out. That these are the loops' own is tested apart (`tests/tracer/test_scans.py`);
+  - *sparse core*: where a query attends only to the keys that an indexer picks, the fused core computes those pairs and
+    eager attention all of them;
+  - *balanced routing*: where some experts compute nothing, FLOPs depend on which a token picks. fxmeter takes every
+    top-k to pick each position equally often; the real model, its top-k made to pick those, has the same FLOPs;
+- its KV bytes equal those of the tensors that the real pass leaves alive, asked of Python's garbage collector: all but
+  weights, inputs and outputs, whoever holds them;
+- the folded recording equals the full one in every field of the pass, of every op and of every module, peaks included,
+  and in the table of the cache. (A peak is a level: that of a module which stands for others is the highest of theirs.)
+- its graph has one size, at two prompts far above every window and chunk (160 and 240 tokens): nothing loops over time.
 """
+
+BEYOND = """\
+## What transformers keeps beside what is priced
+
+Entries of the cache are priced as they are seen. A real pass keeps a little more alive; a serving cache need not.
+"""
+
+
+_CHECKS = (("matmul", "matmul FLOPs"), ("cache", "KV bytes"), ("folding", "folded"), ("growth", "the graph grows:"))
 
 
 def running(results: list[Result]) -> list[Result]:
@@ -60,7 +76,7 @@ def reasons(result: Result) -> str:
             found[item["reason"]] += 1
         elif not item["holds"]:
             parts = [f"no rule for {', '.join(item['uncosted'])}"] if item["uncosted"] else []
-            for name, label in (("matmul", "matmul FLOPs"), ("cache", "KV bytes"), ("folding", "folded")):
+            for name, label in _CHECKS:
                 if not item[name].startswith(("equal", "explained")):
                     parts.append(f"{label} {item[name]}")
             found[f"{item['stage']}: {'; '.join(parts)}"] += 1
@@ -83,7 +99,10 @@ def page(results: list[Result]) -> str:
         "",
         "## What does not hold",
         "",
-        *(f"- `{result['model_type']}`: {reasons(result)}" for result in base if not holds(result)),
+        *([f"- `{result['model_type']}`: {reasons(result)}" for result in base if not holds(result)] or ["Nothing."]),
+        "",
+        BEYOND,
+        *beyond(base),
         "",
         "## What transformers itself does not run",
         "",
@@ -91,6 +110,15 @@ def page(results: list[Result]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def beyond(results: list[Result]) -> list[str]:
+    """What transformers keeps, each with the types where it does."""
+    types: dict[str, list[str]] = {}
+    for result in results:
+        for name in sorted({name for item in result["passes"] for name in item["beyond"]}):
+            types.setdefault(name, []).append(f"`{result['model_type']}`")
+    return [f"- {name}: {', '.join(found)}" for name, found in types.items()]
 
 
 def row(result: Result) -> str:

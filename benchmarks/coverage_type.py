@@ -126,13 +126,13 @@ def compare_cache(priced: int, real: RealPass) -> tuple[str, list[str]]:
     """Whether the entries alive are the bytes priced, and what transformers keeps beside them."""
     beyond = []
     if real.allocated_bytes > real.cache_bytes:
-        beyond.append("whole allocations behind slices")
+        beyond.append("the whole allocation behind a slice")
     if real.allocated_bytes < real.cache_bytes:
-        beyond.append("entries that share an allocation")
+        beyond.append("elements that an expanded entry repeats")
     if real.counter_bytes:
-        beyond.append("counters")
+        beyond.append("scalars that count tokens")
     if real.table_bytes:
-        beyond.append("tables of positions")
+        beyond.append("tables that no sequence owns")
     return ("equal" if priced == real.cache_bytes else f"{priced} {real.cache_bytes}"), beyond
 
 

@@ -7,6 +7,7 @@ is computed whole.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from annotators.cost import Cost
@@ -60,21 +61,32 @@ def selective_state_update_rule(
 
 @rule(state_space_dual)
 def state_space_dual_rule(
-    x: Spec, dt: Spec, B: Spec, chunk_size: int, D: Spec | None, dt_bias: Spec | None, dt_softplus: bool
+    x: Spec,
+    dt: Spec,
+    B: Spec,
+    chunk_size: int,
+    D: Spec | None,
+    dt_bias: Spec | None,
+    dt_softplus: bool,
+    dt_min: float,
+    dt_max: float,
 ) -> Cost:
     """by chunks of Q: C·Bᵀ per group 2·Q·N, scores·x 2·Q·P, chunk states and their readout 2·2·N·P, per token and head
 
-    Mamba-2, arXiv 2405.21060, section 6 and listing 1: the four blocks of the semiseparable matrix.
+    Mamba-2, arXiv 2405.21060, section 6 and listing 1: the four blocks of the semiseparable matrix. Vector FLOPs per
+    token and head: x·Δ P, A·Δ 1; decay of each pair 3·Q (sum, exp, product with the scores); cumulative sum 1; decay to
+    the chunk's end 2 and of B N; decay from its start 1 and of the readout P; sum of both P. Per chunk and head: decay
+    1, and the state's, with the sum, 2·N·P.
     """
     batch, length, heads, width = x.shape
     groups, state = B.shape[2:]
     chunks = _whole_chunks(length, chunk_size)
     tokens = batch * chunks * chunk_size
     matmul = 2 * tokens * (groups * chunk_size * state + heads * chunk_size * width + 2 * heads * state * width)
-    decays = 3 * chunk_size + 3  # per token and head: difference, exp, product for each pair; own decay in and out
-    passing = 2 * batch * chunks * heads * width * state  # the state from chunk to chunk
-    vector = tokens * heads * (decays + 3 * width + state) + passing
-    gates = dt.numel * ((dt_bias is not None) + 3 * dt_softplus + 2)
+    vector = tokens * heads * (3 * chunk_size + 4 + 2 * width + state)
+    vector += batch * chunks * heads * (2 * width * state + 1)
+    clamped = dt_min > 0 or dt_max < math.inf
+    gates = dt.numel * ((dt_bias is not None) + 3 * dt_softplus + 2 * clamped + 1) + x.numel
     return Cost(matmul_flops=matmul, vector_flops=vector + gates + 2 * x.numel * (D is not None))
 
 
@@ -82,34 +94,37 @@ def state_space_dual_rule(
 def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | None, l2norm: bool) -> Cost:
     """S = exp(g)·S + β·k⊗(v − Sᵀk), y = Sᵀq: token by token 3·2·K·V per head; by chunks of C, 2·C·(2·K+V) + 3·2·K·V
 
-    Gated DeltaNet, arXiv 2412.06464, section 3.3; Kimi Delta Attention, arXiv 2510.26692. The triangular solves of the
-    chunkwise form, C·(K+V) per token and head, are vector FLOPs.
+    Gated DeltaNet, arXiv 2412.06464, section 3.3; Kimi Delta Attention, arXiv 2510.26692, whose decays are one for each
+    channel. Vector FLOPs per token and head: q's scale K, norms 2·(3·K + 2); token by token, decay of S K·V and its own
+    exp, error V, β V. By chunks, for each pair and decay: difference, exp, product with both score matrices; the two
+    unit-triangular solves (C − 1)·(K+V); β on k and v K + V; cumulative sum and exp, difference and exp to the chunk's
+    end, 4 for each decay; these on k, q and k 3·K; two sums of V. Per chunk: exp, and decay and sum of S 2·K·V.
     """
     batch, length, heads, v_dim = value.shape
     k_dim = key.shape[-1]
-    norms = 2 * batch * length * heads * (3 * k_dim + 2) * l2norm
+    given = batch * length * heads
+    decays = g.numel // given  # 1, or K where the decay is per channel
+    scale = given * (k_dim + 2 * (3 * k_dim + 2) * l2norm)
     if chunk_size is None:
-        tokens = batch * length * heads
-        vector = tokens * (k_dim * v_dim + k_dim + 2 * v_dim + g.numel // tokens)
-        return Cost(matmul_flops=tokens * 3 * 2 * k_dim * v_dim, vector_flops=vector + norms)
+        vector = given * (k_dim * v_dim + 2 * v_dim + decays)
+        return Cost(matmul_flops=given * 3 * 2 * k_dim * v_dim, vector_flops=vector + scale)
     chunks = _whole_chunks(length, chunk_size)
     tokens = batch * chunks * chunk_size * heads
     matmul = tokens * (2 * chunk_size * (2 * k_dim + v_dim) + 3 * 2 * k_dim * v_dim)
-    solves = tokens * chunk_size * (k_dim + v_dim)
-    decays = g.numel // (batch * length * heads)  # 1, or K where the decay is per channel
-    pairs = tokens * chunk_size * (2 * decays + 2)  # difference and exp; product with both score matrices
-    vector = solves + pairs + tokens * (5 * k_dim + 3 * v_dim + 3 * decays)
-    vector += 2 * batch * chunks * heads * k_dim * v_dim  # the state's decay, and the sum with its update
-    return Cost(matmul_flops=matmul, vector_flops=vector + norms)
+    solves = tokens * (chunk_size - 1) * (k_dim + v_dim)
+    pairs = tokens * chunk_size * 4 * decays
+    vector = solves + pairs + tokens * (4 * k_dim + 3 * v_dim + 4 * decays)
+    vector += batch * chunks * heads * (2 * k_dim * v_dim + decays)
+    return Cost(matmul_flops=matmul, vector_flops=vector + scale)
 
 
 @rule(wkv)
-def wkv_rule(key: Spec) -> Cost:
+def wkv_rule(time_decay: Spec, key: Spec) -> Cost:
     """23 per element of key: two maxima, four exponentials of differences, two weighted sums each, one quotient
 
-    RWKV-4, arXiv 2305.13048, appendix D (the numerically safe recurrence).
+    RWKV-4, arXiv 2305.13048, appendix D (the numerically safe recurrence); the decay −exp(w) once, 2 per channel.
     """
-    return Cost(vector_flops=23 * key.numel)
+    return Cost(vector_flops=23 * key.numel + 2 * time_decay.numel)
 
 
 @rule(linear_recurrence)
@@ -125,16 +140,21 @@ def linear_recurrence_rule(x: Spec) -> Cost:
 def mlstm_rule(key: Spec, value: Spec, chunk_size: int) -> Cost:
     """C = f·C + i·k⊗v, y = Cᵀq / max(|nᵀq|, 1): by chunks of L, 2·L·(K+V) and 2·2·K·V per token and head; nᵀq 2·K
 
-    xLSTM, arXiv 2405.04517, equations 19 to 27, chunkwise as in arXiv 2503.13427, section 3.
+    xLSTM, arXiv 2405.04517, equations 19 to 27, chunkwise as in arXiv 2503.13427, section 3. Vector FLOPs token by
+    token: C 3·K·V (f, i, sum), n 3·K, q's scale K, quotient V; 16 for gates (log-sigmoid 4), maximum and norm. By
+    chunks: 8 for each pair (two sums, maximum, difference, exp, scale, product, sum), 4·K, 2·V and 20 per token, and
+    per chunk 2·K·(V + 1) + 5.
     """
     batch, heads, length, k_dim = key.shape
     v_dim = value.shape[-1]
     chunks = _whole_chunks(length, chunk_size)
     tokens = batch * heads * chunks * chunk_size
-    within = 2 * chunk_size * (k_dim + v_dim) if chunk_size > 1 else 0
-    matmul = tokens * (within + 2 * 2 * k_dim * v_dim + 2 * k_dim)
-    pairs = 4 * chunk_size if chunk_size > 1 else 0  # gate sum, maximum, exp, product
-    vector = tokens * (pairs + 3 * k_dim + 2 * v_dim + 12) + 2 * batch * chunks * heads * k_dim * (v_dim + 1)
+    matmul = tokens * (2 * 2 * k_dim * v_dim + 2 * k_dim)
+    if chunk_size == 1:
+        return Cost(matmul_flops=matmul, vector_flops=tokens * (3 * k_dim * v_dim + 4 * k_dim + v_dim + 16))
+    matmul += tokens * 2 * chunk_size * (k_dim + v_dim)
+    vector = tokens * (8 * chunk_size + 4 * k_dim + 2 * v_dim + 20)
+    vector += batch * chunks * heads * (2 * k_dim * (v_dim + 1) + 5)
     return Cost(matmul_flops=matmul, vector_flops=vector)
 
 
@@ -142,20 +162,21 @@ def mlstm_rule(key: Spec, value: Spec, chunk_size: int) -> Cost:
 def lightning_attention_rule(query: Spec, value: Spec, state: Spec | None, block_size: int) -> Cost:
     """S = λ·S + k⊗v, y = Sᵀq: by blocks of C, 2·C·(K+V) + 2·2·K·V per token and head; from a state on, 2·2·K·V
 
-    Lightning Attention-2, arXiv 2401.04658, algorithm 1; the last block as long as what is left. The decays within a
-    block are constants of the layer, as there.
+    Lightning Attention-2, arXiv 2401.04658, algorithm 1; the last block as long as what is left. Vector FLOPs: decay of
+    each pair 1, of q and k 2·K, sum of both parts V; per block decay and sum of S 2·K·V, and its λ 3 for each head. The
+    decays within a block are constants of the layer, as there. From a state on: decay and sum of S, and λ 2.
     """
     batch, heads, length, k_dim = query.shape
     v_dim = value.shape[-1]
     products = 2 * 2 * length * k_dim * v_dim  # qᵀS, and k⊗v into S
     if state is not None:
-        vector = length * 2 * k_dim * v_dim + 2  # decay and sum of S; λ
-        return Cost(matmul_flops=batch * heads * products, vector_flops=batch * heads * vector)
+        decayed = batch * heads * length * k_dim * v_dim
+        return Cost(matmul_flops=batch * heads * products, vector_flops=2 * decayed + 2 * heads)
     blocks = _whole_chunks(length, block_size)
     rest = length - (blocks - 1) * block_size
     pairs = (blocks - 1) * block_size * block_size + rest * rest
-    vector = pairs + length * (2 * k_dim + v_dim) + blocks * (2 * k_dim * v_dim + 2)
+    vector = pairs + length * (2 * k_dim + v_dim) + blocks * 2 * k_dim * v_dim
     return Cost(
         matmul_flops=batch * heads * (2 * pairs * (k_dim + v_dim) + products),
-        vector_flops=batch * heads * vector,
+        vector_flops=batch * heads * vector + 3 * blocks * heads,
     )

@@ -1,12 +1,14 @@
 """Fused traffic against Inductor's own count of bytes accessed, for decoder layers and their parts on the CPU.
 
-PYTHONPATH=. python benchmarks/validate_fused.py [--no-write]
+python benchmarks/validate_fused.py [--no-write]
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from annotators import annotate_module
 from benchmarks.fused_parts import DEEPSEEK, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, PARTS, Part, Size
 from benchmarks.inductor import count_bytes

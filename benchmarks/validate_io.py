@@ -1,6 +1,6 @@
 """Unfused traffic against a count of bytes at dispatch, on the same pass of a real model on the CPU.
 
-PYTHONPATH=. python benchmarks/validate_io.py [--no-write]
+python benchmarks/validate_io.py [--no-write]
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from annotators import annotate
 from annotators.rollup import AnnotatedStage
 from benchmarks.real_runs import BATCH, FAMILIES, PROMPT, STAGES, config_of, real_run, tensors_in

@@ -1,12 +1,14 @@
 """KV bytes against the cache that a real pass leaves behind.
 
-PYTHONPATH=. python benchmarks/validate_kv.py [--no-write]
+python benchmarks/validate_kv.py [--no-write]
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.real_runs import STAGES, entries_in, predicted, real_run
 from benchmarks.validation_page import Row, Section, Table, progress, run
 

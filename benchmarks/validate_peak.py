@@ -1,6 +1,6 @@
 """Peak activations against real runs on the CPU: allocation events of torch.profiler, and a tracker of storages.
 
-PYTHONPATH=. python benchmarks/validate_peak.py [--no-write]
+python benchmarks/validate_peak.py [--no-write]
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from annotators.liveness import Peak
 from benchmarks.allocations import Allocation, Most, most_alive, profiled, tracked, without
 from benchmarks.real_runs import FAMILIES, PROMPT, STAGES, predicted, real_run, tensors_in

@@ -21,7 +21,7 @@ HEAD = """\
 # Bytes and memory against what runs
 
 What fxmeter predicts from a config on `meta`, beside what was measured on models that really ran. Each section is
-written by the script that it names (`PYTHONPATH=. python benchmarks/validate_*.py`); a quick part of each is in the
+written by the script that it names (`python benchmarks/validate_*.py`); a quick part of each is in the
 test suite. Signed error: predicted less measured, as a share of measured.
 """
 
@@ -64,11 +64,20 @@ class Section:
 
 def write(section: Section, path: Path = PAGE, *, machine: str | None = None) -> None:
     """Put a section into the page, in the place of an older one; the other sections stay as they are."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    sections = dict(re.findall(r"<!-- (\w+) -->\n(.*?)\n<!-- /\1 -->", before, re.DOTALL))
-    sections[section.key] = text(section, machine or this_machine())
+    sections = _sections(path)
+    sections[section.key] = text(section, machine or f"{this_machine()}, CPU only")
     parts = [f"<!-- {key} -->\n{sections[key]}\n<!-- /{key} -->" for key in ORDER if key in sections]
     path.write_text("\n".join([HEAD, "\n\n".join(parts), ""]), encoding="utf-8")
+
+
+def recorded(key: str, path: Path = PAGE) -> bool:
+    """Whether the page has a section with results."""
+    return "|---|" in _sections(path).get(key, "")
+
+
+def _sections(path: Path) -> dict[str, str]:
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    return dict(re.findall(r"<!-- (\w+) -->\n(.*?)\n<!-- /\1 -->", before, re.DOTALL))
 
 
 def text(section: Section, machine: str) -> str:
@@ -100,10 +109,10 @@ def percent(row: Row) -> str:
 
 
 def this_machine() -> str:
-    """Date, versions and machine of a run on the CPU."""
+    """Date, versions and cores."""
     day = datetime.now(UTC).date().isoformat()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    return f"{day}: {packages}, Python {platform.python_version()}, {os.cpu_count()} cores, CPU only"
+    return f"{day}: {packages}, Python {platform.python_version()}, {os.cpu_count()} cores"
 
 
 def named(terms: Iterable[tuple[str, int]]) -> str:

@@ -62,6 +62,13 @@ def write_json(option: str, data: Any, path: str) -> None:
         write_file(option, text, path)
 
 
+def _umask() -> int:
+    """What new files of this process must not allow: a temporary file is its owner's alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def write_file(option: str, text: str, path: str) -> None:
     """A file that is whole or not there: written beside its place, then moved into it."""
     target = Path(path).absolute()
@@ -71,6 +78,7 @@ def write_file(option: str, text: str, path: str) -> None:
         ) as file:
             temporary = Path(file.name)
             try:
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
                 file.write(text)
                 file.flush()
                 temporary.replace(target)

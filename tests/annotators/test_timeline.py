@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 import resource
 import subprocess
@@ -147,6 +148,9 @@ def test_a_trace_names_its_processes_and_tracks(trace):
 def test_a_traces_events_are_in_order_and_its_slices_nest(trace, process):
     events = of_process(trace[0]["traceEvents"], process)
     assert [e["ts"] for e in events] == sorted(e["ts"] for e in events)
+    stage = trace[1][process - 1]
+    nodes = [n for n in stage.fx_graph.nodes if n.op == "call_function" and n.target is not operator.getitem]
+    ran = iter(nodes)
     stack, paths = [], []
     for event in events:
         if event["ph"] == "B":
@@ -154,11 +158,15 @@ def test_a_traces_events_are_in_order_and_its_slices_nest(trace, process):
                 around = [e["args"]["module"] for e in stack]
                 assert event["args"]["module"].startswith(around[-1] if around else "")
                 paths.append(event["args"]["module"])
+            else:
+                node = next(ran)
+                assert (event["name"], event["ts"]) == (str(node.target), node.meta["ran"][0])
+                assert stack[-1]["args"]["module"] == node.meta["module"]
             stack.append(event)
         elif event["ph"] == "E":
             assert event["ts"] > stack.pop()["ts"] if stack else False
     assert not stack
-    stage = trace[1][process - 1]
+    assert next(ran, None) is None
     called = [path for path in stage.recording.called if stage.modules[path].cost.io_bytes]
     assert set(called) <= set(paths)
     counts = Counter(e["name"] for e in events if e["ph"] == "B" and "flops" in e["args"])
@@ -198,9 +206,13 @@ def test_a_traces_counters_are_the_sums_of_its_tensors(trace, process):
 def test_a_long_pass_in_few_steps_keeps_its_peak(preset_model):
     timeline = timeline_of(annotate(preset_model("llama-2-7b"), prefill(64), fold=False))
     moments, live = thinned(timeline)
-    assert len(list(timeline.live_bytes())) > 2 * len(moments) > 100
-    assert moments == sorted(moments)
-    assert max(sum(values) for values in zip(*(live[kind] for kind in ACTIVATIONS), strict=True)) == timeline.peak_bytes
+    points = [(moment, sum(after[kind] for kind in ACTIVATIONS)) for moment, after in timeline.live_bytes()]
+    assert len(points) > 2 * len(moments) > 100
+    assert (moments[0], moments[-1]) == (0, timeline.end)
+    totals = [sum(values) for values in zip(*(live[kind] for kind in ACTIVATIONS), strict=True)]
+    for start, stop, total in zip(moments, moments[1:], totals, strict=False):
+        assert total == max(value for moment, value in points if start <= moment < stop)
+    assert max(totals) == timeline.peak_bytes
 
 
 @pytest.fixture

@@ -31,12 +31,14 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
 
 
 def quiet_transformers() -> None:
-    """Keep the libraries' own log lines off stderr."""
+    """Keep the libraries' own log lines and warnings off stderr: what is wrong with a config is said in one line."""
     import logging
+    import warnings
 
     import transformers
 
-    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity(logging.CRITICAL)
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 

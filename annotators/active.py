@@ -31,7 +31,7 @@ def active_parameters(model: nn.Module) -> int | None:
 
 
 def _read(stage: AnnotatedStage) -> int:
-    nodes = {weight.path: weight for weight in stage.recording.weights}
+    nodes = {weight.path: weight for weight in stage.recording.weights if weight.numel}
     multiplicity = stage.recording.multiplicity()
     total = 0
     for node in stage.fx_graph.nodes:

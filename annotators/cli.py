@@ -109,6 +109,15 @@ def main() -> None:
     except OSError as error:
         complain(f"{error.filename or 'output'}: {error.strerror or error}")
         sys.exit(EXIT_ERROR)
+    except MemoryError:
+        complain("not enough memory for this model and these sizes")
+        sys.exit(EXIT_ERROR)
+    except Exception as error:
+        if os.environ.get("FXMETER_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())[:300]
+        complain(f"unexpected {type(error).__name__}: {text} (a defect: FXMETER_TRACEBACK=1 shows where)")
+        sys.exit(EXIT_ERROR)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,14 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
 
 
 def quiet_transformers() -> None:
-    """Keep the libraries' own log lines off stderr."""
+    """Keep the libraries' own log lines and warnings off stderr: what is wrong with a config is said in one line."""
     import logging
+    import warnings
 
     import transformers
 
-    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity(logging.CRITICAL)
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 
@@ -62,6 +64,13 @@ def write_json(option: str, data: Any, path: str) -> None:
         write_file(option, text, path)
 
 
+def _umask() -> int:
+    """What new files of this process must not allow: a temporary file is its owner's alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def write_file(option: str, text: str, path: str) -> None:
     """A file that is whole or not there: written beside its place, then moved into it."""
     target = Path(path).absolute()
@@ -71,6 +80,7 @@ def write_file(option: str, text: str, path: str) -> None:
         ) as file:
             temporary = Path(file.name)
             try:
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
                 file.write(text)
                 file.flush()
                 temporary.replace(target)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import click
 
-from annotators.cli_output import EXIT_UNCOSTED, check_writable, complain, progress, quiet_transformers, write_json
+from annotators.cli_output import (
+    EXIT_UNCOSTED,
+    check_writable,
+    complain,
+    progress,
+    quiet_transformers,
+    write_file,
+    write_json,
+)
 from annotators.cli_types import Pair, Size
+from models.errors import FxmeterError
 
 DEFAULT_PREFILL = DEFAULT_DECODE = 2048
 
@@ -91,6 +101,12 @@ DEFAULT_PREFILL = DEFAULT_DECODE = 2048
     help="JSON to stdout, or to FILE, instead of tables, e.g. --json cost.json.",
 )
 @click.option(
+    "--memory-timeline",
+    "timeline_path",
+    metavar="FILE",
+    help="Memory over the pass: a trace for ui.perfetto.dev, or a .svg picture, e.g. --memory-timeline memory.json.",
+)
+@click.option(
     "--allow-uncosted", is_flag=True, help="Exit 0 although ops have no rule, e.g. report M --allow-uncosted."
 )
 def report(
@@ -110,6 +126,7 @@ def report(
     ops: int,
     at_peak: bool,
     json_path: str | None,
+    timeline_path: str | None,
     allow_uncosted: bool,
 ) -> None:
     """What one prefill and one decode step of MODEL cost.
@@ -129,10 +146,12 @@ def report(
 
     locate(model)
     check_writable("--json", json_path)
+    _check_timeline(timeline_path, json_path)
     with progress("loading torch and transformers") as say:
         quiet_transformers()
         from annotators.annotation import annotate
         from annotators.report import build_report, to_json
+        from annotators.timeline import timeline_of
         from models.scenario import Scenario, VisionScenario
         from tracer.loading import load_model
         from tracer.vision import load_vision
@@ -142,14 +161,24 @@ def report(
         scenarios = _scenarios(prefill, decode, steps, crops, page, batch)
         tower = load_vision(model, dtype=dtype) if isinstance(scenarios[0], VisionScenario) else None
         _warn_of_length(built, max(s.final_kv_len for s in scenarios if isinstance(s, Scenario)))
-        stages = []
+        stages, timelines = [], []
         for kind in ("eager", "flash") if attention == "both" else (attention,):
             for scenario in scenarios:
                 say(f"recording and pricing {scenario.stage}, {kind}")
                 module = tower if tower is not None and isinstance(scenario, VisionScenario) else built
-                stages.append(annotate(module, scenario, attention=kind, causal=causal, logits=logits, routing=routing))
+                options: dict[str, Any] = {"causal": causal, "logits": logits, "routing": routing, "attention": kind}
+                stages.append(annotate(module, scenario, **options))
+                if timeline_path is not None:
+                    say(f"recording all layers of {scenario.stage}, {kind}")
+                    one: Any = stages[-1].fullest_step or stages[-1]
+                    full = annotate(module, one.scenario, **options, fold=False)
+                    timelines.append((scenarios.index(scenario), timeline_of(full)))
         stages.sort(key=lambda stage: scenarios.index(stage.scenario))
         made = build_report(built, stages, tower=tower, end_to_end=tower is not None)
+        if timeline_path is not None:
+            say(f"writing {timeline_path}")
+            in_order = sorted(timelines, key=lambda pair: pair[0])
+            _write_timelines([timeline for _, timeline in in_order], made, timeline_path)
     if json_path is None:
         from annotators.console import stdout_console
         from annotators.render import report_view
@@ -191,6 +220,34 @@ def _scenarios(
         decode = prefill
     stages = [] if prefill is None else [make.prefill(prefill, batch=batch)]
     return stages if decode is None else [*stages, make.generation(decode, steps=steps or 1, batch=batch)]
+
+
+def _check_timeline(path: str | None, json_path: str | None) -> None:
+    """Refuse before the work a file that could not be written after it."""
+    if path is None:
+        return
+    if not path.endswith((".json", ".svg")):
+        raise click.UsageError(f"--memory-timeline {path}: name a .json file for a trace, or a .svg file for a picture")
+    if path == json_path:
+        raise click.UsageError(f"--json and --memory-timeline both name {path}")
+    check_writable("--memory-timeline", path)
+    if path.endswith(".svg") and find_spec("matplotlib") is None:
+        raise FxmeterError(
+            "a picture needs matplotlib: pip install 'fxmeter[plot]', or give --memory-timeline a .json file, a trace"
+        )
+
+
+def _write_timelines(timelines: list[Any], report: Any, path: str) -> None:
+    from annotators.memory_plot import timeline_svg
+    from annotators.report import conventions_of, versions
+    from annotators.trace_events import trace_text
+
+    if path.endswith(".svg"):
+        text = timeline_svg(timelines, report.model.name)
+    else:
+        about = {"model": report.model.name, "versions": versions(), "conventions": conventions_of(report)}
+        text = trace_text(timelines, about)
+    write_file("--memory-timeline", text, path)
 
 
 def _warn_of_length(model: Any, tokens: int) -> None:

@@ -31,6 +31,8 @@ def locate(source: str | Path) -> Preset | Path | HubId:
         exists = False
     if exists:
         file = path / "config.json" if path.is_dir() else path
+        if file == path and not file.is_file():
+            raise ModelError(f"{text} is no regular file; name a config.json, or the folder that holds it")
         if not file.is_file():
             raise ModelError(f"{text} has no config.json; name a folder that holds one, or the file itself")
         return file

@@ -26,6 +26,7 @@ from tracer.decoder import DecoderWithHead
 DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 _LARGEST_COUNTS = {re.compile(r"(layers?|blocks)$"): 1_000, re.compile(r"(heads?|experts?)$"): 100_000}
 """The most layers, and the most heads or experts, that a config may ask for: several times any model there is."""
+_LARGEST_FILE = 2**24
 _REMOTE_CODE_FIELDS = ("auto_map", "trust_remote_code")
 _IGNORED_FIELDS = (*_REMOTE_CODE_FIELDS, "quantization_config")
 
@@ -79,10 +80,16 @@ def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ModelError(f"{file} has more than {_LARGEST_FILE:,} bytes; a config.json has a few thousand")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
         raise ModelError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ModelError(f"{file} holds a {type(fields).__name__}, not the object of fields that a config.json is")
@@ -134,10 +141,9 @@ def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torc
         dtype = fields.get("dtype") or fields.get("torch_dtype") or "bfloat16"
     if isinstance(dtype, torch.dtype):
         return dtype
-    try:
-        return DTYPES[dtype]
-    except KeyError:
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}") from None
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r:.100}")
+    return DTYPES[dtype]
 
 
 def _keep_in_float32(model: nn.Module, dtype: torch.dtype) -> None:

@@ -4,7 +4,8 @@ The members of every ``ModuleList`` are grouped by what they are: class, paramet
 every plain attribute but the position in the list, for the member and all its submodules. The first of a group to be
 called with a given kind of inputs runs and is recorded; a later one, called with inputs that cannot be told apart
 from those, does not run: its hidden states pass through untouched, and the one that ran counts once more. A member
-that returns something else than its hidden states is never skipped.
+that returns something else than its hidden states is never skipped. Where members run several times in a pass, as a
+tower does on two pictures, the first calls of all are grouped among themselves, the second ones, and so on.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ class NoObserver:
 class CannotFoldError(FxmeterError):
     """One recorded call cannot stand for the others: record in full.
 
-    A member is called a second time; or what a skipped member was given, and hands back in place of a new tensor, is
-    used once more in its own right, where the full recording has two tensors.
+    Members that run several times are alike the first time and not the second; or what a skipped member was given, and
+    hands back in place of a new tensor, is used once more in its own right, where the full recording has two tensors.
     """
 
 
@@ -110,18 +111,36 @@ class Folding:
     @contextmanager
     def active(self, observer: Observer) -> Iterator[None]:
         """Inside the block identical members run once; the model is as before afterwards."""
-        ran: dict[Any, Instance] = {}
-        called: set[str] = set()
+        calls = _Calls()
         patched: list[nn.Module] = []
         try:
             for path, member, kind in self._groups:
                 if "forward" not in member.__dict__:
                     patched.append(member)
-                    member.__dict__["forward"] = _run_once(path, member.forward, kind, ran, called, observer)
+                    member.__dict__["forward"] = _run_once(path, member.forward, kind, calls, observer)
             yield
+            _refuse_other_groups(calls.instances)
         finally:
             for member in patched:
                 del member.__dict__["forward"]
+
+
+@dataclass(slots=True)
+class _Calls:
+    """The calls of members in one pass: the instance that ran for each kind of call, and how often each path ran."""
+
+    ran: dict[Any, Instance] = field(default_factory=dict)
+    instances: list[Instance] = field(default_factory=list)
+    times: dict[str, int] = field(default_factory=dict)
+
+
+def _refuse_other_groups(instances: Iterable[Instance]) -> None:
+    """A member stands for the same others whenever it runs: how many there are of it depends on its path alone."""
+    groups: dict[str, list[str]] = {}
+    for instance in instances:
+        for path in instance.paths:
+            if groups.setdefault(path, instance.paths) != instance.paths:
+                raise CannotFoldError(f"{path} is not always like the same others")
 
 
 def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
@@ -142,21 +161,20 @@ def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
 
 
 def _run_once(
-    path: str, forward: Callable[..., Any], kind: int, ran: dict[Any, Instance], called: set[str], observer: Observer
+    path: str, forward: Callable[..., Any], kind: int, calls: _Calls, observer: Observer
 ) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
-        key = (kind, observer.instances, _call_key((args, kwargs), tensors, observer))
+        calls.times[path] = calls.times.get(path, 0) + 1
+        key = (kind, calls.times[path], observer.instances, _call_key((args, kwargs), tensors, observer))
         given = tuple(map(observer.storage_of, tensors))
-        instance = ran.get(key)
-        if path in called:
-            raise CannotFoldError(f"{path} runs twice in one pass")
-        called.add(path)
+        instance = calls.ran.get(key)
         if instance is not None and instance.passthrough is not None:
             instance.paths.append(path)
             instance.skips.append(Skip(observer.moment(), given))
             return instance.passthrough(tensors)
         instance = Instance([path], observer.instances, given=given, began=observer.moment())
+        calls.instances.append(instance)
         outer, observer.instances = observer.instances, (*observer.instances, instance)
         try:
             out = forward(*args, **kwargs)
@@ -167,7 +185,7 @@ def _run_once(
         instance.passthrough = _passthrough(out, tensors, places)
         instance.returned = tuple((index, observer.storage_of(tensor)) for index, tensor in places)
         places.clear()
-        ran[key] = instance
+        calls.ran[key] = instance
         return out
 
     return call

@@ -62,3 +62,49 @@ def test_layers_in_a_chain_are_recorded_once():
     assert folded.cost == full.cost
     assert full.cost.matmul_flops == 4 * 2 * 3 * 8 * 8
     assert folded.modules["layers.1"].times == 3  # the first one reads the input of the pass
+
+
+class Twice(nn.Module):
+    """The same layers run on two inputs of different lengths, as a vision tower does on a page and on its crops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x, y):
+        return tuple(self._chain(z) for z in (x, y))
+
+    def _chain(self, z):
+        z = self.first(z)
+        for layer in self.layers:
+            z = layer(z)
+        return z
+
+
+@pytest.mark.parametrize("lengths", [(3, 5), (3, 3)], ids=["other lengths", "equal lengths"])
+def test_layers_that_run_twice_are_recorded_once_each_time(lengths):
+    inputs = [torch.empty(length, 8) for length in lengths]
+    folded, full = (annotate_module(Twice(), *inputs, fold=fold) for fold in (True, False))
+    assert compare_folding(folded, full) == "equal"
+    assert folded.cost.matmul_flops == sum(5 * 2 * length * 8 * 8 for length in lengths)
+    assert folded.modules["layers.0"].times == 4
+    assert len(folded.fx_graph.nodes) < len(full.fx_graph.nodes)
+
+
+class Unlike(Twice):
+    """The second time the first layer reads an input of the pass, and is not like the others."""
+
+    def forward(self, x, y):
+        x = self._chain(x)
+        for layer in self.layers:
+            y = layer(y)
+        return x, y
+
+
+def test_layers_that_are_alike_only_the_first_time_are_recorded_in_full():
+    folded, full = (
+        annotate_module(Unlike(), torch.empty(3, 8), torch.empty(5, 8), fold=fold) for fold in (True, False)
+    )
+    assert compare_folding(folded, full) == "equal"
+    assert folded.modules["layers.0"].times == 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from annotators.cli_capacity import capacity
 from annotators.cli_crosscheck import crosscheck
 from annotators.cli_formula import formula
 from annotators.cli_output import (
@@ -188,6 +189,7 @@ def report(
 
 
 cli.add_command(crosscheck)
+cli.add_command(capacity)
 cli.add_command(formula)
 cli.add_command(sweep)
 

@@ -24,6 +24,9 @@ COLUMN, PAGE = 3.5, 7.16
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 STAGES = {"vision": GREEN, "prefill": BLUE, "decode": RED}
+DARKER = {"vision": "#004D38", "prefill": "#003A5C", "decode": "#6B2F00"}
+"""Eager's lines, on top of flash's: where both are the same, both are seen."""
+
 DASHES: dict[str, Any] = {"flash": "-", "eager": (0, (3.5, 1.5))}
 TRAFFIC = (
     ("weight_read_bytes", "weights read", BLUE),
@@ -95,11 +98,12 @@ def _figure(title: str, *, panels: int = 1, rows: int = 1, height: float = 2.7) 
     return figure, [list(row) for row in axes]
 
 
-def _along(axes: Axes, family: Family, *, crops: bool = True) -> None:
+def _along(axes: Axes, family: Family, *, panels: int = 1, crops: bool = True) -> None:
     """The horizontal axis, and that of crop grids above it."""
-    length_axis(axes, family)
+    room = 0.21 if panels > 2 else 0.13
+    length_axis(axes, family, room=room)
     if crops and family.along == "image tokens":
-        crop_axis(axes, family)
+        crop_axis(axes, family, room=room)
 
 
 def _legend(figure: Figure, lines: Sequence[Any], *, columns: int) -> None:
@@ -127,7 +131,7 @@ def _flops(family: Family, title: str) -> Figure | None:
                     axes.plot(family.xs, curve, color=color, linewidth=width, alpha=alpha, linestyle=style)
         axes.set_title(_what(stage))
         counts_axis(axes, "FLOP")
-        _along(axes, family)
+        _along(axes, family, panels=len(stages))
     for axes in rows[0][len(stages) :]:
         axes.remove()
     handles = [_line(BLUE, "total", linewidth=2.6, alpha=0.45), _line(BLUE, "matmul", linewidth=1.0)]
@@ -145,7 +149,7 @@ def _traffic(family: Family, title: str) -> Figure | None:
             axes.stackplot(family.xs, curves, colors=[color for _, _, color in TRAFFIC], linewidth=0)
             axes.set_title(f"{_what(stage)}, {attention}")
             bytes_axis(axes)
-            _along(axes, family, crops=False)
+            _along(axes, family, panels=len(stages), crops=False)
         for axes in line[len(stages) :]:
             axes.remove()
     _legend(figure, [_line(color, label, linewidth=5) for _, label, color in TRAFFIC], columns=5)
@@ -154,7 +158,7 @@ def _traffic(family: Family, title: str) -> Figure | None:
 
 def _intensity(family: Family, title: str) -> Figure | None:
     figure, ((axes,),) = _figure(title)
-    handles = _stage_lines(axes, family, "arithmetic_intensity")
+    handles = _stage_lines(axes, family, "arithmetic_intensity", _what)
     ratio_axis(axes, "FLOP per byte moved")
     _along(axes, family)
     _legend(figure, handles, columns=2)
@@ -180,13 +184,15 @@ def _peaks(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _stage_lines(axes: Axes, family: Family, field: str) -> list[Line2D]:
+def _stage_lines(axes: Axes, family: Family, field: str, named: Callable[[str], str] = str) -> list[Line2D]:
     """A line for each stage and attention; the lines of a legend."""
     handles = []
-    for stage, attention in family.costs:
-        curve = family.curve(stage, attention, field)
-        axes.plot(family.xs, curve, color=STAGES[stage], linestyle=DASHES[attention])
-        handles.append(_line(STAGES[stage], f"{_what(stage)}, {attention}", DASHES[attention]))
+    for attention in reversed(family.attentions):
+        for stage in family.stages:
+            color = DARKER[stage] if attention == "eager" else STAGES[stage]
+            style = DASHES[attention]
+            axes.plot(family.xs, family.curve(stage, attention, field), color=color, linestyle=style)
+            handles.append(_line(color, f"{named(stage)}, {attention}", style))
     return handles
 
 

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 import click
 
 from annotators.cli_capacity import capacity
 from annotators.cli_crosscheck import crosscheck
 from annotators.cli_formula import formula
-from annotators.cli_output import (
-    EXIT_ERROR,
-    EXIT_INTERRUPTED,
-    EXIT_UNCOSTED,
-    EXIT_USAGE,
-    check_writable,
-    complain,
-    progress,
-    quiet_transformers,
-    write_json,
-)
+from annotators.cli_output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, complain, progress
+from annotators.cli_report import report
 from annotators.cli_sweep import sweep
-from annotators.cli_types import Pair, Size
 from models.errors import FxmeterError
-
-DEFAULT_PREFILL = DEFAULT_DECODE = 2048
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -43,151 +30,7 @@ def cli() -> None:
     """
 
 
-@cli.command(short_help="What prefill and decode of a model cost.")
-@click.argument("model", required=False)
-@click.option("--prefill", type=Size(1), metavar="S", help="Prompt tokens to process, e.g. --prefill 4096.")
-@click.option("--decode", type=Size(0), metavar="C", help="Cached tokens before the new one, e.g. --decode 4096.")
-@click.option(
-    "--steps", type=Size(1), metavar="K", help="Tokens to decode, one at a time, e.g. --decode 493 --steps 100."
-)
-@click.option(
-    "--crops", type=Pair("1x2"), metavar="HxW", help="Read a page: global view and H rows of W crops, e.g. --crops 1x2."
-)
-@click.option(
-    "--page",
-    type=Pair("1280x640"),
-    metavar="WIDTHxHEIGHT",
-    help="Read a page of that many pixels, cropped as the vendor does, e.g. --page 1280x640.",
-)
-@click.option("--batch", type=Size(1), default=1, metavar="B", show_default=True, help="Sequences, e.g. --batch 8.")
-@click.option(
-    "--attention",
-    type=click.Choice(["eager", "flash", "both"]),
-    default="both",
-    show_default=True,
-    help="The model's own attention code, one fused core per layer, or both side by side, e.g. --attention flash.",
-)
-@click.option(
-    "--causal",
-    type=click.Choice(["full", "exact"]),
-    default="full",
-    show_default=True,
-    help="Pairs a fused attention core computes: every one, or only those its mask lets through, e.g. --causal exact.",
-)
-@click.option(
-    "--logits",
-    type=click.Choice(["all", "last"]),
-    default="all",
-    show_default=True,
-    help="Logits of all positions (forward) or of the last one (generate), e.g. --logits last.",
-)
-@click.option(
-    "--routing",
-    type=click.Choice(["uniform", "worst"]),
-    default="uniform",
-    show_default=True,
-    help="Expert weights read: expected under uniform routing, or the most possible, e.g. --routing worst.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["bfloat16", "float16", "float32", "float64"]),
-    help="Of weights, cache and activations; default: the checkpoint's own, e.g. --dtype float16.",
-)
-@click.option(
-    "--depth",
-    type=Size(0),
-    default=3,
-    metavar="D",
-    show_default=True,
-    help="Levels of the module tree, e.g. --depth 2.",
-)
-@click.option(
-    "--ops",
-    type=Size(0),
-    default=6,
-    metavar="N",
-    show_default=True,
-    help="Heaviest ops to list, e.g. --ops 20.",
-)
-@click.option(
-    "--json",
-    "json_path",
-    is_flag=False,
-    flag_value="-",
-    metavar="[FILE]",
-    help="JSON to stdout, or to FILE, instead of tables, e.g. --json cost.json.",
-)
-@click.option(
-    "--allow-uncosted", is_flag=True, help="Exit 0 although ops have no rule, e.g. report M --allow-uncosted."
-)
-def report(
-    model: str | None,
-    prefill: int | None,
-    decode: int | None,
-    steps: int | None,
-    crops: tuple[int, int] | None,
-    page: tuple[int, int] | None,
-    batch: int,
-    attention: str,
-    causal: Any,
-    logits: Any,
-    routing: Any,
-    dtype: str | None,
-    depth: int,
-    ops: int,
-    json_path: str | None,
-    allow_uncosted: bool,
-) -> None:
-    """What one prefill and one decode step of MODEL cost.
-
-    MODEL is a preset (see `fxmeter models`), a folder or config.json, or a Hub id. With neither --prefill nor --decode,
-    both are shown at 2048 tokens.
-
-    \b
-    fxmeter report deepseek-v3 --decode 32k --batch 64 --attention flash
-    fxmeter report deepseek-ocr --crops 1x2 --steps 100
-    fxmeter report qwen3-8b --prefill 512 --json | jq .stages[0].cost
-    """
-    if model is None:
-        swallowed = f"; {json_path!r} was taken as the FILE of --json, so put MODEL first" if json_path else ""
-        raise click.UsageError(f"Missing argument 'MODEL'{swallowed if json_path != '-' else ''}")
-    from models.source import locate
-
-    locate(model)
-    check_writable("--json", json_path)
-    with progress("loading torch and transformers") as say:
-        quiet_transformers()
-        from annotators.annotation import annotate
-        from annotators.report import build_report, to_json
-        from models.scenario import Scenario, VisionScenario
-        from tracer.loading import load_model
-        from tracer.vision import load_vision
-
-        say(f"building {model} on meta")
-        built = load_model(model, dtype=dtype)
-        scenarios = _scenarios(prefill, decode, steps, crops, page, batch)
-        tower = load_vision(model, dtype=dtype) if isinstance(scenarios[0], VisionScenario) else None
-        _warn_of_length(built, max(s.final_kv_len for s in scenarios if isinstance(s, Scenario)))
-        stages = []
-        for kind in ("eager", "flash") if attention == "both" else (attention,):
-            for scenario in scenarios:
-                say(f"recording and pricing {scenario.stage}, {kind}")
-                module = tower if tower is not None and isinstance(scenario, VisionScenario) else built
-                stages.append(annotate(module, scenario, attention=kind, causal=causal, logits=logits, routing=routing))
-        stages.sort(key=lambda stage: scenarios.index(stage.scenario))
-        made = build_report(built, stages, tower=tower, end_to_end=tower is not None)
-    if json_path is None:
-        from annotators.console import stdout_console
-        from annotators.render import report_view
-
-        stdout_console().print(report_view(made, depth=depth, ops=ops))
-    else:
-        write_json("--json", to_json(made), json_path)
-    if made.uncosted and not allow_uncosted:
-        complain(f"{made.uncosted} op executions have no rule; their FLOPs are missing (--allow-uncosted accepts that)")
-        sys.exit(EXIT_UNCOSTED)
-
-
+cli.add_command(report)
 cli.add_command(crosscheck)
 cli.add_command(capacity)
 cli.add_command(formula)
@@ -268,45 +111,6 @@ def main() -> None:
     except OSError as error:
         complain(f"{error.filename or 'output'}: {error.strerror or error}")
         sys.exit(EXIT_ERROR)
-
-
-def _scenarios(
-    prefill: int | None,
-    decode: int | None,
-    steps: int | None,
-    crops: tuple[int, int] | None,
-    page: tuple[int, int] | None,
-    batch: int,
-) -> list[Any]:
-    """The stages that the options of `report` ask for."""
-    from models import scenario as make
-    from models.page import crop_grid, page_context
-
-    if crops is not None or page is not None:
-        if crops is not None and page is not None:
-            raise click.UsageError("--crops and --page both say how the page is cropped; give one")
-        if prefill is not None or decode is not None:
-            raise click.UsageError(
-                "a page has its own context; leave --prefill and --decode out, or --crops and --page"
-            )
-        grid = crops if crops is not None else crop_grid(*page) if page is not None else (0, 0)
-        context = page_context(grid)
-        generated = make.generation(context, steps=steps or 1, batch=batch)
-        return [make.vision(crops=grid, batch=batch), make.prefill(context, batch=batch), generated]
-    if prefill is None and decode is None:
-        prefill, decode = DEFAULT_PREFILL, DEFAULT_DECODE
-    elif decode is None and steps is not None:
-        decode = prefill
-    stages = [] if prefill is None else [make.prefill(prefill, batch=batch)]
-    return stages if decode is None else [*stages, make.generation(decode, steps=steps or 1, batch=batch)]
-
-
-def _warn_of_length(model: Any, tokens: int) -> None:
-    from annotators.report import ModelInfo
-
-    limit = ModelInfo.of(model).max_positions
-    if limit is not None and tokens > limit:
-        complain(f"warning: {tokens:,} tokens are more than this model's max_position_embeddings, {limit:,}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from models.errors import FxmeterError, ScenarioError
 from models.scenario import Scenario, VisionScenario, generation
 from models.stage_cost import FIELDS, StageCost
 from tracer.attention import Attention
-from tracer.passes import record, record_module
+from tracer.passes import on_meta, record, record_twin
 from tracer.recording import Recording
 from tracer.vision import page_pixels
 
@@ -94,6 +94,7 @@ class ClosedForm:
         self.stage, self.attention, self.conventions = stage, attention, conventions
         self.reason: str | None = None
         self._model = model
+        self._twin: nn.Module | None = None
         self._pieces: dict[Region, list[Piece]] = {}
         self._recorded: dict[Point, AnnotatedStage] = {}
         self._without: set[Point] = set()
@@ -120,7 +121,9 @@ class ClosedForm:
         scenario = self.scenario(point)
         if isinstance(scenario, VisionScenario):
             pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(self._model.parameters()).dtype)
-            return record_module(self._model, pixels, {}, attention=self.attention)
+            if self._twin is None:
+                self._twin = on_meta(self._model)
+            return record_twin(self._twin, pixels, {}, attention=self.attention)
         return record(self._model, scenario, attention=self.attention, logits=self.conventions.logits)
 
     def annotate(self, point: Point) -> AnnotatedStage:

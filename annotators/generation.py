@@ -1,7 +1,8 @@
 """Generation from the closed form: exact sums over the steps, in a time that the number of steps hardly changes.
 
 Steps in a row on one piece are a run, and over a run the sum of a polynomial in the past length is a polynomial in its
-ends (:mod:`annotators.summing`). What is of the last step is evaluated there.
+ends (:mod:`annotators.summing`). What is of the last step is evaluated there, what is of the largest at its turning
+points.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from annotators.grid import SAFE, Values, broadcast, figures, named, whole
 from annotators.polynomial import compared, powers, terms_of, value_at, variable, variables_of
 from annotators.rollup import AnnotatedStage, ModuleCost, ModuleCosts, op_costs
-from annotators.steps import OF_THE_LAST_STEP
-from annotators.summing import PAST, power_sum, steps_that_hold, summed
+from annotators.steps import OF_THE_LARGEST_STEP, OF_THE_LAST_STEP, over_steps
+from annotators.summing import PAST, can_only_grow, largest_step, power_sum, steps_that_hold, summed
 from models.errors import ScenarioError
 from models.scenario import Scenario
 from models.sizes import LARGEST_SIZE
@@ -129,6 +130,9 @@ def evaluate_generation(
             if name in OF_THE_LAST_STEP:
                 totals[name].add(run.places[ending], last.of(value))
                 continue
+            if name in OF_THE_LARGEST_STEP:
+                totals[name].grow(run.places, _largest(value, b, run))
+                continue
             whole_run = summed(compared(value), 1)
             if whole_run is None:
                 totals[name].add(run.places, _one_by_one(value, b, run))
@@ -138,7 +142,7 @@ def evaluate_generation(
 
 
 class _Total:
-    """A sum over runs, of int64 as long as nothing can overflow."""
+    """A sum over runs, or the largest, of int64 as long as nothing can overflow."""
 
     def __init__(self, count: int) -> None:
         self.array = np.zeros(count, dtype=np.int64)
@@ -152,6 +156,20 @@ class _Total:
         if self._most >= SAFE or object in (values.dtype, self.array.dtype):
             self.array, values = self.array.astype(object), values.astype(object)
         self.array[places] += values
+
+    def grow(self, places: np.ndarray, values: np.ndarray) -> None:
+        """Have at ``places`` at least ``values``."""
+        if object in (values.dtype, self.array.dtype):
+            self.array, values = self.array.astype(object), values.astype(object)
+        self.array[places] = np.maximum(self.array[places], values)
+
+
+def _largest(value: Any, batch: np.ndarray, run: Runs) -> np.ndarray:
+    """The most that a value has in each run."""
+    if can_only_grow(value):
+        return Values([batch, np.array(1), run.past_len + run.steps - 1]).of(value)
+    sizes = zip(batch.tolist(), run.past_len.tolist(), run.steps.tolist(), strict=True)
+    return np.array([largest_step(value, b, 1, past, count)[0] for b, past, count in sizes], dtype=object)
 
 
 def _one_by_one(value: Any, batch: np.ndarray, run: Runs) -> np.ndarray:
@@ -184,14 +202,23 @@ class Run:
     _powers: dict[int, int] = field(default_factory=dict)
 
     def summed(self, cost: StageCost) -> StageCost:
-        """Fields that add up, summed over the run; the others at its last step."""
-        last = (self.batch, self.query_len, self.past_len + (self.steps - 1) * self.query_len)
-        return StageCost(
-            **{
-                name: value_at(getattr(cost, name), last) if name in OF_THE_LAST_STEP else self.sum(getattr(cost, name))
-                for name in FIELDS
-            }
-        )
+        """Fields that add up, summed over the run; the others at its largest or at its last step."""
+        values = {}
+        for name in FIELDS:
+            value = getattr(cost, name)
+            if name in OF_THE_LAST_STEP:
+                values[name] = value_at(value, self.point(self.steps - 1))
+            else:
+                values[name] = self.largest(value)[0] if name in OF_THE_LARGEST_STEP else self.sum(value)
+        return StageCost(**values)
+
+    def point(self, step: int) -> tuple[int, int, int]:
+        """The sizes of a step of the run, from 0."""
+        return self.batch, self.query_len, self.past_len + step * self.query_len
+
+    def largest(self, value: Any) -> tuple[int, int]:
+        """The most that a polynomial has at any step, and the last step that has it."""
+        return largest_step(value, self.batch, self.query_len, self.past_len, self.steps)
 
     def sum(self, value: Any) -> int:
         """Of a polynomial's values at every step."""
@@ -221,7 +248,7 @@ class Run:
 def generate(form: ClosedForm, scenario: Scenario) -> AnnotatedStage | None:
     """A generation, all modules and ops of it; None where it has no closed form.
 
-    Its graph, recording and cache are those of the last step, which is recorded.
+    Its graph, recording and cache are those of the last step, which is recorded, as is the one with the largest peak.
     """
     start = (np.array([size]) for size in (scenario.batch, scenario.past_len, scenario.steps))
     batch, past_len, steps = start
@@ -255,18 +282,23 @@ def generate(form: ClosedForm, scenario: Scenario) -> AnnotatedStage | None:
         floor_io_bytes=sum(run.sum(run.piece.floor_io_bytes) for run in found),
         graph=last.graph,
         recording=last.recording,
+        fullest_step=form.annotate(_fullest(found)),
     )
+
+
+def _fullest(found: Sequence[Run]) -> tuple[int, int, int]:
+    """The sizes of the last step with the largest peak."""
+    most, point = -1, (0, 0, 0)
+    for run in found:
+        peak, step = run.largest(run.piece.cost.peak_activation_bytes)
+        if peak >= most:
+            most, point = peak, run.point(step)
+    return point
 
 
 def over_runs(found: Sequence[Run], cost_of: Callable[[Piece], StageCost]) -> StageCost:
     """The cost of all steps of what ``cost_of`` picks from each piece."""
-    costs = [run.summed(cost_of(run.piece)) for run in found]
-    return StageCost(
-        **{
-            name: getattr(costs[-1], name) if name in OF_THE_LAST_STEP else sum(getattr(cost, name) for cost in costs)
-            for name in FIELDS
-        }
-    )
+    return over_steps([run.summed(cost_of(run.piece)) for run in found])
 
 
 def _ops(found: Sequence[Run]) -> Iterator[tuple[str, tuple[int, StageCost]]]:

@@ -113,12 +113,12 @@ class _Schedule:
         for size, born, last in zip(self._sizes, self._born, self._last, strict=True):
             change[born] += size
             change[last + 1] -= size
-        found: dict[str, int] = {}
+        found: dict[str, set[int]] = {}
         alive = 0
         for now, name in enumerate(self._executed):
             alive += change[now]
-            found[name] = largest([found.get(name, 0), alive])
-        return found
+            found.setdefault(name, set()).add(alive)
+        return {name: largest(levels) for name, levels in found.items()}
 
 
 def _op(node: fx.Node) -> _Op:

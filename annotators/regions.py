@@ -91,12 +91,20 @@ class Regions:
         known = self._known(point)
         if known is not None:
             return known
-        for one in (False, True) if point[0] == 1 else (False,):
+        for one in self._kinds_of_batch(point):
             self._explore(point, one=one)
             known = self._known(point)
             if known is not None:
                 return known
         raise NotPolynomial(f"no polynomial gives the sizes at {point}")
+
+    def _kinds_of_batch(self, point: Point) -> tuple[bool, ...]:
+        """Whether to look among regions of one sequence (True), of several, or of several first and then of one."""
+        if point[0] > 1:
+            return (False,)
+        structure, _ = self._sizes(point)
+        other, _ = self._sizes((FIT_BATCHES[0], *point[1:]))
+        return (False, True) if structure == other else (True,)
 
     def _known(self, point: Point) -> Region | None:
         return next((region for region in self.found if region.contains(*point)), None)

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from annotators.at_peak import at_peak as peak_of
 from annotators.console import plain_table
 from annotators.report import Column, Report, conventions_of, title_of, versions
 from annotators.rollup import AnnotatedStage
@@ -17,6 +18,7 @@ from annotators.tables import cache_rows, heaviest_ops, module_tree
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 5
+_PATH = 34
 
 STAGE_ROWS = (
     ("FLOPs", "flops", "flop", "bold"),
@@ -28,11 +30,14 @@ STAGE_ROWS = (
     ("  KV written", "kv_write_bytes", "byte", ""),
     ("  activations read", "activation_read_bytes", "byte", ""),
     ("  activations written", "activation_write_bytes", "byte", ""),
-    ("I/O if fused", "fused_io_bytes", "byte", ""),
-    ("I/O floor", "floor_io_bytes", "byte", ""),
+    ("I/O if fused", "fused_io_bytes", "byte", "bold"),
+    ("  of the I/O", "fused_share", "share", ""),
+    ("I/O floor", "floor_io_bytes", "byte", "bold"),
+    ("  of the I/O", "floor_share", "share", ""),
     ("FLOP per byte", "arithmetic_intensity", "ratio", "bold"),
     ("activations made", "activation_bytes", "memory", "bold"),
     ("  peak alive", "peak_activation_bytes", "memory", ""),
+    ("  ideal peak", "ideal_peak_activation_bytes", "memory", ""),
     ("KV cache after", "kv_bytes", "memory", "bold"),
     ("weights resident", "weight_bytes", "memory", "bold"),
 )
@@ -40,6 +45,8 @@ STAGE_ROWS = (
 
 def quantity(value: float, kind: str) -> str:
     """A count with four digits and its unit: FLOP and bytes moved by thousands, memory by 1024."""
+    if kind == "share":
+        return f"{value:.1%}"
     if kind == "ratio":
         return f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
     step, units = {
@@ -67,8 +74,8 @@ def share_bar(share: float, width: int = _BAR) -> Text:
     return Text.assemble((bar, "cyan"), " ", percent)
 
 
-def report_view(report: Report, *, depth: int, ops: int) -> RenderableType:
-    """The whole report, for a terminal of 100 columns or a file."""
+def report_view(report: Report, *, depth: int, ops: int, at_peak: bool = False) -> RenderableType:
+    """The whole report, for a terminal of 100 columns or a file. With ``at_peak``, what is alive there too."""
     shown = _stages_shown(report.stages)
     parts: list[RenderableType] = [_header(report)]
     for table in _stage_tables(report.columns):
@@ -76,6 +83,11 @@ def report_view(report: Report, *, depth: int, ops: int) -> RenderableType:
     for stage in shown:
         parts += ["", _tree(stage, depth)]
         parts += ["", _heaviest(stage, ops)] if ops else []
+    if at_peak:
+        for stage in report.stages:
+            parts += ["", _peak(stage)]
+        for attention, stage in report.fullest_stages.items():
+            parts += ["", f"End to end, {attention}: the peak is that of {title_of(stage)}."]
     if any(stage.kv_cache for stage in shown):
         parts += ["", _cache(report.stages)]
     parts += ["", _uncosted(report)]
@@ -126,7 +138,7 @@ def _stage_table(title: str, columns: Sequence[Column]) -> Table:
         heading = f"{column.title}\n{column.attention}" if len(columns) <= 4 else column.title.replace(" ", "\n", 1)
         table.add_column(heading, justify="right", no_wrap=True)
     for label, field, kind, style in STAGE_ROWS:
-        found = [column if field == "floor_io_bytes" else column.cost for column in columns]
+        found = [column if hasattr(column, field) else column.cost for column in columns]
         values = [quantity(getattr(figures, field), kind) for figures in found]
         table.add_row(label, *values, style=style)
     return table
@@ -169,10 +181,46 @@ def _heaviest(stage: AnnotatedStage, count: int) -> Table:
     table.add_column("share", no_wrap=True)
     for item in heaviest_ops(stage, count, by):
         amount = getattr(item.cost, by)
-        op = item.op.removeprefix("aten.").removeprefix("fxmeter.")
         share = share_bar(_share(amount, getattr(stage.cost, by)))
-        table.add_row(op, item.where, item.shapes, str(item.count), quantity(amount, kind), share)
+        table.add_row(_op(item.op), item.where, item.shapes, str(item.count), quantity(amount, kind), share)
     return table
+
+
+def _peak(stage: AnnotatedStage) -> RenderableType:
+    """What is alive at a stage's peak, the largest first."""
+    found = peak_of(stage)
+    title = f"Alive at the peak: {title_of(stage)}, {stage.attention}"
+    if found is None:
+        return Text.assemble((title, "bold"), ": nothing, the pass makes no tensor")
+    step = "" if found.past_len is None else f", in the step with C={found.past_len}"
+    table = plain_table(title=title)
+    table.collapse_padding = True
+    table.add_column("made in", no_wrap=True)
+    table.add_column("by", no_wrap=True, overflow="ellipsis", max_width=12)
+    table.add_column("shape", no_wrap=True, overflow="ellipsis", max_width=17)
+    table.add_column("dtype", no_wrap=True)
+    table.add_column("×", justify="right", no_wrap=True, min_width=2)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True, min_width=6)
+    for row in found.rows:
+        shape = "×".join(map(str, row.shape)) or "scalar"
+        sizes = [quantity(row.bytes, "memory"), quantity(row.share, "share")]
+        table.add_row(_end_of(row.module), _op(row.op), shape, row.dtype, str(row.count), *sizes)
+    table.add_section()
+    total = quantity(found.bytes, "memory")
+    table.add_row("peak alive", "", "", "", str(found.count), total, quantity(1.0, "share"), style="bold")
+    where = f"while {_op(found.op)} runs in {found.module or '(root)'} (node {found.node}{step})"
+    return Group(table, Text(where, style="dim"))
+
+
+def _end_of(path: str) -> str:
+    """As much of a module's path as a column has place for: its end says most."""
+    return path or "(root)" if len(path) <= _PATH else f"…{path[1 - _PATH :]}"
+
+
+def _op(name: str) -> str:
+    """An op's name without what every op has."""
+    return name.removeprefix("aten.").removeprefix("fxmeter.").removesuffix(".default")
 
 
 def _cache(stages: Sequence[AnnotatedStage]) -> Table:

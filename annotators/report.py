@@ -12,6 +12,7 @@ from torch import nn
 
 from annotators import steps
 from annotators.active import active_parameters
+from annotators.at_peak import AtPeak, at_peak
 from annotators.cost import Conventions
 from annotators.rollup import AnnotatedStage
 from annotators.steps import per_step
@@ -66,6 +67,16 @@ class Column:
     cost: StageCost
     floor_io_bytes: float
 
+    @property
+    def fused_share(self) -> float:
+        """How much of the traffic is left when chains are fused."""
+        return self.cost.fused_io_bytes / (self.cost.io_bytes or 1)
+
+    @property
+    def floor_share(self) -> float:
+        """How much of the traffic no implementation can avoid: the rest is the framework's doing."""
+        return self.floor_io_bytes / (self.cost.io_bytes or 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -90,6 +101,17 @@ class Report:
             floor = sum(stage.floor_io_bytes for stage in self.stages if stage.attention == attention)
             found.append(Column("end to end", attention, cost, floor))
         return tuple(found)
+
+    @property
+    def fullest_stages(self) -> Mapping[str, AnnotatedStage]:
+        """Attention → the stage of the whole request that has the largest peak."""
+        return {
+            attention: max(
+                (stage for stage in self.stages if stage.attention == attention),
+                key=lambda stage: stage.cost.peak_activation_bytes,
+            )
+            for attention in self.totals
+        }
 
     @property
     def uncosted(self) -> int:
@@ -185,7 +207,37 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def _total_json(report: Report, attention: str) -> Mapping[str, Any]:
-    return {"attention": attention, "cost": report.totals[attention].to_dict()}
+    fullest = report.fullest_stages[attention].scenario
+    return {
+        "attention": attention,
+        "cost": report.totals[attention].to_dict(),
+        "peak_stage": None if fullest is None else fullest.stage,
+    }
+
+
+def _peak_json(peak: AtPeak | None) -> Mapping[str, Any] | None:
+    """``bytes`` of an alive row are those of all ``count`` tensors together."""
+    if peak is None:
+        return None
+    return {
+        "bytes": peak.bytes,
+        "node": peak.node,
+        "op": peak.op,
+        "module": peak.module,
+        **({} if peak.past_len is None else {"past_len": peak.past_len}),
+        "alive": [
+            {
+                "module": row.module,
+                "op": row.op,
+                "shape": list(row.shape),
+                "dtype": row.dtype,
+                "count": row.count,
+                "bytes": row.bytes,
+                "share": row.share,
+            }
+            for row in peak.rows
+        ],
+    }
 
 
 def _stage_json(stage: AnnotatedStage) -> Mapping[str, Any]:
@@ -202,6 +254,7 @@ def _stage_json(stage: AnnotatedStage) -> Mapping[str, Any]:
         **head,
         "cost": stage.cost.to_dict(),
         "floor_io_bytes": stage.floor_io_bytes,
+        "peak": _peak_json(at_peak(stage)),
         "modules": [
             {"path": m.path, "class": m.class_name, "times": m.times, "cost": m.cost.to_dict()}
             for m in stage.modules.values()

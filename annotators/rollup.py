@@ -95,6 +95,7 @@ class AnnotatedStage:
     """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`annotators.pricing` documents.
 
     ``floor_io_bytes`` is the least traffic of any implementation: weights, cache, inputs and outputs once.
+    ``fullest_step`` is the one step of a generation that has the largest peak; None for a single pass.
     """
 
     scenario: Scenario | VisionScenario | None
@@ -108,6 +109,7 @@ class AnnotatedStage:
     floor_io_bytes: int
     graph: nx.DiGraph = field(repr=False)
     recording: Recording = field(repr=False)
+    fullest_step: AnnotatedStage | None = field(default=None, repr=False)
 
     @property
     def fx_graph(self) -> fx.Graph:
@@ -122,7 +124,7 @@ class AnnotatedStage:
     @property
     def peak(self) -> Peak | None:
         """Where most activation memory is in use, and by what; None for a pass that makes nothing."""
-        return find_peak(self.recording)
+        return find_peak(self.recording if self.fullest_step is None else self.fullest_step.recording)
 
 
 UNREAD = "(parameters that no op reads)"

@@ -7,28 +7,35 @@ from typing import Any
 
 from annotators.rollup import AnnotatedStage, ModuleCost, ModuleCosts, OpCost, Uncosted
 from models.scenario import Scenario
-from models.stage_cost import FIELDS, StageCost
+from models.stage_cost import FIELDS, PEAKS, StageCost
 
-OF_THE_LAST_STEP = frozenset(
-    {"activation_bytes", "peak_activation_bytes", "ideal_peak_activation_bytes", "kv_bytes", "weight_bytes"}
-)
-"""Memory: what is there at the end of a generation is what the last step, the largest, has. All else is a sum."""
+OF_THE_LARGEST_STEP = frozenset({"activation_bytes", *PEAKS})
+"""Fields that are maxima over steps: the largest is most often the last, but a model may do its heavy work in every
+n-th one, as one does that compresses its cache in blocks."""
+OF_THE_LAST_STEP = frozenset({"kv_bytes", "weight_bytes"})
+"""What is there at the end of a generation. All other fields are sums."""
 
 
 def over_steps(costs: Sequence[StageCost]) -> StageCost:
-    """The cost of passes that follow one another: FLOPs and traffic added up, memory of the last one."""
-    return StageCost(
-        **{
-            name: getattr(costs[-1], name) if name in OF_THE_LAST_STEP else sum(getattr(cost, name) for cost in costs)
-            for name in FIELDS
-        }
-    )
+    """The cost of passes that follow one another: FLOPs and traffic added up, activations and peaks of the largest one,
+    cache and weights of the last."""
+    values = {}
+    for name in FIELDS:
+        found = [getattr(cost, name) for cost in costs]
+        if name in OF_THE_LAST_STEP:
+            values[name] = found[-1]
+        else:
+            values[name] = max(found) if name in OF_THE_LARGEST_STEP else sum(found)
+    return StageCost(**values)
 
 
 def per_step(cost: StageCost, steps: int) -> StageCost:
     """The mean of a step: FLOPs and traffic divided (floats), memory as it is."""
     return StageCost(
-        **{name: getattr(cost, name) if name in OF_THE_LAST_STEP else getattr(cost, name) / steps for name in FIELDS}
+        **{
+            name: getattr(cost, name) if name in OF_THE_LAST_STEP | OF_THE_LARGEST_STEP else getattr(cost, name) / steps
+            for name in FIELDS
+        }
     )
 
 
@@ -45,7 +52,7 @@ def end_to_end(vision: StageCost | None, prefill: StageCost, decode: StageCost) 
             values[name] = decode.kv_bytes
         elif name == "weight_bytes":
             values[name] = sum(tower.weight_bytes for tower in towers)
-        elif name in OF_THE_LAST_STEP:
+        elif name in OF_THE_LARGEST_STEP:
             values[name] = max(getattr(stage, name) for stage in stages)
         else:
             values[name] = sum(getattr(stage, name) for stage in stages)
@@ -53,7 +60,10 @@ def end_to_end(vision: StageCost | None, prefill: StageCost, decode: StageCost) 
 
 
 def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> AnnotatedStage:
-    """The stages of a generation's steps as one stage; its graph, recording and cache are those of the last step."""
+    """The stages of a generation's steps as one stage; its graph, recording and cache are those of the last step.
+
+    What is alive at its peak is read off the step with the largest one, the last of them.
+    """
     last = steps[-1]
     modules = {
         path: ModuleCost(
@@ -77,6 +87,7 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         floor_io_bytes=sum(step.floor_io_bytes for step in steps),
         graph=last.graph,
         recording=last.recording,
+        fullest_step=max(reversed(steps), key=lambda step: step.cost.peak_activation_bytes),
     )
 
 

@@ -150,6 +150,37 @@ def _sign(value: Any, place: int) -> int:
     return (number > 0) - (number < 0)
 
 
+def largest_step(value: Any, batch: int, query_len: int, past_len: int, steps: int) -> tuple[int, int]:
+    """The most that a value has at any of ``steps`` steps in a row, and the last step (from 0) that has it."""
+    if can_only_grow(value):
+        last = steps - 1
+        return value_at(value, (batch, query_len, past_len + last * query_len)), last
+    if any(PAST in variables_of(variable(i)) for i in variables_of(value) if i >= VARIABLES):
+        pasts = past_len + query_len * np.arange(steps, dtype=np.int64)
+        found = Values([np.array(batch), np.array(query_len), pasts]).of(value)
+        levels = np.broadcast_to(found, (steps,)).tolist()
+        most = max(levels)
+        return most, steps - 1 - levels[::-1].index(most)
+    moving = substituted(value, {BATCH: batch, QUERY: query_len, PAST: past_len + query_len * variable(PAST)})
+    difference = substituted(moving, {PAST: variable(PAST) + 1}) - moving
+    turns = {0, *_sign_changes(difference, steps - 1), steps - 1}
+    return max((value_at(moving, (0, 0, place)), place) for place in turns)
+
+
+def can_only_grow(value: Any) -> bool:
+    """Whether no larger size can make a polynomial smaller."""
+    terms = terms_of(value)
+    atoms = [atom_of(index) for key in terms for index, _ in powers(key) if index >= VARIABLES]
+    return all(v >= 0 for key, v in terms.items() if key) and all(map(_atom_can_only_grow, atoms))
+
+
+def _atom_can_only_grow(recipe: Any) -> bool:
+    if isinstance(recipe, Maximum):
+        return all(map(can_only_grow, recipe.values))
+    floor = isinstance(recipe, Floor) and isinstance(recipe.divisor, int) and recipe.divisor > 0
+    return floor and can_only_grow(recipe.dividend)
+
+
 def _tried_one_by_one(condition: Condition, batch: int, query_len: int, past_len: int, steps: int) -> int:
     done, block = 0, 256
     while done < steps:

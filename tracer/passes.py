@@ -169,7 +169,18 @@ def record_module(
     fold: bool = True,
 ) -> Recording:
     """Record one call of any module on ``meta``; the module and the tensors given are not touched."""
-    twin = on_meta(module)
+    return record_twin(on_meta(module), args, kwargs, attention=attention, fold=fold)
+
+
+def record_twin(
+    twin: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    attention: Attention = "flash",
+    fold: bool = True,
+) -> Recording:
+    """The same for what :func:`on_meta` returned, which may be recorded again and again."""
 
     def call(folding: Folding | None) -> Recording:
         on_twin, named = tree_to_meta(args), tree_to_meta(dict(kwargs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -202,3 +203,61 @@ def test_models_and_ops_list_everything(run):
     table = run("ops").stdout
     assert re.search(r"aten\.mm\.default +out\[M, N\] = self\[M, K\] @ mat2\[K, N\]", table)
     assert re.search(r"aten\.view\.default +0: a view", table)
+
+
+def test_the_peak_of_every_stage_is_in_the_json_with_all_that_is_alive_there(run, tiny):
+    stages = json.loads(run("report", tiny, "--prefill", 16, "--decode", 8, "--steps", 3, "--json").stdout)["stages"]
+    assert len(stages) == 4
+    for stage in stages:
+        peak = stage["peak"]
+        assert peak["bytes"] == stage["cost"]["peak_activation_bytes"] == sum(row["bytes"] for row in peak["alive"])
+        assert [row["bytes"] for row in peak["alive"]] == sorted((row["bytes"] for row in peak["alive"]), reverse=True)
+        assert sum(row["share"] for row in peak["alive"]) == pytest.approx(1)
+        widths = {"bfloat16": 2, "float32": 4, "int64": 8, "int32": 4, "bool": 1}
+        for row in peak["alive"]:
+            # a storage is as large as the tensor, or larger where the tensor is a part of it
+            assert row["bytes"] >= row["count"] * widths[row["dtype"]] * math.prod(row["shape"]) > 0
+        groups = [(row["module"], row["op"], tuple(row["shape"]), row["dtype"]) for row in peak["alive"]]
+        assert len(set(groups)) == len(groups)
+        assert ("past_len" in peak) == (stage["stage"] == "decode")
+        assert peak.get("past_len", 10) == 10  # the last of three steps after 8 tokens
+
+
+def test_at_peak_lists_what_is_alive_in_every_stage_shown(run, tiny):
+    plain = run("report", tiny, "--prefill", 300, "--decode", 16).stdout
+    assert "Alive at the peak" not in plain
+    text = run("report", tiny, "--prefill", 300, "--decode", 16, "--at-peak").stdout
+    titles = [line for line in text.splitlines() if line.startswith("Alive at the peak")]
+    assert [title.strip() for title in titles] == [
+        f"Alive at the peak: {stage}, {attention}"
+        for stage in ("prefill S=300", "decode C=16")
+        for attention in ("eager", "flash")
+    ]
+    eager = text[text.index(titles[0]) : text.index(titles[1])]
+    assert re.search(r"layers\.\d\.self_attn +_softmax +1×4×300×300 +float32 +1 +1\.373 MiB", eager)
+    assert "while _softmax runs in model.layers." in eager
+    flash = text[text.index(titles[1]) : text.index(titles[2])]
+    assert "300×300" not in flash
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_peak_of_a_page_is_that_of_its_largest_stage(run):
+    done = run("report", "deepseek-ocr", "--crops", "1x1", "--steps", 2, "--attention", "flash", "--json")
+    data = json.loads(done.stdout)
+    (total,) = data["end_to_end"]
+    peaks = {stage["stage"]: stage["peak"]["bytes"] for stage in data["stages"]}
+    assert list(peaks) == ["vision", "prefill", "decode"]
+    assert total["cost"]["peak_activation_bytes"] == max(peaks.values()) == peaks[total["peak_stage"]]
+    assert total["peak_stage"] == "vision"
+
+
+def test_the_table_of_stages_says_how_much_traffic_is_the_frameworks_doing(run, tiny):
+    stage = json.loads(run("report", tiny, "--prefill", 64, "--attention", "eager", "--json").stdout)["stages"][0]
+    text = run("report", tiny, "--prefill", 64, "--attention", "eager").stdout
+    unfused, fused, floor = (stage["cost"]["io_bytes"], stage["cost"]["fused_io_bytes"], stage["floor_io_bytes"])
+    rows = [re.split(r"  +", line.strip()) for line in text.splitlines()]
+    at = next(i for i, row in enumerate(rows) if row[0] == "I/O if fused")
+    assert rows[at + 1] == ["of the I/O", f"{fused / unfused:.1%}"]
+    assert rows[at + 2][0] == "I/O floor"
+    assert rows[at + 3] == ["of the I/O", f"{floor / unfused:.1%}"]
+    assert rows[[row[0] for row in rows].index("peak alive") + 1][0] == "ideal peak"

@@ -1,4 +1,4 @@
-"""K steps: sums over steps, memory of the last; a page from pixels to its last token."""
+"""K steps: sums over steps, memory of the largest or last; a page from pixels to its last token."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import pytest
 
 from annotators import annotate
 from annotators.cli import main
-from annotators.steps import OF_THE_LAST_STEP
+from annotators.generation import PAST, Run
+from annotators.polynomial import Maximum, atom, variable
+from annotators.steps import OF_THE_LARGEST_STEP, OF_THE_LAST_STEP
 from models import ScenarioError, decode, generation, prefill, vision
 from models.page import page_context
 from models.stage_cost import FIELDS, StageCost
+from tests.tracer.tiny import config
+from tracer import load_model
 from tracer.vision import load_vision
 
+PAST_LEN = variable(PAST)
 PER_TOKEN, PER_PAIR = 1_148_190_720, 61_440
 VISION_PARAMETERS, DECODER_PARAMETERS = 401_372_160, 2_934_734_080
 
@@ -26,7 +31,8 @@ def test_a_generation_is_the_sum_of_its_steps(preset_model, attention):
     steps = [annotate(model, decode(100 + j, batch=2), attention=attention) for j in range(5)]
     for field in FIELDS:
         values = [getattr(step.cost, field) for step in steps]
-        assert getattr(whole.cost, field) == (values[-1] if field in OF_THE_LAST_STEP else sum(values)), field
+        memory = field in OF_THE_LAST_STEP | OF_THE_LARGEST_STEP
+        assert getattr(whole.cost, field) == (values[-1] if memory else sum(values)), field
         assert values[-1] == max(values)
     assert whole.cost.matmul_flops == 2 * sum(PER_TOKEN + PER_PAIR * (100 + j + 1) for j in range(5))
     assert whole.kv_cache == steps[-1].kv_cache
@@ -34,6 +40,69 @@ def test_a_generation_is_the_sum_of_its_steps(preset_model, attention):
         assert module.cost.flops == sum(step.modules[path].cost.flops for step in steps)
     counts = {op.op: op.count for op in whole.ops}
     assert counts == {op.op: 5 * op.count for op in steps[0].ops}
+
+
+COMPRESSES = {
+    "model_type": "deepseek_v4",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "moe_intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "layer_types": ["compressed_sparse_attention"],
+    "mlp_layer_types": ["moe"],
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "q_lora_rank": 16,
+    "o_lora_rank": 16,
+    "o_groups": 2,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "index_n_heads": 2,
+    "index_head_dim": 16,
+    "index_topk": 4,
+    "vocab_size": 40,
+    "max_position_embeddings": 256,
+}
+
+
+@pytest.mark.parametrize("steps", [5, pytest.param(12, marks=pytest.mark.slow)], ids=["recorded", "closed form"])
+def test_the_peak_of_a_generation_is_that_of_its_largest_step_which_need_not_be_the_last(steps):
+    """A cache that is compressed in blocks of four makes every fourth token the expensive one."""
+    model = load_model(config(COMPRESSES))
+    passes = [annotate(model, decode(4 + j), attention="flash").cost for j in range(steps)]
+    peaks = [cost.peak_activation_bytes for cost in passes]
+    most = max(peaks)
+    largest = len(peaks) - 1 - peaks[::-1].index(most)
+    assert (4 + largest) % 4 == 3
+    assert peaks[-1] < most or largest == steps - 1
+    whole = annotate(model, generation(4, steps=steps), attention="flash")
+    assert whole.cost.peak_activation_bytes == most == whole.peak.bytes == sum(item.bytes for item in whole.peak.alive)
+    assert whole.cost.activation_bytes == max(cost.activation_bytes for cost in passes)
+    assert whole.cost.kv_bytes == passes[-1].kv_bytes
+    assert whole.fullest_step.scenario == decode(4 + largest)
+
+
+def larger(*values):
+    return atom(Maximum(frozenset(values)))
+
+
+@pytest.mark.parametrize(
+    ("polynomial", "most", "step"),
+    [
+        (7, 7, 9),
+        (PAST_LEN + 1, 5 + 9 + 1, 9),
+        (100 - PAST_LEN, 100 - 5, 0),
+        (PAST_LEN % 4, 3, 6),  # 5 + 6 = 11
+        (PAST_LEN * (20 - PAST_LEN), 10 * 10, 5),
+        (PAST_LEN // 4, 14 // 4, 9),
+        (larger(30 - PAST_LEN, 2 * PAST_LEN), 2 * 14, 9),
+        (larger(40 - PAST_LEN, 2 * PAST_LEN), 40 - 5, 0),
+    ],
+    ids=str,
+)
+def test_the_largest_of_ten_steps(polynomial, most, step):
+    assert Run(None, batch=1, query_len=1, past_len=5, steps=10).largest(polynomial) == (most, step)
 
 
 def test_one_step_is_a_decode(preset_model):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from annotators import closed_form
 from annotators.polynomial import Condition, Path, Polynomial, compared, largest, value_at, variable
 from annotators.steps import over_steps
-from annotators.summing import steps_that_hold, substituted, summed
+from annotators.summing import largest_step, steps_that_hold, substituted, summed
 from models import ScenarioError
 from models.stage_cost import FIELDS
 
@@ -57,6 +57,23 @@ def test_the_first_step_at_which_a_condition_fails(roots, relation, query_len, p
 def test_a_condition_on_a_floor_is_tried_step_by_step():
     condition = Condition(compared(499 - (C + 3) // 4), ">=")
     assert steps_that_hold(condition, 1, 1, 10, 5000) == (4 * 499 + 3) - 3 - 10 + 1
+
+
+@given(
+    st.lists(st.integers(-40, 40), min_size=1, max_size=4),
+    st.sampled_from([-1, 1]),
+    st.integers(1, 2),
+    st.integers(0, 9),
+    st.integers(1, 60),
+)
+def test_the_largest_step_is_the_largest_of_all(roots, sign, query_len, past_len, steps):
+    value = sign * B
+    for root in roots:
+        value = value * (C - root)
+    for each in (value, value + 3 * S, value - C // 4):
+        levels = [value_at(each, (2, query_len, past_len + j * query_len)) for j in range(steps)]
+        last = max(j for j, level in enumerate(levels) if level == max(levels))
+        assert largest_step(each, 2, query_len, past_len, steps) == (max(levels), last)
 
 
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 30)), st.integers(0, 5))

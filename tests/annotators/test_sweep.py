@@ -11,8 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from transformers import AutoConfig
@@ -23,7 +21,7 @@ from annotators.sweep import Forms, run_sweep
 from annotators.sweep_axes import MOST_POINTS, Axes, parse_grids, parse_sizes
 from annotators.sweep_check import check
 from annotators.sweep_sql import read_run
-from annotators.sweep_store import document, prepare, write
+from annotators.sweep_store import prepare, write
 from models import FxmeterError, ScenarioError, generation, prefill, vision
 from models.page import page_context
 from models.stage_cost import DERIVED, FIELDS
@@ -245,7 +243,7 @@ def test_sqlite_has_indexed_tables(small, tmp_path):
 
 
 BROKEN_FOLDERS = {
-    "a file": (lambda out: out.write_text("x"), "exists"),
+    "a file": (lambda out: out.write_text("x"), "is no folder"),
     "not a database": (lambda out: (out.mkdir(), (out / "sweep.sqlite").write_text("no database" * 500)), "not a data"),
     "empty": (lambda out: (out.mkdir(), (out / "sweep.sqlite").touch()), "is no database of sweeps"),
     "only JSON": (lambda out: (out.mkdir(), (out / "sweep.json").write_text("{}")), "no sweep.sqlite to extend"),
@@ -283,14 +281,15 @@ def test_a_folder_without_permission_is_refused(run, config, tmp_path):
     assert "not writable" in done.stderr
 
 
-def test_a_full_disk_changes_nothing(small, tmp_path):
+@pytest.mark.parametrize("file", ["sweep.sqlite", "sweep.json"])
+def test_a_full_disk_changes_nothing(file, small, tmp_path):
     folder = prepare(tmp_path)
     write(small, folder)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (max(map(len, before.values())) + 2000, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before[file]) - 100, hard))
         with pytest.raises(FxmeterError, match="nothing was changed there"):
             write(small, folder)
     finally:

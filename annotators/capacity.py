@@ -60,7 +60,7 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Fit:
     """The largest batch at a point's lengths, and the longest context at its batch, that fit. 0 if nothing does; None
-    where there is no such axis (a page has its own context). Either may be LARGEST_SIZE, where the search ends."""
+    where there is no such axis (a page has its own context). The search ends at LARGEST_SIZE."""
 
     largest_batch: int
     longest_context: int | None
@@ -214,20 +214,21 @@ def fitted(forms: Forms, attention: Attention, point: SweepPoint, memory_bytes: 
     context = largest(
         lambda size: fits(replace(point, decode=size, prefill=size if follows else point.prefill)),
         start=max(1, point.decode),
+        most=LARGEST_SIZE - point.steps,
     )
     return Fit(batch, context)
 
 
-def largest(fits: Callable[[int], bool], *, start: int) -> int:
-    """The largest size that fits, at most LARGEST_SIZE; 0 if 1 does not. What fits must fit in any smaller size too.
+def largest(fits: Callable[[int], bool], *, start: int, most: int = LARGEST_SIZE) -> int:
+    """The largest size that fits, at most ``most``; 0 if 1 does not. What fits must fit in any smaller size too.
 
     Doubles, or halves, from ``start`` on, then closes in: sizes far beyond the answer are never tried.
     """
     low, high = 0, start
     while fits(high):
-        if high == LARGEST_SIZE:
+        if high == most:
             return high
-        low, high = high, min(2 * high, LARGEST_SIZE)
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

@@ -11,7 +11,6 @@ from rich.text import Text
 from annotators.capacity import Capacity, Need, Rates, Utilisation
 from annotators.console import plain_table
 from annotators.render import quantity
-from models.sizes import LARGEST_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ def _fits(found: Capacity, size: str) -> Grid:
 def _fit(size: int | None) -> str:
     if size is None:
         return "–"
-    return "none fits" if size == 0 else f"{size:,}" if size < LARGEST_SIZE else f"≥ {size:,}"
+    return "none fits" if size == 0 else f"{size:,}"
 
 
 def _used(utilisation: Sequence[Utilisation]) -> Grid:

@@ -65,15 +65,15 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(sweep: Sweep) -> dict[str, bytes]:
-    """Name → content of every plot; none for a sweep of a single point."""
+    """Name → content of every plot; none for a sweep of a single point, or of what a model does not have."""
     found: dict[str, bytes] = {}
     with mpl.rc_context(STYLE):
         drawn = families(sweep)
         for family in drawn:
             suffix = "".join(f"-{name}{value}" for name, value in family.fixed) if len(drawn) > 1 else ""
-            for name, make in FIGURES.items():
-                figure = make(family, _title(sweep, family))
-                if figure is not None:
+            for name, (make, field) in FIGURES.items():
+                if any(any(family.curve(*key, field)) for key in family.costs):
+                    figure = make(family, _title(sweep, family))
                     for kind in ("svg", "png"):
                         found[f"plots/{name}{suffix}.{kind}"] = _saved(figure, kind)
     return found
@@ -118,7 +118,7 @@ def _what(stage: str) -> str:
     return "decode, per token" if stage == "decode" else stage
 
 
-def _flops(family: Family, title: str) -> Figure | None:
+def _flops(family: Family, title: str) -> Figure:
     stages = family.stages
     figure, rows = _figure(title, panels=max(2, len(stages)), height=2.6)
     shown = {"flops": (BLUE, 2.6, 0.45), "matmul_flops": (BLUE, 1.0, 1.0), "vector_flops": (ORANGE, 1.2, 1.0)}
@@ -140,7 +140,7 @@ def _flops(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _traffic(family: Family, title: str) -> Figure | None:
+def _traffic(family: Family, title: str) -> Figure:
     stages, kinds = family.stages, family.attentions
     figure, rows = _figure(title, panels=max(2, len(stages)), rows=len(kinds), height=0.7 + 1.9 * len(kinds))
     for line, attention in zip(rows, kinds, strict=True):
@@ -156,7 +156,7 @@ def _traffic(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _intensity(family: Family, title: str) -> Figure | None:
+def _intensity(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title)
     handles = _stage_lines(axes, family, "arithmetic_intensity", _what)
     ratio_axis(axes, "FLOP per byte moved")
@@ -165,7 +165,7 @@ def _intensity(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _activations(family: Family, title: str) -> Figure | None:
+def _activations(family: Family, title: str) -> Figure:
     """The one that matters: decode with flash does not know how long the context is."""
     figure, ((axes,),) = _figure(title, height=3.0)
     handles = _stage_lines(axes, family, "activation_bytes")
@@ -175,7 +175,7 @@ def _activations(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _peaks(family: Family, title: str) -> Figure | None:
+def _peaks(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title, height=3.0)
     handles = _stage_lines(axes, family, "peak_activation_bytes")
     memory_axis(axes, "peak of activations alive")
@@ -196,7 +196,7 @@ def _stage_lines(axes: Axes, family: Family, field: str, named: Callable[[str], 
     return handles
 
 
-def _cache(family: Family, title: str) -> Figure | None:
+def _cache(family: Family, title: str) -> Figure:
     stages = [stage for stage in family.stages if stage != "vision"]
     figure, ((axes,),) = _figure(title)
     attention = family.attentions[-1]
@@ -210,7 +210,7 @@ def _cache(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _weights(family: Family, title: str) -> Figure | None:
+def _weights(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title)
     attention = family.attentions[-1]
     handles = []
@@ -229,13 +229,13 @@ def _weights(family: Family, title: str) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, Callable[[Family, str], Figure | None]] = {
-    "flops": _flops,
-    "io": _traffic,
-    "intensity": _intensity,
-    "activations": _activations,
-    "peak_activations": _peaks,
-    "kv": _cache,
-    "weights": _weights,
+FIGURES: dict[str, tuple[Callable[[Family, str], Figure], str]] = {
+    "flops": (_flops, "flops"),
+    "io": (_traffic, "io_bytes"),
+    "intensity": (_intensity, "arithmetic_intensity"),
+    "activations": (_activations, "activation_bytes"),
+    "peak_activations": (_peaks, "peak_activation_bytes"),
+    "kv": (_cache, "kv_bytes"),
+    "weights": (_weights, "weight_bytes"),
 }
-"""Name of a plot → what draws it."""
+"""Name of a plot → what draws it, and the figure without which there is nothing to draw."""

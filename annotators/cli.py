@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from annotators.cli_capacity import capacity
 from annotators.cli_crosscheck import crosscheck
 from annotators.cli_formula import formula
 from annotators.cli_output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, complain, progress
@@ -31,6 +32,7 @@ def cli() -> None:
 
 cli.add_command(report)
 cli.add_command(crosscheck)
+cli.add_command(capacity)
 cli.add_command(formula)
 cli.add_command(sweep)
 

@@ -8,13 +8,14 @@ comparison of polynomials.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from annotators.forms import ClosedForm, Piece
-from annotators.polynomial import VARIABLES, Condition, Path, largest, terms_of, variable, variables_of
+from annotators.polynomial import VARIABLES, Condition, Path, largest, made_of, terms_of, variable, variables_of
 from annotators.summing import substituted
 
 Range = tuple[int, int | None]
@@ -70,7 +71,7 @@ def cases_of(form: ClosedForm, pieces: Sequence[Piece], values: Sequence[Any]) -
                 break
         else:
             found.append((value, [box]))
-    every = [box for _, boxes in found for box in boxes]
+    every = merged(box for _, boxes in found for box in boxes)
     cases = tuple(Case(value, merged(boxes)) for value, boxes in reversed(found))
     return Cases(cases, complete=not _uncovered(whole, every))
 
@@ -184,7 +185,8 @@ def merged(boxes: Iterable[Box]) -> tuple[Box, ...]:
 
 def _joined(one: Box, other: Box) -> Box | None:
     if one.rest != other.rest:
-        return None
+        apart = one.rest ^ other.rest
+        return Box(one.axes, one.rest & other.rest) if one.axes == other.axes and _opposite(*apart) else None
     different = [i for i in range(VARIABLES) if one.axes[i] != other.axes[i]]
     if len(different) > 1:
         return None
@@ -192,6 +194,33 @@ def _joined(one: Box, other: Box) -> Box | None:
     for i in different:
         axes[i] = _union((*one.axes[i], *other.axes[i]))
     return replace(one, axes=(axes[0], axes[1], axes[2]))
+
+
+def _opposite(*conditions: Condition) -> bool:
+    """Whether of two conditions on whole numbers always one holds and never both."""
+    if len(conditions) != 2:
+        return False
+    one, other = conditions
+    if one.relation == other.relation == ">=":
+        return terms_of(one.value + other.value + 1) == {}
+    return {one.relation, other.relation} == {"==", "!="} and terms_of(one.value) == terms_of(other.value)
+
+
+def sides(condition: Condition) -> tuple[Any, Any]:
+    """A comparison with 0 as one of two sides with positive terms, as small as whole numbers allow.
+
+    8·B·S − 129 >= 0 is (B·S, 17).
+    """
+    terms = dict(terms_of(condition.value))
+    constant = Fraction(terms.pop(0, 0))
+    factor = Fraction(math.gcd(*(Fraction(v).numerator for v in terms.values())), 1)
+    factor /= math.lcm(*(Fraction(v).denominator for v in terms.values()))
+    offset = constant / factor
+    if condition.relation == ">=" and not any(Fraction(v / factor).denominator > 1 for v in terms.values()):
+        offset = Fraction(offset.numerator // offset.denominator)
+    scaled = {key: Fraction(value) / factor for key, value in terms.items()} | {0: offset}
+    more = made_of({key: value for key, value in scaled.items() if value > 0})
+    return more, made_of({key: -value for key, value in scaled.items() if value < 0})
 
 
 def _union(ranges: Iterable[Range]) -> Ranges:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from annotators.formula_cases import Box, Range, Ranges
+from annotators.formula_cases import Box, Range, Ranges, sides
 from annotators.formula_tree import Call, Node, Number, Operation, Symbol, Writing
+from annotators.polynomial import Condition
 
 SUM, PRODUCT, POWER, ATOM = range(1, 5)
 _BINDING = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "**": POWER}
@@ -31,6 +32,7 @@ class Language:
     rounded: Callable[[str], str]
     largest: Callable[[Sequence[str]], str]
     compare: Callable[[str, str, str], str]
+    between: Callable[[str, str, str], str]
     every: Callable[[Sequence[str]], str]
     either: Callable[[Sequence[str]], str]
     bare: bool
@@ -87,11 +89,14 @@ class Language:
             if not any(part.axes[index] == ranges for part in whole[:1]):
                 least = min(part.axes[index][0][0] for part in whole)
                 parts.append(self._ranges(self.symbol(name), ranges, least))
-        compared = (
-            self.compare(self.write(writing.tree(condition.value)), condition.relation, self.number(0))
-            for condition in sorted(box.rest, key=lambda c: str(c.value))
-        )
-        return [*parts, *compared]
+        return [*parts, *(self._compared(c, writing) for c in sorted(box.rest, key=lambda c: str(c.value)))]
+
+    def _compared(self, condition: Condition, writing: Writing) -> str:
+        more, less = sides(condition)
+        left, right, relation = writing.tree(more), writing.tree(less), condition.relation
+        if isinstance(left, Number):
+            left, right, relation = right, left, {">=": "<="}.get(relation, relation)
+        return self.compare(self.write(left), relation, self.write(right))
 
     def _ranges(self, name: str, ranges: Ranges, least: int) -> str:
         holes = _holes(ranges, least)
@@ -105,9 +110,11 @@ class Language:
         low, high = part
         if low == high:
             return self.compare(name, "==", self.number(low))
-        parts = [self.compare(name, ">=", self.number(low))] if low > least or high is None else []
-        parts += [] if high is None else [self.compare(name, "<=", self.number(high))]
-        return self.every(parts)
+        if high is None:
+            return self.compare(name, ">=", self.number(low))
+        if low <= least:
+            return self.compare(name, "<=", self.number(high))
+        return self.between(self.number(low), name, self.number(high))
 
 
 def _flat(node: Node) -> tuple[Node, ...]:
@@ -162,6 +169,10 @@ def _compared(signs: dict[str, str]) -> Callable[[str, str, str], str]:
     return lambda left, relation, right: f"{left} {signs[relation]} {right}"
 
 
+def _chained(sign: str) -> Callable[[str, str, str], str]:
+    return lambda low, name, high: f"{low} {sign} {name} {sign} {high}"
+
+
 def _sympy_compared(left: str, relation: str, right: str) -> str:
     name = {"==": "Eq", "!=": "Ne", ">=": "Ge", "<=": "Le"}[relation]
     return f"{name}({left}, {right})"
@@ -186,6 +197,7 @@ SCREEN = Language(
     rounded=lambda text: f"round({text})",
     largest=lambda parts: f"max({', '.join(parts)})",
     compare=_compared({"==": "=", "!=": "≠", ">=": "≥", "<=": "≤"}),
+    between=_chained("≤"),
     every=_joined(" and ", "always"),
     either=_joined(" or ", "never"),
     bare=False,
@@ -194,7 +206,7 @@ SCREEN = Language(
 LATEX = Language(
     number=_latex_number,
     symbol=lambda name: re.sub(r"_(\w+)", r"_{\1}", name),
-    times=" \\, ",
+    times=" \\cdot ",
     bracket=lambda text: f"\\left({text}\\right)",
     power=lambda base, exponent: f"{base}^{{{exponent}}}",
     floor=lambda left, right: f"\\left\\lfloor \\frac{{{left}}}{{{right}}} \\right\\rfloor",
@@ -202,6 +214,7 @@ LATEX = Language(
     rounded=lambda text: f"\\operatorname{{round}}\\left({text}\\right)",
     largest=lambda parts: f"\\max\\left({', '.join(parts)}\\right)",
     compare=_compared({"==": "=", "!=": "\\ne", ">=": "\\ge", "<=": "\\le"}),
+    between=_chained("\\le"),
     every=_joined(" \\wedge ", "\\top"),
     either=_joined(" \\vee ", "\\bot"),
     bare=True,
@@ -218,6 +231,7 @@ PYTHON = Language(
     rounded=lambda text: f"round({text})",
     largest=lambda parts: f"max({', '.join(parts)})",
     compare=_compared({sign: sign for sign in ("==", "!=", ">=", "<=")}),
+    between=_chained("<="),
     every=_joined(" and ", "True"),
     either=_joined(" or ", "False"),
     bare=False,
@@ -234,6 +248,7 @@ SYMPY = Language(
     rounded=lambda text: f"floor({text} + Rational(1, 2))",
     largest=lambda parts: f"Max({', '.join(parts)})",
     compare=_sympy_compared,
+    between=lambda low, name, high: f"And(Ge({name}, {low}), Le({name}, {high}))",
     every=_named("And"),
     either=_named("Or"),
     bare=False,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +12,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLoca
 
 from annotators.plot_data import Family
 
+_Value = TypeVar("_Value")
 LOG_FROM = 12
 """A horizontal axis whose ends are this far apart is logarithmic."""
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -21,28 +24,41 @@ _LABELS = {
 }
 
 
-def length_axis(axes: Axes, family: Family) -> None:
-    """Image tokens, context, batch or steps, from the first point to the last."""
+def length_axis(axes: Axes, family: Family, *, room: float) -> None:
+    """Image tokens, context, batch or steps, from the first point to the last. ``room`` is the part of the axis that
+    a label takes."""
     first, last = family.xs[0], family.xs[-1]
     axes.set_xlim(first, last)
     axes.set_xlabel(_LABELS[family.along])
     if first > 0 and last >= LOG_FROM * first:
         axes.set_xscale("log", base=2 if family.along != "image tokens" else 10)
-        axes.xaxis.set_major_locator(FixedLocator(_lengths(first, last, family.along)))
+        ticks = _lengths(first, last, family.along)
+        axes.xaxis.set_major_locator(FixedLocator(_apart(ticks, [_share(axes, x, family) for x in ticks], room)))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(max(2, int(0.7 / room)), integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_length))
 
 
 def _lengths(first: int, last: int, along: str) -> list[float]:
-    """Round numbers between the ends, about five of them."""
+    """Round numbers between the ends, the roundest first."""
     if along == "image tokens":
-        every = [mantissa * 10**k for k in range(int(math.log10(last)) + 1) for mantissa in (1, 2, 5)]
-        return [float(value) for value in every if first <= value <= last]
-    exponents = range(math.ceil(math.log2(first)), math.floor(math.log2(last)) + 1)
-    step = max(1, math.ceil(len(exponents) / 6))
-    return [float(2**k) for k in exponents[::-step]][::-1]
+        decades = range(int(math.log10(last)) + 1)
+        every = [mantissa * 10**k for mantissa in (1, 2, 5) for k in decades]
+    else:
+        exponents = range(math.ceil(math.log2(first)), math.floor(math.log2(last)) + 1)
+        step = max(1, math.ceil(len(exponents) / 6))
+        every = [2**k for k in exponents[::-step]]
+    return [float(value) for value in every if first <= value <= last]
+
+
+def _apart(values: Sequence[_Value], shares: Sequence[float], room: float) -> list[_Value]:
+    """The values that are far enough from all that come before them to be labelled."""
+    kept: list[tuple[_Value, float]] = []
+    for value, share in zip(values, shares, strict=True):
+        if all(abs(share - other) >= room for _, other in kept):
+            kept.append((value, share))
+    return [value for value, _ in kept]
 
 
 def _length(value: float, _: int = 0) -> str:
@@ -52,17 +68,13 @@ def _length(value: float, _: int = 0) -> str:
     return f"{value:,.0f}"
 
 
-def crop_axis(axes: Axes, family: Family) -> None:
+def crop_axis(axes: Axes, family: Family, *, room: float) -> None:
     """The crop grids of some points above the axis, as near to squares as there are, far enough apart to read."""
     above = axes.secondary_xaxis("top")
-    places: list[int] = []
-    names: list[str] = []
-    for x, point in sorted(zip(family.xs, family.points, strict=True), key=lambda pair: _oblong(pair[1].crops)):
-        here = _share(axes, x, family)
-        if all(abs(here - _share(axes, other, family)) > 0.13 for other in places) and point.crops is not None:
-            places.append(x)
-            names.append(f"{point.crops[0]}×{point.crops[1]}")
-    above.set_xticks(places, names)
+    ordered = sorted(zip(family.xs, family.points, strict=True), key=lambda pair: _oblong(pair[1].crops))
+    named = [(x, f"{p.crops[0]}×{p.crops[1]}") for x, p in ordered if p.crops is not None]
+    kept = _apart(named, [_share(axes, x, family) for x, _ in named], room)
+    above.set_xticks([x for x, _ in kept], [name for _, name in kept])
     above.xaxis.set_minor_locator(NullLocator())
     above.tick_params(labelsize=6, length=2, pad=1)
     above.set_xlabel("crop grid (rows × columns)", fontsize=6.5, labelpad=2)
@@ -73,7 +85,7 @@ def _oblong(crops: tuple[int, int] | None) -> tuple[int, int]:
     return abs(rows - columns), rows
 
 
-def _share(axes: Axes, x: int, family: Family) -> float:
+def _share(axes: Axes, x: float, family: Family) -> float:
     """How far along the axis a value is drawn, from 0 to 1."""
     first, last = family.xs[0], family.xs[-1]
     if axes.get_xscale() == "log":

@@ -24,6 +24,9 @@ COLUMN, PAGE = 3.5, 7.16
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 STAGES = {"vision": GREEN, "prefill": BLUE, "decode": RED}
+DARKER = {"vision": "#004D38", "prefill": "#003A5C", "decode": "#6B2F00"}
+"""Eager's lines, on top of flash's: where both are the same, both are seen."""
+
 DASHES: dict[str, Any] = {"flash": "-", "eager": (0, (3.5, 1.5))}
 TRAFFIC = (
     ("weight_read_bytes", "weights read", BLUE),
@@ -62,15 +65,15 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(sweep: Sweep) -> dict[str, bytes]:
-    """Name → content of every plot; none for a sweep of a single point."""
+    """Name → content of every plot; none for a sweep of a single point, or of what a model does not have."""
     found: dict[str, bytes] = {}
     with mpl.rc_context(STYLE):
         drawn = families(sweep)
         for family in drawn:
             suffix = "".join(f"-{name}{value}" for name, value in family.fixed) if len(drawn) > 1 else ""
-            for name, make in FIGURES.items():
-                figure = make(family, _title(sweep, family))
-                if figure is not None:
+            for name, (make, field) in FIGURES.items():
+                if any(any(family.curve(*key, field)) for key in family.costs):
+                    figure = make(family, _title(sweep, family))
                     for kind in ("svg", "png"):
                         found[f"plots/{name}{suffix}.{kind}"] = _saved(figure, kind)
     return found
@@ -95,11 +98,12 @@ def _figure(title: str, *, panels: int = 1, rows: int = 1, height: float = 2.7) 
     return figure, [list(row) for row in axes]
 
 
-def _along(axes: Axes, family: Family, *, crops: bool = True) -> None:
+def _along(axes: Axes, family: Family, *, panels: int = 1, crops: bool = True) -> None:
     """The horizontal axis, and that of crop grids above it."""
-    length_axis(axes, family)
+    room = 0.21 if panels > 2 else 0.13
+    length_axis(axes, family, room=room)
     if crops and family.along == "image tokens":
-        crop_axis(axes, family)
+        crop_axis(axes, family, room=room)
 
 
 def _legend(figure: Figure, lines: Sequence[Any], *, columns: int) -> None:
@@ -114,7 +118,7 @@ def _what(stage: str) -> str:
     return "decode, per token" if stage == "decode" else stage
 
 
-def _flops(family: Family, title: str) -> Figure | None:
+def _flops(family: Family, title: str) -> Figure:
     stages = family.stages
     figure, rows = _figure(title, panels=max(2, len(stages)), height=2.6)
     shown = {"flops": (BLUE, 2.6, 0.45), "matmul_flops": (BLUE, 1.0, 1.0), "vector_flops": (ORANGE, 1.2, 1.0)}
@@ -127,7 +131,7 @@ def _flops(family: Family, title: str) -> Figure | None:
                     axes.plot(family.xs, curve, color=color, linewidth=width, alpha=alpha, linestyle=style)
         axes.set_title(_what(stage))
         counts_axis(axes, "FLOP")
-        _along(axes, family)
+        _along(axes, family, panels=len(stages))
     for axes in rows[0][len(stages) :]:
         axes.remove()
     handles = [_line(BLUE, "total", linewidth=2.6, alpha=0.45), _line(BLUE, "matmul", linewidth=1.0)]
@@ -136,7 +140,7 @@ def _flops(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _traffic(family: Family, title: str) -> Figure | None:
+def _traffic(family: Family, title: str) -> Figure:
     stages, kinds = family.stages, family.attentions
     figure, rows = _figure(title, panels=max(2, len(stages)), rows=len(kinds), height=0.7 + 1.9 * len(kinds))
     for line, attention in zip(rows, kinds, strict=True):
@@ -145,23 +149,23 @@ def _traffic(family: Family, title: str) -> Figure | None:
             axes.stackplot(family.xs, curves, colors=[color for _, _, color in TRAFFIC], linewidth=0)
             axes.set_title(f"{_what(stage)}, {attention}")
             bytes_axis(axes)
-            _along(axes, family, crops=False)
+            _along(axes, family, panels=len(stages), crops=False)
         for axes in line[len(stages) :]:
             axes.remove()
     _legend(figure, [_line(color, label, linewidth=5) for _, label, color in TRAFFIC], columns=5)
     return figure
 
 
-def _intensity(family: Family, title: str) -> Figure | None:
+def _intensity(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title)
-    handles = _stage_lines(axes, family, "arithmetic_intensity")
+    handles = _stage_lines(axes, family, "arithmetic_intensity", _what)
     ratio_axis(axes, "FLOP per byte moved")
     _along(axes, family)
     _legend(figure, handles, columns=2)
     return figure
 
 
-def _activations(family: Family, title: str) -> Figure | None:
+def _activations(family: Family, title: str) -> Figure:
     """The one that matters: decode with flash does not know how long the context is."""
     figure, ((axes,),) = _figure(title, height=3.0)
     handles = _stage_lines(axes, family, "activation_bytes")
@@ -171,7 +175,7 @@ def _activations(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _peaks(family: Family, title: str) -> Figure | None:
+def _peaks(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title, height=3.0)
     handles = _stage_lines(axes, family, "peak_activation_bytes")
     memory_axis(axes, "peak of activations alive")
@@ -180,17 +184,19 @@ def _peaks(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _stage_lines(axes: Axes, family: Family, field: str) -> list[Line2D]:
+def _stage_lines(axes: Axes, family: Family, field: str, named: Callable[[str], str] = str) -> list[Line2D]:
     """A line for each stage and attention; the lines of a legend."""
     handles = []
-    for stage, attention in family.costs:
-        curve = family.curve(stage, attention, field)
-        axes.plot(family.xs, curve, color=STAGES[stage], linestyle=DASHES[attention])
-        handles.append(_line(STAGES[stage], f"{_what(stage)}, {attention}", DASHES[attention]))
+    for attention in reversed(family.attentions):
+        for stage in family.stages:
+            color = DARKER[stage] if attention == "eager" else STAGES[stage]
+            style = DASHES[attention]
+            axes.plot(family.xs, family.curve(stage, attention, field), color=color, linestyle=style)
+            handles.append(_line(color, f"{named(stage)}, {attention}", style))
     return handles
 
 
-def _cache(family: Family, title: str) -> Figure | None:
+def _cache(family: Family, title: str) -> Figure:
     stages = [stage for stage in family.stages if stage != "vision"]
     figure, ((axes,),) = _figure(title)
     attention = family.attentions[-1]
@@ -204,7 +210,7 @@ def _cache(family: Family, title: str) -> Figure | None:
     return figure
 
 
-def _weights(family: Family, title: str) -> Figure | None:
+def _weights(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title)
     attention = family.attentions[-1]
     handles = []
@@ -223,13 +229,13 @@ def _weights(family: Family, title: str) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, Callable[[Family, str], Figure | None]] = {
-    "flops": _flops,
-    "io": _traffic,
-    "intensity": _intensity,
-    "activations": _activations,
-    "peak_activations": _peaks,
-    "kv": _cache,
-    "weights": _weights,
+FIGURES: dict[str, tuple[Callable[[Family, str], Figure], str]] = {
+    "flops": (_flops, "flops"),
+    "io": (_traffic, "io_bytes"),
+    "intensity": (_intensity, "arithmetic_intensity"),
+    "activations": (_activations, "activation_bytes"),
+    "peak_activations": (_peaks, "peak_activation_bytes"),
+    "kv": (_cache, "kv_bytes"),
+    "weights": (_weights, "weight_bytes"),
 }
-"""Name of a plot → what draws it."""
+"""Name of a plot → what draws it, and the figure without which there is nothing to draw."""

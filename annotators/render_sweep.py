@@ -19,21 +19,20 @@ def sweep_view(
     costs = sum(len(point["stages"]) for point in data["points"])
     kinds = " · ".join(f"{key} {data['conventions'][key]}" for key in ("dtype", "causal", "logits", "routing"))
     parts: list[RenderableType] = [
-        Text.assemble((name, "bold"), f"  {points:,} points, {costs:,} stage costs, run {run}"),
+        Text.assemble(
+            (name, "bold"), f"  {points:,} points, {costs:,} stage costs, run {run}", no_wrap=True, overflow="ignore"
+        ),
         Text(kinds, style="dim"),
-        Text(f"{folder}/sweep.json, sweep.csv: this run; sweep.sqlite: all {run}" if run > 1 else _first(folder)),
+        Text(f"in {folder}", no_wrap=True, overflow="ignore"),
+        Text(f"  sweep.json, sweep.csv; sweep.sqlite with {'this run' if run == 1 else f'all {run} runs'}"),
     ]
     if drawn:
-        parts.append(Text(f"{folder}/{drawn[0]} and {len(drawn) - 1} more plots"))
+        parts.append(Text(f"  {drawn[0]} and {len(drawn) - 1} more"))
     parts += [Text(f"recorded point by point: {reason}", style="yellow") for reason in data["recorded"]]
     if data["uncosted"]:
         parts.append(Text(f"{data['uncosted']:,} op executions have no rule; their FLOPs are missing", style="red"))
     parts += [_verdict(verdict) for verdict in verdicts]
     return Group(*parts)
-
-
-def _first(folder: str) -> str:
-    return f"{folder}/sweep.json, sweep.csv, sweep.sqlite"
 
 
 def _verdict(verdict: Verdict) -> Text:

@@ -23,6 +23,7 @@ from tracer.attention import Attention
 from tracer.context import config_of
 
 SweepStage = Literal["vision", "prefill", "decode"]
+Key = tuple[SweepStage, Attention]
 CHUNK = 256
 """Points that are evaluated together, between two calls of ``advance``."""
 
@@ -78,7 +79,7 @@ class Forms:
     ) -> None:
         self.model, self.tower = model, tower
         self.conventions = Conventions(causal=causal, logits=logits, routing=routing)
-        self._made: dict[tuple[SweepStage, Attention], ClosedForm] = {}
+        self._made: dict[Key, ClosedForm] = {}
 
     def of(self, stage: SweepStage, attention: Attention) -> ClosedForm:
         """The form of a stage."""
@@ -121,8 +122,8 @@ def run_sweep(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         points=points,
         figures=tuple(zip(*columns, strict=True)),
-        uncosted=sum(_uncosted(forms.of(*key), key[0], points) for key in keys),
-        recorded=tuple(reason for key in keys if (reason := forms.of(*key).reason) is not None),
+        uncosted=uncosted(forms, keys, points),
+        recorded=recorded(forms, keys),
     )
 
 
@@ -172,6 +173,16 @@ def _costs(form: ClosedForm, stage: SweepStage, points: Sequence[SweepPoint]) ->
         found = form.evaluate_generation(batch=batch, past_len=past, steps=steps, fields=FIELDS)
     rows = zip(*(found[name].tolist() for name in FIELDS), strict=True)
     return (StageCost(**dict(zip(FIELDS, map(int, row), strict=True))) for row in rows)
+
+
+def uncosted(forms: Forms, keys: Sequence[Key], points: Sequence[SweepPoint]) -> int:
+    """Executions without a rule that one pass of each stage has, added up."""
+    return sum(_uncosted(forms.of(*key), key[0], points) for key in keys)
+
+
+def recorded(forms: Forms, keys: Sequence[Key]) -> tuple[str, ...]:
+    """Why stages had to be recorded point by point, where they had."""
+    return tuple(reason for key in keys if (reason := forms.of(*key).reason) is not None)
 
 
 def _uncosted(form: ClosedForm, stage: SweepStage, points: Sequence[SweepPoint]) -> int:

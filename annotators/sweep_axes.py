@@ -67,6 +67,9 @@ class Axes:
             raise ScenarioError("a page has its own context; leave prefill and decode out, or crops")
         if not (self.crops or self.prefill or self.decode):
             raise ScenarioError("nothing to go through: give crops, prefill or decode")
+        longest = max((*self.prefill, *self.decode, *map(page_context, self.crops))) + max(self.steps, default=1)
+        if longest > LARGEST_SIZE:
+            raise ScenarioError(f"context and steps come to {longest:,}; the most accepted is {LARGEST_SIZE:,}")
         for name in ("batch", "steps"):
             if not getattr(self, name):
                 raise ScenarioError(f"{name} has no values")

@@ -19,14 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from annotators.sweep import StageFigures, Sweep, SweepStage
+from annotators.sweep import Key, StageFigures, Sweep
 from annotators.sweep_axes import SweepPoint
-from tracer.attention import Attention
 
 LEAST_PROMPT = 64
 TIMES = 10
 
-Key = tuple[SweepStage, Attention]
 Row = tuple[SweepPoint, dict[Key, StageFigures]]
 
 

@@ -99,6 +99,7 @@ def add_run(source: Path, target: Path, data: Mapping[str, Any]) -> None:
                 for place, stage in enumerate(point["stages"])
             )
             _insert(database, "stage_costs", rows)
+        database.execute("ANALYZE")
 
 
 def _insert(database: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

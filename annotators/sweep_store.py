@@ -117,17 +117,16 @@ def table(data: Mapping[str, Any]) -> str:
 
 
 def prepare(folder: str | Path) -> Path:
-    """Make the folder, or see that it can be extended. What could not be written is refused before the work.
+    """See that a folder can be made, or extended, and return it: what could not be written is refused before the work.
 
     Raises FxmeterError for a path that is no folder, that cannot be written, or holds a database that is not ours.
     """
     place = Path(folder).absolute()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FxmeterError(f"--out {folder}: {error.strerror or error}; name a folder to write into") from None
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise FxmeterError(f"--out {folder}: the folder is not writable; name another one")
+    there = next(path for path in (place, *place.parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        raise FxmeterError(f"--out {folder}: {there} is no folder; name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FxmeterError(f"--out {folder}: the folder {there} is not writable; name another one")
     database = place / SQLITE
     if database.exists():
         check_database(database)
@@ -143,6 +142,7 @@ def write(sweep: Sweep, folder: Path, drawn: Mapping[str, bytes] | None = None) 
     Returns the document. Raises FxmeterError, with nothing changed, where the disk is full or the folder has gone.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder), tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as scratch:
             staged = Path(scratch)
             database = folder / SQLITE

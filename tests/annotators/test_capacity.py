@@ -1,0 +1,237 @@
+"""Capacity: rates are FLOPs over targets, what fits is exact to the unit, utilisation is of a measured time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoConfig
+
+from annotators import annotate
+from annotators.capacity import Measured, capacity, largest
+from annotators.capacity_json import to_json
+from annotators.cli import main
+from annotators.render_capacity import capacity_markdown, number
+from annotators.sweep import Forms
+from annotators.sweep_axes import Axes
+from models import generation, prefill
+from models.sizes import LARGEST_SIZE
+from tests.tracer.tiny import LLAMA
+from tracer import load_model
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def llama(preset_model):
+    return Forms(preset_model("llama-3.1-8b"))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return Forms(load_model(AutoConfig.for_model(**LLAMA)))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "config.json"
+    path.write_text(json.dumps(LLAMA))
+    return path
+
+
+def held(model, prompt, cached, *, batch, steps=1, attention="flash"):
+    """Bytes at the worst moment, from fresh recordings: weights, the cache at the end, the larger peak."""
+    stages = [] if prompt is None else [annotate(model, prefill(prompt, batch=batch), attention=attention)]
+    stages.append(annotate(model, generation(cached, steps=steps, batch=batch), attention=attention))
+    last = stages[-1].cost
+    return last.weight_bytes + last.kv_bytes + max(stage.cost.peak_activation_bytes for stage in stages)
+
+
+def test_needed_rates_are_counts_over_targets(llama):
+    (need,) = capacity(llama, Axes(prefill=(2048,), batch=(4,)), ttft_s=0.5, tpot_s=0.02).needs
+    first = annotate(llama.model, prefill(2048, batch=4)).cost
+    step = annotate(llama.model, generation(2048, steps=1, batch=4)).cost
+    assert need.ttft.tflops == first.flops / 0.5 / 10**12
+    assert need.ttft.tbps == first.io_bytes / 0.5 / 10**12
+    assert need.ttft.fused_tbps == first.fused_io_bytes / 0.5 / 10**12
+    assert need.tpot.tflops == step.flops / 0.02 / 10**12
+    assert need.tpot.tbps == step.io_bytes / 0.02 / 10**12
+
+
+def test_a_token_of_several_steps_is_their_mean(llama):
+    (need,) = capacity(llama, Axes(decode=(100,), steps=(4,))).needs
+    whole = annotate(llama.model, generation(100, steps=4)).cost
+    assert need.ttft is None
+    assert need.tpot.tflops == whole.flops / 4 / 0.05 / 10**12
+    per_token = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) * 2 + 2 * 4096 * 128256
+    contexts = 101 + 102 + 103 + 104
+    assert whole.matmul_flops == 4 * per_token + 32 * 2 * 2 * 4096 * contexts
+
+
+def test_memory_is_weights_cache_at_the_end_and_the_larger_peak(llama):
+    (need,) = capacity(llama, Axes(prefill=(1000,), batch=(2,), steps=(10,))).needs
+    layer_and_token = 2 * 8 * 128 * 2
+    assert need.memory.weight_bytes == 8_030_261_248 * 2
+    assert need.memory.kv_after_prefill_bytes == 32 * layer_and_token * 2 * 1000
+    assert need.memory.kv_bytes == 32 * layer_and_token * 2 * 1010
+    assert need.memory.kv_bytes_per_sequence == 32 * layer_and_token * 1010
+    assert need.memory.peak_stage == "prefill"
+    assert need.memory.total_bytes == held(llama.model, 1000, 1000, batch=2, steps=10)
+
+
+@pytest.mark.parametrize("attention", ["flash", "eager"])
+def test_what_fits_is_exact(llama, attention):
+    steps, memory = 7, 24 * GIB
+    axes = Axes(prefill=(1500,), batch=(3,), steps=(steps,))
+    fit = capacity(llama, axes, attention=attention, memory_bytes=memory).needs[0].fit
+
+    def fits(context, batch):
+        return held(llama.model, context, context, batch=batch, steps=steps, attention=attention) <= memory
+
+    assert fit.largest_batch >= 1
+    assert fits(1500, fit.largest_batch)
+    assert not fits(1500, fit.largest_batch + 1)
+    assert fits(fit.longest_context, 3)
+    assert not fits(fit.longest_context + 1, 3)
+
+
+def test_a_prompt_that_is_fixed_leaves_the_cached_tokens_to_grow(small):
+    axes, memory = Axes(prefill=(8,), decode=(20,)), 2**20
+    fit = capacity(small, axes, memory_bytes=memory).needs[0].fit
+    assert held(small.model, 8, fit.longest_context, batch=1) <= memory
+    assert held(small.model, 8, fit.longest_context + 1, batch=1) > memory
+
+
+def test_memory_that_holds_the_largest_fit_and_not_a_byte_less(small):
+    memory = held(small.model, 100, 100, batch=1)
+    axes = Axes(prefill=(100,))
+    assert capacity(small, axes, memory_bytes=memory).needs[0].fit.largest_batch == 1
+    assert capacity(small, axes, memory_bytes=memory - 1).needs[0].fit.largest_batch == 0
+    assert capacity(small, axes, memory_bytes=memory - 1).needs[0].fit.longest_context == 99
+    assert capacity(small, axes, memory_bytes=10).needs[0].fit.longest_context == 0
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 5, 6, 63, 64, 65, 10**9])
+@pytest.mark.parametrize("start", [1, 6, 1000])
+def test_the_search_finds_every_limit(limit, start):
+    assert largest(lambda size: size <= limit, start=start) == limit
+
+
+def test_the_search_ends_at_the_largest_size():
+    assert largest(lambda _: True, start=3) == LARGEST_SIZE
+    assert largest(lambda _: True, start=3, most=99) == 99
+
+
+def test_a_page_holds_the_tower_too_and_looks_at_it_first(preset_model):
+    from models import vision
+    from tracer.vision import load_vision
+
+    model, tower = preset_model("deepseek-ocr"), load_vision("deepseek-ocr")
+    (need,) = capacity(Forms(model, tower=tower), Axes(crops=((0, 0),))).needs
+    see, read = annotate(tower, vision()).cost, annotate(model, prefill(283)).cost
+    assert need.ttft.tflops == (see.flops + read.flops) / 10**12
+    assert need.memory.weight_bytes == 2 * (2_934_734_080 + 401_372_160)
+    assert need.memory.peak_activation_bytes == see.peak_activation_bytes > read.peak_activation_bytes
+    assert need.memory.peak_stage == "vision"
+
+
+def test_utilisation_is_what_was_done_over_what_could_be(llama):
+    measured = Measured(prefill_s=0.083, decode_s=0.006, peak_tflops=989, peak_tbps=3.35)
+    found = capacity(llama, Axes(prefill=(4096,), steps=(2,)), measured=measured)
+    read, write = found.utilisation
+    first = annotate(llama.model, prefill(4096)).cost
+    two = annotate(llama.model, generation(4096, steps=2)).cost
+    assert read.tflops == first.flops / 0.083 / 10**12
+    assert read.mfu == pytest.approx(first.matmul_flops / (0.083 * 989 * 10**12), rel=1e-12)
+    assert write.bandwidth == pytest.approx(two.io_bytes / 2 / (0.006 * 3.35 * 10**12), rel=1e-12)
+    assert write.fused_bandwidth == pytest.approx(two.fused_io_bytes / 2 / (0.006 * 3.35 * 10**12), rel=1e-12)
+    (only,) = capacity(llama, Axes(prefill=(4096,)), measured=Measured(prefill_s=1.0)).utilisation
+    assert (only.mfu, only.bandwidth, only.stage) == (None, None, "prefill")
+
+
+def test_json_and_markdown_have_every_shape(small):
+    found = capacity(small, Axes(prefill=(8, 16), batch=(1, 2)), memory_bytes=GIB, measured=Measured(decode_s=1.0))
+    data = to_json(found)
+    assert json.loads(json.dumps(data)) == data
+    assert len(data["shapes"]) == 4
+    assert data["shapes"][3]["memory"]["total_bytes"] == found.needs[3].memory.total_bytes
+    assert data["shapes"][0]["fit"]["largest_batch"] == found.needs[0].fit.largest_batch
+    assert data["utilisation"][0]["stage"] == "decode"
+    text = capacity_markdown(found)
+    assert text.count("### ") == 5
+    assert text.count("| S=16, B=2 |") == 4
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows if "S=8, B=1" in row or "input shape" in row}) > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3261.7, "3,262"), (388.44, "388.4"), (70.4, "70.40"), (1.6862, "1.686"), (0.04113, "0.04113")]
+)
+def test_rates_have_four_digits(value, text):
+    assert number(value) == text
+
+
+# Command
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process: its exit code and what it printed."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
+
+    return command
+
+
+def test_the_command_prints_tables_of_100_columns(run, config):
+    done = run("capacity", config, "--prefill", "1k,64k", "--batch", "1,64", "--steps", 100, "--memory", "80GiB")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    for title in ("Needed to meet the targets", "KV cache", "Memory", "What fits in 80.00 GiB"):
+        assert title in done.stdout
+    assert "The model's own limit is 256 positions." in done.stdout
+    data = json.loads(run("capacity", config, "--decode", 64, "--ttft", "2s", "--tpot", "20", "--json").stdout)
+    assert (data["ttft_s"], data["tpot_s"]) == (2.0, 0.02)
+    assert run("capacity", config, "--decode", 64, "--markdown").stdout.startswith("**")
+
+
+BAD = [
+    (["--memory", "0GiB"], "is no memory at all"),
+    (["--memory", "0"], "needs a number and a unit"),
+    (["--memory", "80"], "needs a number and a unit"),
+    (["--memory", "80G1B"], "needs a number and a unit"),
+    (["--memory", "-3GiB"], "needs a number and a unit"),
+    (["--peak-tflops", "989"], "a peak is for a measured time"),
+    (["--peak-tbps", "3.35"], "a peak is for a measured time"),
+    (["--measured-prefill-ms", "83"], "these are 4; give one of each"),
+    (["--measured-prefill-ms", "0", "--prefill", "5"], "must be above 0"),
+    (["--measured-prefill-ms", "83", "--decode", "5"], "needs a prompt"),
+    (["--ttft", "0"], "must be above 0"),
+    (["--tpot", "fast"], "is not a number, or a time"),
+    (["--peak-tflops", "989ms", "--measured-decode-ms", "2", "--decode", "5"], "is not a number"),
+    (["--prefill", "9:3"], "runs backwards"),
+    (["--markdown", "--json"], "give one"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_a_mistake_is_one_line(run, config, arguments, message):
+    done = run("capacity", config, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+
+
+def test_every_option_has_help_and_an_example():
+    from annotators.cli_capacity import capacity as command
+
+    for option in command.params:
+        if option.param_type_name == "option":
+            assert any(sign in option.help for sign in ("e.g. ", f": {option.opts[0]}", "capacity M --")), option.name

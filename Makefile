@@ -27,6 +27,13 @@ test-slow: $(VENV)/.installed  ## the exhaustive ones, most of an hour
 coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes docs/coverage.md
 	$(BIN)/python benchmarks/coverage.py
 
+validate: $(VENV)/.installed  ## bytes and memory against real runs; writes docs/validation.md
+	for script in benchmarks/validate_*.py; do $(BIN)/python $$script || exit 1; done
+
+bench: $(VENV)/.installed  ## speed beside the public tools, and of closed forms; writes docs/benchmarks*.md
+	$(BIN)/python benchmarks/vs_public_tools.py --install
+	$(BIN)/python benchmarks/closed_form.py
+
 lint: $(VENV)/.installed  ## format, lint and types, as CI checks them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -2,8 +2,8 @@
 
 For each op, in order: every distinct region that it is given is read once, every tensor with a new storage that it
 returns is written once, every operand that its schema calls mutable is written. An op that only returns views of what
-it was given moves nothing. Knows by name only ops that overwrite their target, or take the shape alone of what they are
-given.
+it was given moves nothing. Knows by name only ops that overwrite their target, ops that take the shape alone of what
+they are given, and the grouped product, of whose experts only those with rows are read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -65,7 +66,10 @@ class TrafficCounter(TorchDispatchMode):
         name = func._schema.name.split("::")[-1]
         targets = {a.name for a, _ in changed} if name in OVERWRITE else {"self"} if name in SHAPE_ALONE else set()
         regions = {_region(t): t for a, v in given if a.name not in targets for t in _tensors(v)}
-        op.moves += [(_address(t), "read", distinct_bytes(t)) for t in regions.values()]
+        share = experts_touched(args, kwargs) if name == "_grouped_mm" else Fraction(1)
+        for tensor in regions.values():
+            part = share if tensor.dim() == 3 else 1
+            op.moves.append((_address(tensor), "read", int(distinct_bytes(tensor) * part)))
         if "empty" not in name:
             op.moves += [(_address(t), "written", t.nbytes) for t in new.values()]
         op.moves += [(_address(t), "written", t.nbytes) for _, v in changed for t in _tensors(v)]
@@ -109,6 +113,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _region(tensor: Tensor) -> tuple[Any, ...]:
     return _address(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+def experts_touched(args: Any, kwargs: Any) -> Fraction:
+    """The share of a grouped product's experts that its offsets give rows to."""
+    ends = args[2] if len(args) > 2 else kwargs["offs"]
+    rows = torch.diff(ends, prepend=ends.new_zeros(1))
+    return Fraction(int((rows > 0).sum()), rows.numel())
 
 
 def distinct_bytes(tensor: Tensor) -> int:

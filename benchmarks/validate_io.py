@@ -27,7 +27,7 @@ DEPENDS = {
     "aten.index_put_.default": "predicted: writes what the indices pick; measured: reads and writes the target",
     "aten.scatter_.value": "predicted: writes what the index picks; measured: reads and writes the target",
     "aten.scatter_.src": "predicted: writes what the index picks; measured: reads and writes the target",
-    "aten._grouped_mm.default": "predicted: the expected number of distinct experts; measured: every expert",
+    "aten._grouped_mm.default": "predicted: the distinct experts of uniform routing; measured: those with tokens",
     "fxmeter.cache_append.default": "predicted: the new entries, in place; measured: `cat` copies the whole cache",
 }
 """Op → why its traffic depends on data, or on how a cache is kept."""

@@ -132,6 +132,30 @@ def test_decode_peaks_of_flash_do_not_depend_on_the_context(preset_model):
     assert len(peaks) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "may_grow"),
+    [
+        ("llama-2-7b", {(32, 1)}),  # heads x one query
+        ("llama-3.1-8b", {(32, 1), (8, 4, 128)}),  # and copies of keys and values for the queries that share them
+    ],
+)
+def test_what_grows_with_the_context_at_eagers_decode_peak_are_scores_and_copies_of_keys_and_values(
+    name, may_grow, preset_model
+):
+    kv_lens = (1000 + 1, 3000 + 1)
+    peaks = [annotate(preset_model(name), decode(kv_len - 1), attention="eager").peak for kv_len in kv_lens]
+    grows = []
+    for peak, kv_len in zip(peaks, kv_lens, strict=True):
+        with_context = [item for item in peak.alive if kv_len in item.shape]
+        for item in with_context:
+            batch, *rest = (size for size in item.shape if size != kv_len)
+            assert batch == 1
+            assert tuple(rest) in {*may_grow, (1, 1)}  # (1, 1): the mask
+        grows.append(sum(item.bytes for item in with_context))
+    assert peaks[1].bytes - peaks[0].bytes == grows[1] - grows[0]
+    assert grows[1] * kv_lens[0] == grows[0] * kv_lens[1]
+
+
 def test_a_pass_that_makes_nothing_has_no_peak():
     assert find_peak(record_nothing()) is None
 

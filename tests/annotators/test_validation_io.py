@@ -61,6 +61,13 @@ def test_the_counter_goes_by_addresses():
     ]
 
 
+def test_of_a_grouped_product_only_experts_with_rows_are_read():
+    ends = torch.tensor([3, 3, 5, 5], dtype=torch.int32)  # experts 0 and 2 of four
+    rows, weights = torch.zeros(5, 16), torch.zeros(4, 16, 8)
+    moved = count(lambda: torch._grouped_mm(rows, weights, offs=ends), weights)[-1][1]
+    assert moved["weight", "read"] == 2 * 16 * 8 * 4 + 5 * 16 * 4 + 4 * 4  # operands from outside are constants
+
+
 @pytest.mark.parametrize(
     ("tensor", "elements"),
     [

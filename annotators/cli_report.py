@@ -160,7 +160,6 @@ def report(
         built = load_model(model, dtype=dtype)
         scenarios = _scenarios(prefill, decode, steps, crops, page, batch)
         tower = load_vision(model, dtype=dtype) if isinstance(scenarios[0], VisionScenario) else None
-        _warn_of_length(built, max(s.final_kv_len for s in scenarios if isinstance(s, Scenario)))
         stages, timelines = [], []
         for kind in ("eager", "flash") if attention == "both" else (attention,):
             for scenario in scenarios:
@@ -179,6 +178,7 @@ def report(
             say(f"writing {timeline_path}")
             in_order = sorted(timelines, key=lambda pair: pair[0])
             _write_timelines([timeline for _, timeline in in_order], made, timeline_path)
+    _warn_of_length(built, max(s.final_kv_len for s in scenarios if isinstance(s, Scenario)))
     if json_path is None:
         from annotators.console import stdout_console
         from annotators.render import report_view

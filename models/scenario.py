@@ -59,8 +59,8 @@ def decode(past_len: int, *, query_len: int = 1, batch: int = 1) -> Scenario:
 def generation(past_len: int, *, steps: int, batch: int = 1) -> Scenario:
     """Generate ``steps`` tokens, one at a time, with ``past_len`` tokens cached before the first.
 
-    Step j (from 0) attends to ``past_len`` + j + 1 tokens. FLOPs and traffic are sums over the steps; activations,
-    peak and KV cache are those of the last step, the largest; weights are resident once.
+    Step j (from 0) attends to ``past_len`` + j + 1 tokens. FLOPs and traffic are sums over the steps; activations
+    and peaks are those of the largest step, the KV cache that of the last; weights are resident once.
     """
     return Scenario(stage="decode", batch=batch, query_len=1, past_len=past_len, steps=steps)
 

@@ -114,9 +114,8 @@ def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
         near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         code = " and code that comes with a config is never run" if "auto_map" in fields else ""
-        raise ModelError(
-            f"{origin}: model_type {model_type!r} is unknown to transformers {_transformers_version()}{code}{hint}"
-        )
+        known = f"transformers {_transformers_version()}"
+        raise ModelError(f"{origin}: model_type {_shown(model_type)} is unknown to {known}{code}{hint}")
     _refuse_absurd(fields, origin)
     wanted = {k: v for k, v in fields.items() if k not in _IGNORED_FIELDS and k != "model_type"}
     with _as_model_errors(origin):
@@ -125,14 +124,17 @@ def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
 
 def _refuse_absurd(fields: Mapping[str, Any], origin: str) -> None:
     """A ModelError before work that would not end: modules and lists are built one by one on these counts."""
-    for name, value in fields.items():
+    waiting, seen = list(fields.items()), set()
+    while waiting:
+        name, value = waiting.pop()
         if isinstance(value, PreTrainedConfig):
             value = vars(value)
-        if isinstance(value, dict):
-            _refuse_absurd(value, origin)
+        if isinstance(value, dict) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.items()
         for pattern, most in _LARGEST_COUNTS.items():
-            if type(value) is int and value > most and pattern.search(name):
-                raise ModelError(f"{origin}: {name} is {value:,}; the largest accepted is {most:,}")
+            if type(value) is int and value > most and pattern.search(str(name)):
+                raise ModelError(f"{origin}: {name!s:.80} is {_shown(value)}; the largest accepted is {most:,}")
 
 
 def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torch.dtype:
@@ -142,7 +144,7 @@ def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torc
     if isinstance(dtype, torch.dtype):
         return dtype
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r:.100}")
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {_shown(dtype)}")
     return DTYPES[dtype]
 
 
@@ -177,6 +179,12 @@ def _as_model_errors(origin: str | PreTrainedConfig) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelError(f"{name}: transformers refuses it: {_one_line(error)}") from error
+
+
+def _shown(value: Any) -> str:
+    """A value from a config as a message shows it: on one line, and not at any length."""
+    text = f"{value:,}" if type(value) is int and value < 10**40 else "a number" if type(value) is int else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _one_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from annotators.grid import Values
-from annotators.regions import NotPolynomial, Point, Region
+from annotators.region import NotPolynomial, Point, Region
 
 if TYPE_CHECKING:
     from annotators.forms import ClosedForm, Piece

@@ -22,7 +22,8 @@ from annotators.generation import evaluate_generation
 from annotators.grid import Grid
 from annotators.polynomial import Condition, Path, value_at
 from annotators.pricing import price
-from annotators.regions import NotPolynomial, Point, Region, Regions, config_lengths
+from annotators.region import NotPolynomial, Point, Region
+from annotators.regions import Regions, config_lengths
 from annotators.rollup import AnnotatedStage, ModuleCost, ModuleCosts, module_costs, op_totals
 from models.errors import FxmeterError, ScenarioError
 from models.scenario import Scenario, VisionScenario, generation
@@ -159,6 +160,15 @@ class ClosedForm:
         """Every piece found so far."""
         return tuple(piece for pieces in self._pieces.values() for piece in pieces)
 
+    def some_modules(self) -> ModuleCosts:
+        """The modules of one pass, whichever is known already."""
+        for piece in self.pieces():
+            return ModuleCosts(piece.modules, piece.region.recording.folds())
+        point = (1, 1, 1)
+        for point in self._recorded:  # noqa: B007
+            break
+        return self.annotate(point).modules
+
     def check(self, batch: Any, query_len: Any, past_len: Any, crops: Any) -> tuple[Any, Any, Any]:
         """The three sizes, the stage's own where none is given."""
         if self.stage == "vision":
@@ -287,19 +297,14 @@ class ModuleForms(Mapping[str, ModuleForm]):
         self.form = form
 
     def __getitem__(self, path: str) -> ModuleForm:
-        piece = self._some_piece()
-        ModuleCosts(piece.modules, piece.region.recording.folds())[path]
+        self.form.some_modules()[path]
         return ModuleForm(self.form, path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._some_piece().modules)
+        return iter(self.form.some_modules())
 
     def __len__(self) -> int:
-        return len(self._some_piece().modules)
-
-    def _some_piece(self) -> Piece:
-        found = self.form.pieces()
-        return found[0] if found else self.form.default_pieces()[0]
+        return len(self.form.some_modules())
 
 
 def _priced(region: Region, point: Point, conventions: Conventions) -> Piece:

@@ -12,7 +12,7 @@ from annotators.forms import ClosedForm, Piece
 from annotators.formula_cases import Box, Cases, cases_of, domain
 from annotators.formula_text import LATEX, PYTHON, SCREEN, SYMPY, Language
 from annotators.formula_tree import Node, Writing
-from annotators.regions import NotPolynomial
+from annotators.region import NotPolynomial
 from annotators.report import versions
 from models.errors import FxmeterError
 from models.stage_cost import FIELDS

@@ -112,7 +112,23 @@ def _narrowed(axes: list[Ranges], conditions: Iterable[Condition]) -> Box | None
             axes[index] = _both(axes[index], _solved(Fraction(slope), Fraction(offset), condition.relation))
         else:
             rest.add(condition)
-    return Box((axes[0], axes[1], axes[2]), frozenset(rest)) if all(axes) else None
+    if not all(axes):
+        return None
+    box = Box((axes[0], axes[1], axes[2]))
+    return replace(box, rest=frozenset(c for c in rest if not _goes_without_saying(c, box)))
+
+
+def _goes_without_saying(condition: Condition, box: Box) -> bool:
+    """Whether the ranges alone make a condition hold."""
+    with _within(box) as path:
+        least, _ = path.bounds(substituted(condition.value, fixed_of(box.axes)))
+    return condition.relation == ">=" and least is not None and least >= 0
+
+
+def _within(box: Box) -> Path:
+    """Bounds of a box, as those of comparisons."""
+    lower = tuple(ranges[0][0] for ranges in box.axes)
+    return Path(lower, lower, tuple(ranges[-1][1] for ranges in box.axes))
 
 
 def _linear(free: set[int]) -> list[int]:
@@ -164,9 +180,7 @@ def _same_within(one: Any, other: Any, box: Box) -> bool:
 
 def simplified(value: Any, box: Box) -> Any:
     """What ``value`` is within a box: sizes that have one value put in, maxima without what is never the largest."""
-    lower = tuple(ranges[0][0] for ranges in box.axes)
-    upper = tuple(ranges[-1][1] for ranges in box.axes)
-    with Path(lower, lower, upper):
+    with _within(box):
         return largest([substituted(value, fixed_of(box.axes))])
 
 

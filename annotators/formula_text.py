@@ -76,7 +76,7 @@ class Language:
 
     def condition(self, boxes: Sequence[Box], whole: Sequence[Box], writing: Writing) -> str:
         """When a point lies in one of ``boxes``, as far as the domain ``whole`` does not say it already."""
-        found = [self._box(box, whole, writing) for box in boxes]
+        found = [self._box(box, whole, writing) for box in _over_all_parts(boxes, whole)]
         return self.either([self._all(parts, len(found) > 1) for parts in found])
 
     def _all(self, parts: list[str], one_of_several: bool) -> str:
@@ -84,11 +84,9 @@ class Language:
         return self.bracket(together) if one_of_several and len(parts) > 1 and not self.bare else together
 
     def _box(self, box: Box, whole: Sequence[Box], writing: Writing) -> list[str]:
-        parts = []
-        for index, (name, ranges) in enumerate(zip(writing.names, box.axes, strict=True)):
-            if not any(part.axes[index] == ranges for part in whole[:1]):
-                least = min(part.axes[index][0][0] for part in whole)
-                parts.append(self._ranges(self.symbol(name), ranges, least))
+        said = [index for index in range(len(box.axes)) if not _goes_without_saying(index, box, whole)]
+        least = [min(part.axes[index][0][0] for part in whole) for index in range(len(box.axes))]
+        parts = [self._ranges(self.symbol(writing.names[i]), box.axes[i], least[i]) for i in said]
         return [*parts, *(self._compared(c, writing) for c in sorted(box.rest, key=lambda c: str(c.value)))]
 
     def _compared(self, condition: Condition, writing: Writing) -> str:
@@ -100,7 +98,7 @@ class Language:
 
     def _ranges(self, name: str, ranges: Ranges, least: int) -> str:
         holes = _holes(ranges, least)
-        if ranges[-1][1] is None and holes and all(low == high for low, high in holes):
+        if len(ranges) > 1 and ranges[-1][1] is None and all(low == high for low, high in holes):
             return self.every([self.compare(name, "!=", self.number(low)) for low, _ in holes])
         found = [self._range(name, part, least) for part in ranges]
         either = self.either(found)
@@ -123,6 +121,34 @@ def _flat(node: Node) -> tuple[Node, ...]:
         return (node,)
     parts = [inner for part in node.parts for inner in _flat(part)]
     return tuple(sorted(parts, key=lambda part: not isinstance(part, Number)))
+
+
+def _over_all_parts(boxes: Sequence[Box], whole: Sequence[Box]) -> list[Box]:
+    """Boxes, with those that differ only in which part of a domain of several parts they have, as one."""
+    left = list(boxes)
+    for box in boxes if len(whole) > 1 else ():
+        others = [Box((box.axes[0], *part.axes[1:]), box.rest) for part in whole]
+        if all(other in left for other in others):
+            left = [one for one in left if one not in others]
+            left.append(Box((box.axes[0], *(_of_all(i, whole) for i in (1, 2))), box.rest))  # type: ignore[arg-type]
+    return left
+
+
+def _of_all(index: int, whole: Sequence[Box]) -> Ranges:
+    """What a size can be in any part of a domain."""
+    first, *others = sorted(part.axes[index][0] for part in whole)
+    return ((first[0], others[-1][1] if others else first[1]),)
+
+
+def _goes_without_saying(index: int, box: Box, whole: Sequence[Box]) -> bool:
+    """Whether the range of a size follows from the domain, or in a domain of several parts from another size's."""
+    ranges = box.axes[index]
+    if ranges == _of_all(index, whole):
+        return True
+    if len(whole) == 1 or index == 0 or ranges != whole[0].axes[index]:
+        return False
+    other = 3 - index
+    return box.axes[other] != whole[0].axes[other] or index == 2
 
 
 def _holes(ranges: Ranges, least: int) -> list[Range]:

@@ -17,9 +17,9 @@ from annotators.cli import main
 from annotators.formula import SHOWN, NoFormula, formulas, to_json, to_latex, to_python
 from annotators.formula_cases import Box, cases_of, merged, sides
 from annotators.formula_text import LATEX, SCREEN, abbreviated
-from annotators.formula_tree import Call, Symbol
+from annotators.formula_tree import Call, Symbol, Writing
 from annotators.polynomial import Condition, variable
-from annotators.regions import NotPolynomial
+from annotators.region import NotPolynomial
 from models.stage_cost import FIELDS
 from tests.tracer.tiny import LLAMA, QWEN_MOE
 from tracer import load_model
@@ -90,7 +90,7 @@ def test_a_window_is_a_case_with_its_condition(windowed):
 def test_a_comparison_of_products_is_in_its_smallest_form(worst):
     many, few = worst.fields["weight_read_bytes"]
     assert few.otherwise
-    assert worst.when(many, SCREEN) == "(B ≥ 8 and S_q = 1) or (S_q ≠ 1 and B·S_q ≥ 8)"
+    assert worst.when(many, SCREEN) == "(B ≥ 8 and S_q = 1) or (S_q ≥ 2 and B·S_q ≥ 8)"
 
 
 def points(found, count):
@@ -200,6 +200,22 @@ def test_boxes_that_differ_in_one_size_are_merged():
     yes, no = Condition(8 * product - 128, ">="), Condition(127 - 8 * product, ">=")
     boxes = [Box(low.axes, frozenset([condition])) for condition in (yes, no)]
     assert merged(boxes) == (low,)
+
+
+def test_pages_without_crops_are_told_from_pages_with_them():
+    """A page has rows and columns, or neither: what one of them says need not be said of the other."""
+    none, some = ((0, 0),), ((1, None),)
+    whole = (Box((EVERYWHERE, some, some)), Box((EVERYWHERE, none, none)))
+    sizes = Writing(("B", "h", "w"), kv=False)
+
+    def text(*boxes):
+        return SCREEN.condition(boxes, whole, sizes)
+
+    assert text(Box((ONE, some, some))) == "B = 1 and h ≥ 1"
+    assert text(Box((ONE, none, none))) == "B = 1 and h = 0 and w = 0"
+    assert text(Box((ONE, none, none)), Box((ONE, some, some))) == "B = 1"
+    assert text(Box((EVERYWHERE, some, ((2, None),)))) == "w ≥ 2"
+    assert text(Box((EVERYWHERE, ((2, 5),), some))) == "2 ≤ h ≤ 5"
 
 
 def test_a_comparison_is_divided_by_what_its_terms_share():

@@ -101,7 +101,7 @@ PRESETS = {
     "gpt-oss-20b": (windowed(24, lambda i: i % 2 == 1, 128, 8 * 64), 128),
     # 62 layers, every sixth one full; window 1024; 16 heads of 128
     "gemma-3-27b": (windowed(62, lambda i: i % 6 == 5, 1024, 16 * 128), 1024),
-    # 32 layers, of which every eighth attends, 8 heads of 128; for each of 2 · 4096 channels the others keep 4 inputs of
+    # 32 layers, every eighth attends, 8 heads of 128; for each of 2 · 4096 channels the others keep 4 inputs of
     # the convolution, and 16 states in float32
     "jamba-v0.1": (
         lambda tokens: {

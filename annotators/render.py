@@ -226,15 +226,17 @@ def _op(name: str) -> str:
 def _cache(stages: Sequence[AnnotatedStage]) -> Table:
     """The cache after each scenario's pass, identical layers on one line."""
     table = plain_table(title="KV cache after the pass")
-    for name in ("after", "layers", "kind", "tensors"):
-        table.add_column(name, overflow="fold")
+    table.add_column("after", no_wrap=True)
+    table.add_column("layers", overflow="fold", max_width=16)
+    table.add_column("each keeps", overflow="fold", max_width=11)
+    table.add_column("tensors", overflow="fold")
     table.add_column("one layer", justify="right", no_wrap=True)
     table.add_column("all", justify="right", no_wrap=True)
     for stage in _stages_shown(stages):
         for row in cache_rows(stage):
-            shapes = " ".join("×".join(map(str, shape)) for shape in row.shapes)
+            lines = [f"{'×'.join(map(str, shape))} {names}".rstrip() for names, shape in row.tensors]
             sizes = [quantity(size, "memory") for size in (row.layer_bytes, row.bytes)]
-            table.add_row(title_of(stage), row.layers, row.kind, shapes, *sizes)
+            table.add_row(title_of(stage), row.layers, row.kept, "\n".join(lines), *sizes)
     return table
 
 

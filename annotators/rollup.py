@@ -53,12 +53,13 @@ class Uncosted:
 
 @dataclass(frozen=True, slots=True)
 class CacheLayer:
-    """What one layer keeps in the cache after the pass."""
+    """What one layer keeps in the cache after the pass: the class that keeps it, and its tensors with their names."""
 
     layer: int
     kind: str
     shapes: tuple[tuple[int, ...], ...]
     bytes: int
+    names: tuple[str, ...] = ()
 
 
 class ModuleCosts(Mapping[str, ModuleCost]):
@@ -213,12 +214,14 @@ def op_costs(totals: Mapping[str, tuple[int, StageCost]]) -> tuple[OpCost, ...]:
 def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
     shapes: dict[tuple[int, str], list[tuple[int, ...]]] = {}
     sizes: dict[tuple[int, str], int] = {}
+    names: dict[tuple[int, str], list[str]] = {}
     for entry in recording.cache:
         for layer in entry.layers:
             key = (layer, entry.kind)
             shapes.setdefault(key, []).append(tuple(entry.spec.shape))
+            names.setdefault(key, []).append(entry.name)
             sizes[key] = sizes.get(key, 0) + entry.spec.nbytes
-    return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key]) for key in sorted(sizes))
+    return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in sorted(sizes))
 
 
 def _uncosted(nodes: list[dict[str, Any]]) -> tuple[Uncosted, ...]:

@@ -14,6 +14,7 @@ from models.stage_cost import ZERO, StageCost
 
 _INDEXED = re.compile(r"^\d+$")
 _CONTAINERS = ("ModuleList", "ModuleDict")
+_POSITION = re.compile(r"\.\d+$")
 _SHAPE = re.compile(r"\w+\[([^]]*)\]")
 
 
@@ -39,23 +40,43 @@ class HeavyOp:
 
 @dataclass(frozen=True, slots=True)
 class CacheRow:
-    """Layers whose cache is alike: ``layer_bytes`` each, ``bytes`` together."""
+    """Layers whose cache is alike: ``layer_bytes`` each, ``bytes`` together.
+
+    ``kept`` says in words what such a layer keeps, ``tensors`` has (names, shape) for each shape.
+    """
 
     layers: str
-    kind: str
-    shapes: tuple[tuple[int, ...], ...]
+    kept: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
     layer_bytes: int
     bytes: int
 
 
+KEPT = {
+    "DynamicLayer": "every token",
+    "DynamicSlidingWindowLayer": "window",
+    "DynamicIndexedLayer": "every token, index",
+    "DeepseekV4CSACache": "window, compressed",
+    "DeepseekV4HCACache": "window, compressed",
+    "LinearAttentionLayer": "state",
+    "LinearAttentionAndFullAttentionLayer": "every token, state",
+    "LinearAttentionAndSlidingWindowAttentionLayer": "window, state",
+}
+"""transformers' class of a cache layer → what it keeps. Any other class is shown by its name."""
+
+
 def cache_rows(stage: AnnotatedStage) -> list[CacheRow]:
     """What the pass leaves in the cache, layers alike on one row."""
-    groups: dict[tuple[str, tuple[tuple[int, ...], ...], int], list[int]] = {}
+    groups: dict[tuple[str, tuple[tuple[str, tuple[int, ...]], ...], int], list[int]] = {}
     for item in stage.kv_cache:
-        groups.setdefault((item.kind, item.shapes, item.bytes), []).append(item.layer)
+        named: dict[tuple[int, ...], list[str]] = {}
+        for name, shape in zip(item.names, item.shapes, strict=True):
+            named.setdefault(shape, []).append(_POSITION.sub("", name))
+        tensors = tuple((", ".join(filter(None, names)), shape) for shape, names in named.items())
+        groups.setdefault((item.kind, tensors, item.bytes), []).append(item.layer)
     return [
-        CacheRow(f"{spans(layers)} ({len(layers)}×)", kind, shapes, nbytes, nbytes * len(layers))
-        for (kind, shapes, nbytes), layers in groups.items()
+        CacheRow(f"{spans(layers)} ({len(layers)}×)", KEPT.get(kind, kind), tensors, nbytes, nbytes * len(layers))
+        for (kind, tensors, nbytes), layers in groups.items()
     ]
 
 
@@ -110,7 +131,7 @@ def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
 
 
 def spans(indices: Iterable[int]) -> str:
-    """Whole numbers in order as ranges: 0, 1, 2, 5 → "0-2,5"."""
+    """Whole numbers in order as ranges: 0, 1, 2, 5 → "0-2,5"; of many ranges the first two and the last."""
     parts: list[list[int]] = []
     for index in sorted(indices):
         if parts and index == parts[-1][1] + 1:
@@ -118,7 +139,7 @@ def spans(indices: Iterable[int]) -> str:
         else:
             parts.append([index, index])
     texts = [str(a) if a == b else f"{a}-{b}" for a, b in parts]
-    return ",".join(texts) if len(texts) <= 4 else f"{','.join(texts[:3])},…"
+    return ",".join(texts) if len(texts) <= 4 else f"{','.join(texts[:2])},…,{texts[-1]}"
 
 
 def _visible_parent(path: str, stage: AnnotatedStage) -> str:

@@ -1,4 +1,4 @@
-"""The cache after a pass is the one that transformers really holds: layer by layer, kind, shapes and bytes."""
+"""The cache after a pass is the one that transformers really holds, and what the architecture says, layer by layer."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from annotators import annotate
+from annotators.tables import cache_rows
+from benchmarks.held_tensors import left_behind, only_new_objects
 from benchmarks.small_configs import small_config
 from models import decode, prefill
 from tests.tracer.tiny import GEMMA3, GPT_OSS, LLAMA, config
 from tracer import load_model
-from tracer.cache import cache_tensors
 from tracer.context import empty_cache
 from tracer.decoder import DecoderWithHead
 
+BATCH = 3
 WINDOW = 8
 BELOW, AT, ABOVE = 5, WINDOW, 60
 CONFIGS = {
@@ -25,7 +27,13 @@ CONFIGS = {
     "deepseek-v3.2": lambda: small_config("deepseek_v32"),
     "deepseek-v4": lambda: small_config("deepseek_v4"),
     "chunked attention": lambda: small_config("llama4_text"),
-    "shared layers": lambda: small_config("gemma3n_text"),
+    "shared layers": lambda: small_config(
+        "gemma3n_text",
+        num_hidden_layers=5,
+        num_kv_shared_layers=2,
+        layer_types=[f"{kind}_attention" for kind in ("sliding", "sliding", "full", "sliding", "full")],
+        activation_sparsity_pattern=[0.95, 0.0, 0.0, 0.0, 0.0],
+    ),
 }
 
 
@@ -44,29 +52,24 @@ def real():
 
 
 def held(model, past, new):
-    """Layer → bytes that transformers' own cache holds after ``past`` tokens and then ``new`` more."""
-    cache = empty_cache(model)
-    with torch.no_grad():
+    """Bytes of the tensors that are alive after ``past`` tokens and then ``new`` more, and were not before."""
+    with torch.no_grad(), only_new_objects():
+        cache = empty_cache(model)
         for count in (past, new):
             if count:
-                model(input_ids=torch.randint(5, 40, (2, count)), past_key_values=cache, use_cache=True)
-    sizes: dict[tuple[int, str], int] = {}
-    for entry in cache_tensors(cache):
-        key = (entry.layer, entry.kind)
-        sizes[key] = sizes.get(key, 0) + entry.tensor.nbytes
-    return sizes
+                tokens = torch.randint(5, 40, (BATCH, count))
+                out = model(input_ids=tokens, past_key_values=cache, use_cache=True)
+        return left_behind(out, [tokens], BATCH).entry_bytes
 
 
 @pytest.mark.parametrize("tokens", [BELOW, AT, ABOVE], ids=["below", "at", "far above"])
 @pytest.mark.parametrize("stage", ["prefill", "decode"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_cache_is_transformers_own(name, stage, tokens, real):
-    scenario = prefill(tokens, batch=2) if stage == "prefill" else decode(tokens, batch=2)
+    scenario = prefill(tokens, batch=BATCH) if stage == "prefill" else decode(tokens, batch=BATCH)
     expected = held(real(name), scenario.past_len, scenario.query_len)
-    for attention in ("eager", "flash"):
-        annotated = annotate(load_model(CONFIGS[name](), dtype="float32"), scenario, attention=attention)
-        assert {(layer.layer, layer.kind): layer.bytes for layer in annotated.kv_cache} == expected
-        assert annotated.cost.kv_bytes == sum(expected.values())
+    annotated = annotate(load_model(CONFIGS[name](), dtype="float32"), scenario)
+    assert annotated.cost.kv_bytes == sum(layer.bytes for layer in annotated.kv_cache) == expected
 
 
 def layers_of(name, tokens):
@@ -81,6 +84,57 @@ def test_a_windowed_layer_holds_its_window_and_a_full_one_everything(name, slidi
             length = min(tokens + 1, WINDOW - 1) if index in sliding else tokens + 1
             assert layer.shapes == ((1, 2, length, 8),) * 2, (tokens, index)
             assert layer.bytes == 2 * 2 * length * 8 * 4
+
+
+TWO = 2  # bytes of bfloat16
+
+
+def windowed(layers, full, window, width):
+    """Layer → bytes held at a number of tokens: ``full`` layers keep every token, the others the last window − 1."""
+    return lambda tokens: {
+        index: 2 * (tokens if full(index) else min(tokens, window - 1)) * width * TWO for index in range(layers)
+    }
+
+
+PRESETS = {
+    # 24 layers, every other one full; window 128; keys and values of 8 heads of 64
+    "gpt-oss-20b": (windowed(24, lambda i: i % 2 == 1, 128, 8 * 64), 128),
+    # 62 layers, every sixth one full; window 1024; 16 heads of 128
+    "gemma-3-27b": (windowed(62, lambda i: i % 6 == 5, 1024, 16 * 128), 1024),
+    # 32 layers, every eighth attends, 8 heads of 128; for each of 2 · 4096 channels the others keep 4 inputs of
+    # the convolution, and 16 states in float32
+    "jamba-v0.1": (
+        lambda tokens: {
+            i: 2 * tokens * 8 * 128 * TWO if i % 8 == 4 else 2 * 4096 * (4 * TWO + 16 * 4) for i in range(32)
+        },
+        128,
+    ),
+    # 61 layers: a latent of 512, a rotary key of 64 and an index key of 128, for every token
+    "deepseek-v3.2": (lambda tokens: dict.fromkeys(range(61), tokens * (512 + 64 + 128) * TWO), 2048),
+}
+
+
+@pytest.mark.parametrize("where", ["below", "at", "far above"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_table_of_a_preset_is_what_its_architecture_says(preset_model, name, where):
+    expected, window = PRESETS[name]
+    context = {"below": window // 2, "at": window - 1, "far above": 40 * window}[where]
+    stage = annotate(preset_model(name), decode(context))
+    assert {layer.layer: layer.bytes for layer in stage.kv_cache} == expected(context + 1)
+    assert sum(row.bytes for row in cache_rows(stage)) == stage.cost.kv_bytes == sum(expected(context + 1).values())
+    assert all(len(row.tensors) <= 3 for row in cache_rows(stage))
+
+
+@pytest.mark.parametrize(("name", "full", "sliding", "window", "width"), [("gpt-oss-20b", 12, 12, 128, 8 * 64)])
+def test_a_window_is_read_whole_and_one_token_less_is_kept(preset_model, name, full, sliding, window, width):
+    model, context = preset_model(name), 8192
+    step = annotate(model, decode(context)).cost
+    token = 2 * width * TWO
+    assert step.kv_read_bytes == (full * (context + 1) + sliding * window) * token
+    assert step.kv_write_bytes == (full + sliding) * token
+    prompt = annotate(model, prefill(context)).cost
+    assert prompt.kv_write_bytes == prompt.kv_read_bytes == (full + sliding) * context * token
+    assert prompt.kv_bytes == (full * context + sliding * (window - 1)) * token
 
 
 def test_recurrent_state_does_not_grow_with_the_context():

@@ -77,17 +77,19 @@ def sweep(
     with _bar(len(axes) * len(kinds) * len(stages_of(axes))) as advance:
         made = run_sweep(forms, axes, attentions=kinds, advance=advance)
     files: dict[str, bytes] = {}
+    missing = 0
     if drawn:
         with progress("drawing") as say:
-            from annotators.plots import draw
+            from annotators.plots import draw, left_out
 
             files = draw(made)
+            missing = left_out(made)
     data = write(made, folder, files)
     verdicts = check(made) if checked else ()
     from annotators.console import stdout_console
     from annotators.render_sweep import sweep_view
 
-    stdout_console().print(sweep_view(data, out, sorted(files), verdicts))
+    stdout_console().print(sweep_view(data, out, sorted(files), verdicts, undrawn=missing))
     broken = next((verdict for verdict in verdicts if verdict.broken), None)
     if broken is not None:
         complain(f"check: {broken.name} does not hold at {broken.broken}")

@@ -13,8 +13,6 @@ from models.stage_cost import StageCost
 from tracer.attention import Attention
 
 Along = Literal["image tokens", "context", "batch", "steps"]
-MOST_FAMILIES = 12
-"""Families of curves drawn of one sweep; the files have all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Family:
 
 
 def families(sweep: Sweep) -> tuple[Family, ...]:
-    """Every family of at least two points, at most MOST_FAMILIES of them."""
+    """Every family of at least two points."""
     along = _along(sweep)
     groups: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for index, point in enumerate(sweep.points):
@@ -56,7 +54,7 @@ def families(sweep: Sweep) -> tuple[Family, ...]:
         ordered = sorted(members, key=lambda i: (_place(sweep.points[i], along), str(sweep.points[i])))
         if len(ordered) > 1:
             found.append(_family(sweep, along, fixed, ordered))
-    return tuple(found[:MOST_FAMILIES])
+    return tuple(found)
 
 
 def _family(sweep: Sweep, along: Along, fixed: tuple[tuple[str, int], ...], members: Sequence[int]) -> Family:

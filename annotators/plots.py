@@ -19,6 +19,9 @@ from annotators.plot_axes import bytes_axis, counts_axis, crop_axis, length_axis
 from annotators.plot_data import Family, families
 from annotators.sweep import Sweep
 
+MOST_FAMILIES = 12
+"""Families of curves that are drawn of one sweep; the files have all of them."""
+
 COLUMN, PAGE = 3.5, 7.16
 """Widths in inches: one column, and the page, of a two-column paper."""
 
@@ -68,7 +71,7 @@ def draw(sweep: Sweep) -> dict[str, bytes]:
     """Name → content of every plot; none for a sweep of a single point, or of what a model does not have."""
     found: dict[str, bytes] = {}
     with mpl.rc_context(STYLE):
-        drawn = families(sweep)
+        drawn = families(sweep)[:MOST_FAMILIES]
         for family in drawn:
             suffix = "".join(f"-{name}{value}" for name, value in family.fixed) if len(drawn) > 1 else ""
             for name, (make, field) in FIGURES.items():
@@ -77,6 +80,11 @@ def draw(sweep: Sweep) -> dict[str, bytes]:
                     for kind in ("svg", "png"):
                         found[f"plots/{name}{suffix}.{kind}"] = _saved(figure, kind)
     return found
+
+
+def left_out(sweep: Sweep) -> int:
+    """How many families of curves ``draw`` does not draw."""
+    return max(0, len(families(sweep)) - MOST_FAMILIES)
 
 
 def _saved(figure: Figure, kind: str) -> bytes:

@@ -12,9 +12,10 @@ from annotators.sweep_check import Verdict
 
 
 def sweep_view(
-    data: Mapping[str, Any], folder: str, drawn: Sequence[str], verdicts: Sequence[Verdict]
+    data: Mapping[str, Any], folder: str, drawn: Sequence[str], verdicts: Sequence[Verdict], *, undrawn: int = 0
 ) -> RenderableType:
-    """One line on the run, one for each file, and the sanity ratios if they were checked."""
+    """One line on the run, one for each file, and the sanity ratios if they were checked. ``undrawn`` families of
+    curves have no plot."""
     name, points, run = data["model"]["name"], len(data["points"]), data["run"]
     costs = sum(len(point["stages"]) for point in data["points"])
     kinds = " · ".join(f"{key} {data['conventions'][key]}" for key in ("dtype", "causal", "logits", "routing"))
@@ -28,6 +29,8 @@ def sweep_view(
     ]
     if drawn:
         parts.append(Text(f"  {drawn[0]} and {len(drawn) - 1} more"))
+    if undrawn:
+        parts.append(Text(f"  {undrawn} families of curves were too many to draw; the files have them", style="yellow"))
     parts += [Text(f"recorded point by point: {reason}", style="yellow") for reason in data["recorded"]]
     if data["uncosted"]:
         parts.append(Text(f"{data['uncosted']:,} op executions have no rule; their FLOPs are missing", style="red"))

@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoConfig
 
 from annotators.cli import main
-from annotators.plot_data import MOST_FAMILIES, families
+from annotators.plot_data import families
 from annotators.sweep import Forms, run_sweep
 from annotators.sweep_axes import Axes
 from models.page import page_tokens
@@ -127,7 +127,7 @@ def test_pages_are_drawn_by_image_tokens_with_their_grids_above(pages):
 
 
 @pytest.mark.usefixtures("only_activations")
-def test_every_batch_has_a_family_of_its_own(llama):
+def test_every_batch_has_a_family_of_its_own(llama, monkeypatch):
     sweep = run_sweep(llama, Axes(batch=(1, 8), decode=(8, 64, 512)), attentions=["flash"])
     first, second = families(sweep)
     assert (first.fixed, second.fixed) == ((("batch", 1), ("steps", 1)), (("batch", 8), ("steps", 1)))
@@ -135,8 +135,11 @@ def test_every_batch_has_a_family_of_its_own(llama):
     names = list(drawn(sweep))
     kinds = [(batch, kind) for batch in (1, 8) for kind in ("svg", "png")]
     assert names == [f"plots/activations-batch{batch}-steps1.{kind}" for batch, kind in kinds]
+    monkeypatch.setattr(plots, "MOST_FAMILIES", 3)
     many = run_sweep(llama, Axes(batch=tuple(range(1, 30)), decode=(8, 64)), attentions=["flash"])
-    assert len(families(many)) == MOST_FAMILIES
+    assert plots.left_out(sweep) == 0
+    assert plots.left_out(many) == 29 - plots.MOST_FAMILIES
+    assert len(drawn(many)) == 2 * plots.MOST_FAMILIES
 
 
 def test_batches_alone_are_an_axis_and_a_point_alone_is_no_plot(llama):

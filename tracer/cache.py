@@ -58,11 +58,14 @@ def _all_entries(cache: Any) -> Iterator[CacheTensor]:
 
 def cache_counters(cache: Any) -> Iterator[Tensor]:
     """The scalars that ``cache`` keeps, such as the tokens seen so far: no entries, and no activations either."""
-    cache = getattr(cache, "cache", cache)
+    return (tensor for tensor in tensors_of(getattr(cache, "cache", cache)) if tensor.dim() == 0)
+
+
+def tensors_of(cache: Any) -> Iterator[Tensor]:
+    """Whatever tensor a transformers cache refers to, some of them twice; none where it is something else."""
     layers = getattr(cache, "layers", None)
     for _, tensor in _all_tensors({"rest": vars(cache), "layers": [vars(layer) for layer in layers]} if layers else ()):
-        if tensor.dim() == 0:
-            yield tensor
+        yield tensor
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache
 from models.errors import FxmeterError, ScenarioError, TraceError
 from models.scenario import Scenario
 from tracer.attention import Attention, asks_for_a_mask, attention_of
-from tracer.cache import cache_of, cache_tensors
+from tracer.cache import cache_of, cache_tensors, tensors_of
 from tracer.context import (
     CACHE_ARGUMENTS,
     Held,
@@ -208,9 +208,8 @@ def tree_to_meta(value: Any) -> Any:
     if isinstance(value, Tensor):
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     if isinstance(value, Cache):
-        held = {id(entry.tensor): tree_to_meta(entry.tensor) for entry in cache_tensors(value)}
-        return copy.deepcopy(value, held)
-    return pytree.tree_map_only(Tensor, tree_to_meta, value)
+        return copy.deepcopy(value, {id(tensor): tree_to_meta(tensor) for tensor in tensors_of(value)})
+    return pytree.tree_map_only((Tensor, Cache), tree_to_meta, value, is_leaf=lambda item: isinstance(item, Cache))
 
 
 def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import DynamicCache
 
 from annotators import annotate_module
 from tests.tracer.tiny import LLAMA, real_model
@@ -59,6 +61,41 @@ def test_one_decoder_layer_of_a_hugging_face_model():
     widths = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48
     assert stage.cost.matmul_flops == 2 * 7 * widths + 2 * 2 * 4 * 7 * 7 * 8
     assert stage.cost.weight_bytes == sum(p.nbytes for p in model.model.layers[1].parameters())
+
+
+def test_one_decoder_layer_with_a_cache_that_is_left_as_it_was():
+    layer = real_model(LLAMA).model.layers[0]
+    cache = DynamicCache()
+    cache.update(torch.zeros(1, 2, 9, 8), torch.zeros(1, 2, 9, 8), 0)
+    hidden, angles = torch.empty(1, 1, 32), (torch.empty(1, 1, 8), torch.empty(1, 1, 8))
+    stage = annotate_module(layer, hidden, position_embeddings=angles, past_key_values=cache)
+    token = 2 * 2 * 8 * 4
+    assert stage.cost.kv_bytes == stage.cost.kv_read_bytes == (9 + 1) * token
+    assert stage.cost.kv_write_bytes == token
+    assert cache.get_seq_length() == 9
+    assert cache.layers[0].keys.abs().sum() == 0
+
+
+def test_weights_on_meta_and_real_ones_cost_the_same():
+    real = Block(64, 4)
+    with torch.device("meta"):
+        meta = Block(64, 4)
+    assert annotate_module(real, torch.empty(1, 3, 64)).cost == annotate_module(meta, torch.empty(1, 3, 64)).cost
+
+
+@pytest.mark.parametrize("wrap", [dict, tuple, list, "dataclass"])
+def test_whatever_holds_the_output_it_is_the_output_of_the_graph(wrap):
+    class Halves(nn.Module):
+        def forward(self, x):
+            low, high = x * 2, x + 1
+            if wrap == "dataclass":
+                return Result(low, (high,))
+            return {"low": low, "high": high} if wrap is dict else wrap([low, high])
+
+    stage = annotate_module(Halves(), torch.empty(3, 4))
+    (output,) = (node for node in stage.fx_graph.nodes if node.op == "output")
+    assert len(output.all_input_nodes) == 2
+    assert stage.cost.activation_write_bytes == 4 * (12 + 12)
 
 
 @dataclass

@@ -49,14 +49,15 @@ class Allocation:
         return "workspace" if self.op and self.ended is not None and self.ended <= self.op[1] else "result"
 
     @property
-    def innermost(self) -> str:
-        """The op that asked for it, however deep inside others, for people."""
-        return self.ops[-1][0].removeprefix("aten::") if self.ops else self.name
-
-    @property
     def name(self) -> str:
         """What a workspace or an operand is, for people."""
-        return "wrapped number" if self.op is None else f"inside `{self.op[0].removeprefix('aten::')}`"
+        if not self.ops:
+            return "wrapped number"
+        return (
+            self.ops[-1][0].removeprefix("aten::")
+            if self.op is None
+            else f"inside `{self.op[0].removeprefix('aten::')}`"
+        )
 
 
 @cache
@@ -65,11 +66,9 @@ def taken_apart(name: str) -> bool:
     namespace, _, rest = name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), rest, None)
     overloads = [] if packet is None else [f"{name}.{o}".removesuffix(".default") for o in packet.overloads()]
-    return any(
-        torch._C._dispatch_has_kernel(full)
-        and torch._C._dispatch_has_kernel_for_dispatch_key(full, "CompositeImplicitAutograd")
-        for full in overloads
-    )
+    known = [full for full in overloads if "out" not in full and torch._C._dispatch_has_kernel(full)]
+    key = "CompositeImplicitAutograd"
+    return bool(known) and all(torch._C._dispatch_has_kernel_for_dispatch_key(full, key) for full in known)
 
 
 def profiled(call: Callable[[], Any]) -> tuple[Any, list[Allocation]]:

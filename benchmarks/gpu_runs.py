@@ -38,11 +38,10 @@ class Pass:
 
     model: Any
     cell: Cell
-    device: str
 
     def __post_init__(self) -> None:
-        vocabulary = self.model.config.vocab_size
-        self.tokens = torch.randint(0, vocabulary, (self.cell.batch, self.cell.context), device=self.device)
+        vocabulary, device = self.model.config.vocab_size, next(self.model.parameters()).device
+        self.tokens = torch.randint(0, vocabulary, (self.cell.batch, self.cell.context), device=device)
         self.cache: Any = None
         if self.cell.stage == "decode":
             attend_with(self.model, "sdpa")  # the prompt's scores are not what is measured
@@ -75,7 +74,7 @@ def attend_with(model: nn.Module, implementation: str) -> None:
 
 def measure(model: nn.Module, cell: Cell) -> Measurement:
     """Memory and times of a cell on the current CUDA device."""
-    call = Pass(model, cell, "cuda")
+    call = Pass(model, cell)
     for _ in range(WARM_UPS):
         call()
         call.reset()
@@ -145,7 +144,7 @@ def under_ncu(cell: Cell) -> int:
 
 def profiled_alone(cell: Cell) -> None:
     """One pass between the marks that Nsight Compute waits for, after a warm-up."""
-    call = Pass(random_model(load_config(cell.model), "cuda"), cell, "cuda")
+    call = Pass(random_model(load_config(cell.model), "cuda"), cell)
     call()
     call.reset()
     torch.cuda.synchronize()

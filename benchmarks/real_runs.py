@@ -55,7 +55,7 @@ FAMILIES = {
 
 def config_of(model_type: str) -> PreTrainedConfig:
     """The small config that stands for a type."""
-    return small_config(model_type, **FIELDS.get(model_type, {}))
+    return small_config(model_type.split()[0], **FIELDS.get(model_type, {}))
 
 
 def predicted(model_type: str, stage: str, *, attention: Attention = "eager", prompt: int = PROMPT) -> AnnotatedStage:
@@ -64,8 +64,12 @@ def predicted(model_type: str, stage: str, *, attention: Attention = "eager", pr
     return annotate(load_model(config_of(model_type), dtype="float32"), scenario, attention=attention)
 
 
-FIELDS = {"deepseek_v3": {"first_k_dense_replace": 1}}
-"""Type → fields without which its small config has no layer of a kind that it stands for."""
+EQUAL_HEADS = "deepseek_v3 with equal head sizes"
+FIELDS: dict[str, dict[str, Any]] = {
+    "deepseek_v3": {"first_k_dense_replace": 1},  # without it a small one has no experts
+    EQUAL_HEADS: {"first_k_dense_replace": 1, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16 + 8},
+}
+"""Name → fields that its small config has; the name's first word is the type."""
 OWN_CACHE = ("minimax",)
 """Types that refuse transformers' own cache and start one themselves."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks import gpu_runs, validate_gpu
 from benchmarks.gpu_plan import (
     READ,
     WRITTEN,
@@ -35,6 +38,37 @@ def test_without_cuda_it_says_so_in_one_line_and_ends_well(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["validate_gpu.py", "--no-write"])
     assert main() == 0
     assert capsys.readouterr().out.splitlines() == [NEEDS_CUDA.format(version=torch.__version__)]
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """The whole script on the CPU, with the instruments of CUDA replaced."""
+    config = small_config("llama")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=2**43))
+    monkeypatch.setattr(validate_gpu, "quiet", lambda: None)
+    monkeypatch.setattr(validate_gpu, "copy_bandwidth", lambda: 1e12)
+    monkeypatch.setattr(validate_gpu, "plan", lambda: [replace(DECODE, context=10), replace(PREFILL, context=10)])
+    monkeypatch.setattr(validate_gpu, "random_model", lambda *_: random_model(config, "cpu", torch.float32))
+    lengths = []
+
+    def called(call):
+        lengths.append(call().past_key_values.get_seq_length())
+        return 1.0
+
+    for name in ("allocated_at_most", "timed"):
+        monkeypatch.setattr(gpu_runs, name, called)
+    monkeypatch.setattr(gpu_runs, "kernel_seconds", lambda call: (called(call), call.reset())[0])
+    return lengths
+
+
+def test_every_repetition_runs_the_same_pass(pretended, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["validate_gpu.py", "--no-write", "--without-ncu"])
+    assert main() == 0
+    each = 1 + gpu_runs.REPEATS + gpu_runs.WARM_UPS
+    assert pretended == [10 + 1] * each + [10] * each
+    assert "over 1 decode steps" in capsys.readouterr().out
 
 
 def test_the_plan_has_both_stages_and_attentions_of_both_models_at_several_contexts_and_batches():
@@ -106,7 +140,7 @@ def test_a_report_without_them_or_in_other_units_is_refused(report):
 @pytest.mark.parametrize("model_type", ["llama", "deepseek_v2", "deepseek_ocr2_text"])
 def test_a_decode_step_can_be_repeated_on_the_same_cache(model_type, attention):
     config = small_config(model_type) if model_type != "deepseek_ocr2_text" else ocr_config()
-    call = Pass(random_model(config, "cpu", torch.float32), Cell("any", "decode", 10, 2, attention), "cpu")
+    call = Pass(random_model(config, "cpu", torch.float32), Cell("any", "decode", 10, 2, attention))
     before = [layer.keys.clone() for layer in call.cache.layers]
     first = call().logits
     assert call.cache.get_seq_length() == 10 + 1
@@ -127,9 +161,7 @@ def ocr_config():
 
 
 def test_a_prefill_starts_from_nothing_each_time():
-    call = Pass(
-        random_model(small_config("llama"), "cpu", torch.float32), Cell("any", "prefill", 10, 2, "flash"), "cpu"
-    )
+    call = Pass(random_model(small_config("llama"), "cpu", torch.float32), Cell("any", "prefill", 10, 2, "flash"))
     outs = [call() for _ in range(2)]
     assert [out.past_key_values.get_seq_length() for out in outs] == [10, 10]
     assert outs[0].logits.shape == (2, 10, 128)

@@ -160,7 +160,10 @@ def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
     for list_path, module in walk(model):
         if isinstance(module, nn.ModuleList) and len(module) > 1:
             alike: dict[Any, list[tuple[str, nn.Module]]] = {}
+            sharing = _sharing(module)
             for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):
+                if index in sharing:
+                    continue
                 path = f"{list_path}.{index}" if list_path else str(index)
                 alike.setdefault(key, []).append((path, member))
             for members in alike.values():
@@ -168,6 +171,15 @@ def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
                     found += [(path, member, kinds) for path, member in members]
                     kinds += 1
     return found
+
+
+def _sharing(members: nn.ModuleList) -> set[int]:
+    """Members that have a module in common: what it does is put down to the first, which is then not like the others."""
+    owners: dict[int, set[int]] = {}
+    for index, member in enumerate(members):
+        for module in member.modules():
+            owners.setdefault(id(module), set()).add(index)
+    return {index for indices in owners.values() if len(indices) > 1 for index in indices}
 
 
 def _run_once(

@@ -73,7 +73,8 @@ class Edge:
 
     def _next_region(self, start: int) -> None:
         fit = self.samples.fit([self.place(start + step) for step in range(3)], one=self.one)
-        if fit is None:
+        at_once = [(b, *self.place(length)) for length, b in self._taken(self.one) if start <= length <= start + 2]
+        if fit is None or not self.samples.all_agree(fit, at_once):
             place = self.place(start)
             self.add(self.samples.lone(place, one=self.one), place, place)
             self.ends.append(start)
@@ -96,7 +97,7 @@ class Edge:
         for length, batch in self._checks(start):
             if length > good:
                 if not self.samples.agrees(fit, (batch, *self.place(length))):
-                    return self._last_agreeing(fit, good, length)
+                    return self._last_agreeing(fit, batch, good, length)
                 good = length
         return None
 
@@ -121,13 +122,15 @@ class Edge:
             inside.add(low + NEAR // 2 if end is None else (low + min(low + NEAR, end)) // 2)
         return [(1, *self.place(length)) for length in sorted({low, *inside})]
 
-    def _last_agreeing(self, fit: Fit, good: int, bad: int) -> int:
-        """The last length from ``good`` on, below ``bad``, at which the fit still holds."""
+    def _last_agreeing(self, fit: Fit, batch: int, good: int, bad: int) -> int:
+        """The last length from ``good`` on, below ``bad``, at which the fit still holds for ``batch``."""
         while bad - good > 1:
             hints = [h for h in self.hints if good < h < bad]
             middle = hints[len(hints) // 2] if hints else (good + bad) // 2
-            if self.samples.agrees(fit, (self._batch, *self.place(middle))):
+            if self.samples.agrees(fit, (batch, *self.place(middle))):
                 good = middle
             else:
                 bad = middle
+        if not self.samples.agrees(fit, (batch, *self.place(good))):
+            raise NotPolynomial(f"the sizes at length {good} are not linear in the batch")
         return good

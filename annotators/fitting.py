@@ -101,7 +101,8 @@ class Samples:
     def lone(self, place: Place, *, one: bool) -> Found:
         """What holds at a single place. Raises NotPolynomial where it is not linear in the batch."""
         fit = self.fit([place], one=one)
-        if fit is None or not (one or self.agrees(fit, (CHECK_BATCH, *place))):
+        checks = [point for point in self.points(one=one) if point[1:] == place]
+        if fit is None or not self.all_agree(fit, checks if one else [(CHECK_BATCH, *place), *checks]):
             raise NotPolynomial(f"the sizes at lengths {place[0]}, {place[1]} are not linear in the batch")
         return fit, not one and self.agrees(fit, (1, *place))
 

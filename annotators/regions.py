@@ -52,6 +52,7 @@ class Regions:
         known = self._known(point)
         if known is not None:
             return known
+        self.samples.at(point)  # every region is held to what was asked for
         failure = NotPolynomial(f"no polynomial gives the sizes at {point}")
         for one in self._kinds_of_batch(point):
             try:

@@ -13,12 +13,13 @@ from transformers import CONFIG_MAPPING
 
 from annotators import annotate, closed_form
 from annotators.annotation import annotate_steps
-from models import generation
+from benchmarks.small_configs import small_config
+from models import decode, generation, vision
 from models.errors import FxmeterError
 from models.presets import preset_names
 from models.scenario import Scenario
-from models.stage_cost import FIELDS
 from tracer import load_model
+from tracer.vision import build_vision
 
 OPTIONS = {
     "deadline": None,
@@ -26,61 +27,88 @@ OPTIONS = {
     "database": None,
     "derandomize": True,
 }
-POINTS = st.tuples(
+PRESET_POINTS = st.tuples(
     st.one_of(st.sampled_from([1, 2]), st.integers(1, 512)),
     st.one_of(st.just(1), st.integers(1, 4096)),
     st.one_of(st.just(0), st.integers(0, 200_000), st.sampled_from([126, 127, 128, 1022, 1023, 1024, 4095, 4096])),
 )
-QUICK = ["deepseek-ocr", "gpt-oss-20b"]
+SMALL_POINTS = st.tuples(
+    st.one_of(st.sampled_from([1, 2]), st.integers(1, 512)),
+    st.one_of(st.just(1), st.sampled_from([6, 7, 8, 9]), st.integers(1, 300)),
+    st.one_of(st.just(0), st.sampled_from([6, 7, 8, 9]), st.integers(0, 3000)),
+)
+QUICK = ["gpt_oss", "deepseek_v3", "mamba2"]
+"""Windows, sinks and routed experts; a latent cache; recurrent state. Their windows, or chunks, are of 8 tokens."""
+CACHES = ["mistral", "gemma3_text", "cohere2", "llama4_text", "deepseek_v2", "deepseek_v32", "deepseek_v4", "gpt_neo"]
+STATES = ["mamba", "falcon_mamba", "jamba", "bamba", "granitemoehybrid", "qwen3_next", "recurrent_gemma", "minimax"]
+OTHERS = ["lfm2", "zamba2", "nemotron_h", "gemma3n_text", "mixtral", "qwen3_moe", "glm4_moe", "bloom", "falcon"]
+KINDS = [*QUICK, *CACHES, *STATES, *OTHERS]
+
+
+@functools.cache
+def small_model(model_type):
+    return load_model(small_config(model_type))
 
 
 @functools.cache
 def form_of(name, stage, attention, **options):
-    return closed_form(load_model(name), stage=stage, attention=attention, **options)
+    model = small_model(name) if name in KINDS else load_model(name)
+    return closed_form(model, stage=stage, attention=attention, **options)
 
 
-def same_everywhere(form, model, scenario, **options):
+def same_everywhere(name, model, point, attention):
     """Every field of every module, against a fresh recording."""
-    stage = annotate(model, scenario, attention=form.attention, **options)
-    at = {"batch": scenario.batch, "query_len": scenario.query_len, "past_len": scenario.past_len}
-    assert form.at(**at) == stage.cost
-    for path, module in stage.modules.items():
-        assert form.modules[path].at(**at) == module.cost, path
-
-
-@pytest.mark.parametrize("attention", ["eager", "flash"])
-@pytest.mark.parametrize("name", QUICK)
-@settings(max_examples=3, **OPTIONS)
-@given(POINTS)
-@example((1, 1, 0))
-@example((3, 1, 500))
-def test_at_equals_annotate(preset_model, name, attention, point):
     batch, query_len, past_len = point
-    for stage in ("decode", "prefill"):
-        scenario = Scenario(stage=stage, batch=batch, query_len=query_len, past_len=past_len)
-        same_everywhere(form_of(name, stage, attention), preset_model(name), scenario)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("attention", ["eager", "flash"])
-@pytest.mark.parametrize("name", preset_names())
-@settings(max_examples=50, **OPTIONS)
-@given(point=POINTS)
-def test_at_equals_annotate_for_every_preset(preset_model, name, attention, point):
-    batch, query_len, past_len = point
-    stage = "decode" if query_len == 1 else "prefill"
+    stage = "decode" if query_len == 1 and past_len else "prefill"
     scenario = Scenario(stage=stage, batch=batch, query_len=query_len, past_len=past_len)
-    model = preset_model(name)
     try:
         expected = annotate(model, scenario, attention=attention)
     except FxmeterError:
-        return  # a size that torch itself cannot hold
+        return  # a size that torch itself cannot hold, or the model's own code
     form = form_of(name, stage, attention)
     at = {"batch": batch, "query_len": query_len, "past_len": past_len}
     assert form.at(**at) == expected.cost
     assert {path: form.modules[path].at(**at) for path in expected.modules} == {
         path: module.cost for path, module in expected.modules.items()
     }
+
+
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+@pytest.mark.parametrize("name", QUICK)
+@settings(max_examples=6, **OPTIONS)
+@given(point=SMALL_POINTS.map(lambda p: p if p[1] == 1 else (*p[:2], 0)))
+@example(point=(1, 1, 0))
+@example(point=(3, 1, 7))
+def test_at_equals_annotate(name, attention, point):
+    same_everywhere(name, small_model(name), point, attention)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+@pytest.mark.parametrize("name", KINDS)
+@settings(max_examples=50, **OPTIONS)
+@given(point=SMALL_POINTS)
+def test_at_equals_annotate_for_every_kind_of_cache_and_experts(name, attention, point):
+    same_everywhere(name, small_model(name), point, attention)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+@pytest.mark.parametrize("name", preset_names())
+@settings(max_examples=50, **OPTIONS)
+@given(point=PRESET_POINTS)
+def test_at_equals_annotate_for_every_preset(preset_model, name, attention, point):
+    same_everywhere(name, preset_model(name), point, attention)
+
+
+def test_a_model_whose_ops_change_with_every_length_is_said_to_be_so():
+    form = closed_form(small_model("deepseek_v4"), stage="decode")
+    for path in ("", "model.layers.0"):
+        whole = annotate(small_model("deepseek_v4"), decode(9, batch=2))
+        assert form.modules[path].at(batch=2, past_len=9) == whole.modules[path].cost
+    assert "again and again" in form.reason
+    with pytest.raises(FxmeterError, match="again and again"):
+        form.expressions  # noqa: B018
 
 
 WINDOWED = {
@@ -95,48 +123,55 @@ WINDOWED = {
 }
 
 
-@pytest.fixture(scope="module")
-def windowed():
+@pytest.mark.parametrize(("attention", "causal", "batches"), [("eager", "full", [3]), ("flash", "exact", [1, 3])])
+def test_a_window_is_crossed_exactly(attention, causal, batches):
     fields = dict(WINDOWED)
-    return load_model(CONFIG_MAPPING[fields.pop("model_type")](**fields))
-
-
-@pytest.mark.parametrize(("attention", "causal"), [("eager", "full"), ("flash", "exact")])
-def test_a_window_is_crossed_exactly(windowed, attention, causal):
+    windowed = load_model(CONFIG_MAPPING[fields.pop("model_type")](**fields))
     form = closed_form(windowed, attention=attention, causal=causal, stage="prefill")
-    for batch in (1, 3):
-        for query_len in (1, 2, 5, 6, 7, 12):
-            for past_len in (0, 1, 4, 5, 6, 7, 20):
-                scenario = Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=past_len)
-                expected = annotate(windowed, scenario, attention=attention, causal=causal).cost
-                assert form.at(batch=batch, query_len=query_len, past_len=past_len) == expected, scenario
+    for batch in batches:
+        for query_len, past_len in [(1, 0), (1, 5), (1, 6), (2, 4), (5, 0), (5, 1), (6, 0), (7, 0), (7, 5), (12, 20)]:
+            scenario = Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=past_len)
+            expected = annotate(windowed, scenario, attention=attention, causal=causal).cost
+            assert form.at(batch=batch, query_len=query_len, past_len=past_len) == expected, scenario
     assert form.reason is None
 
 
 def test_deepseek_ocr_in_symbols():
     B, S_q, C = sympy.symbols("B S_q C")
-    decode = form_of("deepseek-ocr", "decode", "flash").expressions["matmul_flops"]
-    prefill = form_of("deepseek-ocr", "prefill", "flash").expressions["matmul_flops"]
-    assert not (decode.free_symbols | prefill.free_symbols) - set(decode.free_symbols | prefill.free_symbols)
-    named = {symbol.name: symbol for symbol in decode.free_symbols | prefill.free_symbols}
+    step = form_of("deepseek-ocr", "decode", "flash").expressions["matmul_flops"]
+    prompt = form_of("deepseek-ocr", "prefill", "flash").expressions["matmul_flops"]
+    named = {symbol.name: symbol for symbol in step.free_symbols | prompt.free_symbols}
     swap = {named["B"]: B, named["S_q"]: S_q, named["C"]: C}
-    assert sympy.expand(decode.subs(swap) - B * (61_440 * (C + 1) + 1_148_190_720)) == 0
-    assert sympy.expand(prefill.subs(swap) - B * (1_148_190_720 * S_q + 61_440 * S_q**2)) == 0
+    assert sympy.expand(step.subs(swap) - B * (61_440 * (C + 1) + 1_148_190_720)) == 0
+    assert sympy.expand(prompt.subs(swap) - B * (1_148_190_720 * S_q + 61_440 * S_q**2)) == 0
 
 
-def test_expressions_evaluate_to_the_cost(preset_model):
-    for stage, at in (("decode", (3, 1, 700)), ("decode", (1, 1, 1)), ("prefill", (1, 1, 0)), ("prefill", (5, 130, 0))):
-        form = form_of("gpt-oss-20b", stage, "eager")
-        cost = form.at(**dict(zip(("batch", "query_len", "past_len"), at, strict=True)))
-        for name in FIELDS:
-            expression = form.expressions[name]
-            values = {symbol: at[["B", "S_q", "C"].index(symbol.name)] for symbol in expression.free_symbols}
-            assert int(expression.subs(values)) == getattr(cost, name), (name, at)
+def same_as_expressions(name, attention, points):
+    """sympy's value of every field at points of the usual decode and prefill."""
+    for batch, length in points:
+        for stage, point in (("decode", (batch, 1, length)), ("prefill", (batch, length, 0))):
+            form = form_of(name, stage, attention)
+            cost = form.at(**dict(zip(("batch", "query_len", "past_len"), point, strict=True)))
+            for field, expression in form.expressions.items():
+                values = {symbol: point[["B", "S_q", "C"].index(symbol.name)] for symbol in expression.free_symbols}
+                assert int(expression.subs(values)) == getattr(cost, field), (field, point)
+
+
+def test_expressions_evaluate_to_the_cost_where_pieces_meet():
+    same_as_expressions("gpt_oss", "flash", [(1, 1), (3, 6), (3, 7), (2, 8), (1, 9), (40, 700)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "deepseek-v2-lite", "gemma-2-9b", "mixtral-8x7b", "qwen2.5-7b"])
+def test_expressions_of_presets_evaluate_to_the_cost(name, attention):
+    lengths = [1, 2, 3, 126, 127, 128, 129, 500, 4095, 4096, 4097, 70_000]
+    same_as_expressions(name, attention, [(batch, length) for batch in (1, 2, 5, 64) for length in lengths])
 
 
 def test_arrays_broadcast_and_equal_single_points():
-    form = form_of("deepseek-ocr", "decode", "eager")
-    batches, pasts = np.array([[1], [2], [70]]), np.array([0, 1, 5, 493, 100_000])
+    form = form_of("gpt_oss", "decode", "eager")
+    batches, pasts = np.array([[1], [2], [70]]), np.array([0, 1, 5, 6, 7, 8, 493, 100_000])
     found = form.evaluate(batch=batches, past_len=pasts)
     for i, batch in enumerate(batches[:, 0]):
         for j, past_len in enumerate(pasts):
@@ -166,9 +201,9 @@ def test_a_field_that_does_not_exist_is_named():
 
 
 @pytest.mark.parametrize("attention", ["eager", "flash"])
-@pytest.mark.parametrize(("name", "past_len"), [("deepseek-ocr", 0), ("gpt-oss-20b", 121)])
-def test_generation_is_the_sum_of_its_steps(preset_model, name, past_len, attention):
-    model, scenario = preset_model(name), generation(past_len, steps=12, batch=2)
+@pytest.mark.parametrize(("name", "past_len"), [("deepseek_v3", 0), ("gpt_oss", 3)])
+def test_generation_is_the_sum_of_its_steps(name, past_len, attention):
+    model, scenario = small_model(name), generation(past_len, steps=12, batch=2)
     whole, steps = (f(model, scenario, attention=attention) for f in (annotate, annotate_steps))
     assert whole.cost == steps.cost
     assert whole.ops == steps.ops
@@ -186,11 +221,24 @@ def test_a_hundred_tokens_of_deepseek_ocr_are_a_hundred_steps(preset_model):
     assert whole.ops == steps.ops
 
 
-def test_the_ends_of_a_vision_tower_are_exact():
-    from models import vision
-    from tracer.vision import build_vision
-
+@pytest.mark.parametrize("attention", ["flash", pytest.param("eager", marks=pytest.mark.slow)])
+def test_a_vision_tower_is_exact_for_any_page(attention):
     tower = build_vision()
-    form = closed_form(tower, stage="vision", attention="flash")
-    for crops, batch in (((0, 0), 1), ((1, 2), 1), ((3, 3), 2), ((5, 1), 1)):
-        assert form.at(batch=batch, crops=crops) == annotate(tower, vision(crops=crops, batch=batch)).cost
+    form = closed_form(tower, stage="vision", attention=attention)
+    for crops in ((0, 0), (1, 2), (3, 3), (5, 1), (17, 23)):
+        assert form.at(crops=crops) == annotate(tower, vision(crops=crops), attention=attention).cost
+    assert form.reason is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["flash", "eager"])
+def test_a_vision_tower_is_exact_for_random_pages_and_batches(attention):
+    tower, chance = build_vision(), np.random.default_rng(3)
+    form = closed_form(tower, stage="vision", attention=attention)
+    for batch, rows, columns in zip(*(chance.integers(1, most, 30) for most in (9, 40, 40)), strict=True):
+        page = vision(crops=(int(rows), int(columns)), batch=int(batch))
+        stage = annotate(tower, page, attention=attention)
+        assert form.at(batch=page.batch, crops=page.crops) == stage.cost
+        for path, module in stage.modules.items():
+            assert form.modules[path].at(batch=page.batch, crops=page.crops) == module.cost
+    assert form.reason is None

@@ -16,8 +16,8 @@ from annotators import closed_form
 from annotators.cli import main
 from annotators.formula import SHOWN, NoFormula, formulas, to_json, to_latex, to_python
 from annotators.formula_cases import Box, cases_of, merged, sides
-from annotators.formula_text import LATEX, SCREEN, abbreviated
-from annotators.formula_tree import Call, Symbol, Writing
+from annotators.formula_text import LATEX, PYTHON, SCREEN, abbreviated
+from annotators.formula_tree import Call, Number, Operation, Symbol, Writing
 from annotators.polynomial import Condition, variable
 from annotators.region import NotPolynomial
 from models.stage_cost import FIELDS
@@ -216,6 +216,15 @@ def test_pages_without_crops_are_told_from_pages_with_them():
     assert text(Box((ONE, none, none)), Box((ONE, some, some))) == "B = 1"
     assert text(Box((EVERYWHERE, some, ((2, None),)))) == "w ≥ 2"
     assert text(Box((EVERYWHERE, ((2, 5),), some))) == "2 ≤ h ≤ 5"
+
+
+def test_pasted_code_keeps_the_order_of_floats_and_people_get_the_simple_one():
+    """A float product rounds differently in another order, so the code to paste keeps it."""
+    inner = Operation("*", (Number(64), Operation("-", (Number(1), Number(0.90625)))))
+    nested = Operation("*", (inner, Number(4587520)))
+    assert PYTHON.write(nested) == "(64*(1 - 0.90625))*4587520"
+    assert SCREEN.write(nested) == "64·4,587,520·(1 - (29/32))"
+    assert PYTHON.write(Operation("+", (Number(1), Operation("+", (Number(2), Number(3)))))) == "1 + (2 + 3)"
 
 
 def test_a_comparison_is_divided_by_what_its_terms_share():

@@ -284,9 +284,15 @@ def test_the_command_prints_every_field(run, config):
     assert f"B·({3 * 2 * 2 * 32}·(C + 1) + {3 * projections + 2 * 32 * 40:,})" in done.stdout
     for name in ("matmul FLOPs", "weights read", "peak alive", "KV cache after", "FLOPs", "I/O if fused"):
         assert name in done.stdout
-    assert json.loads(run("formula", config, "--json").stdout)["stage"] == "decode"
-    assert run("formula", config, "--python").stdout.startswith("def config_decode_flash(B: int, C: int)")
-    assert run("formula", config, "--latex").stdout.startswith("% ")
+
+
+@pytest.mark.parametrize(
+    ("option", "start"),
+    [("--json", '{\n  "schema_version": 1'), ("--python", "def config_prefill_flash(B: int, S_q: int)"), ("--latex", "% ")],
+)
+def test_the_command_prints_code(run, config, option, start):
+    assert run("formula", config, "--stage", "prefill", option).stdout.startswith(start)
+
 
 
 def test_an_unknown_module_is_one_line(run, config):

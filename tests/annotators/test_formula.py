@@ -288,11 +288,14 @@ def test_the_command_prints_every_field(run, config):
 
 @pytest.mark.parametrize(
     ("option", "start"),
-    [("--json", '{\n  "schema_version": 1'), ("--python", "def config_prefill_flash(B: int, S_q: int)"), ("--latex", "% ")],
+    [
+        ("--json", '{\n  "schema_version": 1'),
+        ("--python", "def config_prefill_flash(B: int, S_q: int)"),
+        ("--latex", "% "),
+    ],
 )
 def test_the_command_prints_code(run, config, option, start):
     assert run("formula", config, "--stage", "prefill", option).stdout.startswith(start)
-
 
 
 def test_an_unknown_module_is_one_line(run, config):

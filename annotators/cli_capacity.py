@@ -73,16 +73,26 @@ class Positive(click.ParamType):
     help="The model's own attention code, or one fused core per layer, e.g. --attention eager.",
 )
 @convention_options
-@click.option("--ttft", type=Positive("s"), default="1", show_default="1 s", help="Time to first token, e.g. --ttft 2.")
 @click.option(
-    "--tpot", type=Positive("ms"), default="50", show_default="50 ms", help="Time per output token, e.g. --tpot 20ms."
+    "--ttft", type=Positive("s"), default="1s", show_default=True, help="Target: time to first token, e.g. --ttft 2s."
+)
+@click.option(
+    "--tpot", type=Positive("ms"), default="50ms", show_default=True, help="Target: time per token, e.g. --tpot 20ms."
 )
 @click.option("--memory", type=Bytes(), metavar="SIZE", help="Memory to fit into, e.g. --memory 80GiB.")
 @click.option(
-    "--measured-prefill-ms", "prefill_s", type=Positive("ms"), metavar="MS", help="e.g. --measured-prefill-ms 83."
+    "--measured-prefill-ms",
+    "prefill_s",
+    type=Positive("ms"),
+    metavar="MS",
+    help="A measured time, e.g. --measured-prefill-ms 83.",
 )
 @click.option(
-    "--measured-decode-ms", "decode_s", type=Positive("ms"), metavar="MS", help="Of one step: --measured-decode-ms 4.1."
+    "--measured-decode-ms",
+    "decode_s",
+    type=Positive("ms"),
+    metavar="MS",
+    help="Of one step, e.g. --measured-decode-ms 4.1.",
 )
 @click.option("--peak-tflops", type=Positive(), metavar="N", help="For the MFU, e.g. --peak-tflops 989.")
 @click.option("--peak-tbps", type=Positive(), metavar="N", help="For the bandwidth's share, e.g. --peak-tbps 3.35.")
@@ -95,7 +105,9 @@ class Positive(click.ParamType):
     metavar="[FILE]",
     help="JSON to stdout, or to FILE, instead of tables, e.g. --json capacity.json.",
 )
-@click.option("--allow-uncosted", is_flag=True, help="Exit 0 although ops have no rule: capacity M --allow-uncosted.")
+@click.option(
+    "--allow-uncosted", is_flag=True, help="Exit 0 though ops have no rule, e.g. capacity M --allow-uncosted."
+)
 def capacity(
     model: str,
     prefill: tuple[int, ...] | None,

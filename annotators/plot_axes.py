@@ -8,7 +8,15 @@ from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from annotators.plot_data import Family
 
@@ -34,7 +42,9 @@ def length_axis(axes: Axes, family: Family, *, room: float) -> None:
         axes.set_xscale("log", base=2 if family.along != "image tokens" else 10)
         ticks = _lengths(first, last, family.along)
         axes.xaxis.set_major_locator(FixedLocator(_apart(ticks, [_share(axes, x, family) for x in ticks], room)))
-        axes.xaxis.set_minor_locator(NullLocator())
+        between = [k * 10**d for d in range(int(math.log10(last)) + 1) for k in range(2, 10)]
+        axes.xaxis.set_minor_locator(FixedLocator(between) if family.along == "image tokens" else NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(max(2, int(0.7 / room)), integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_length))

@@ -234,4 +234,4 @@ def test_every_option_has_help_and_an_example():
 
     for option in command.params:
         if option.param_type_name == "option":
-            assert any(sign in option.help for sign in ("e.g. ", f": {option.opts[0]}", "capacity M --")), option.name
+            assert "e.g. " in option.help, option.name

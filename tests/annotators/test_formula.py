@@ -16,8 +16,8 @@ from annotators import closed_form
 from annotators.cli import main
 from annotators.formula import SHOWN, NoFormula, formulas, to_json, to_latex, to_python
 from annotators.formula_cases import Box, cases_of, merged, sides
-from annotators.formula_text import LATEX, SCREEN, abbreviated
-from annotators.formula_tree import Call, Symbol, Writing
+from annotators.formula_text import LATEX, PYTHON, SCREEN, abbreviated
+from annotators.formula_tree import Call, Number, Operation, Symbol, Writing
 from annotators.polynomial import Condition, variable
 from annotators.region import NotPolynomial
 from models.stage_cost import FIELDS
@@ -218,6 +218,15 @@ def test_pages_without_crops_are_told_from_pages_with_them():
     assert text(Box((EVERYWHERE, ((2, 5),), some))) == "2 ≤ h ≤ 5"
 
 
+def test_pasted_code_keeps_the_order_of_floats_and_people_get_the_simple_one():
+    """A float product rounds differently in another order, so the code to paste keeps it."""
+    inner = Operation("*", (Number(64), Operation("-", (Number(1), Number(0.90625)))))
+    nested = Operation("*", (inner, Number(4587520)))
+    assert PYTHON.write(nested) == "(64*(1 - 0.90625))*4587520"
+    assert SCREEN.write(nested) == "64·4,587,520·(1 - (29/32))"
+    assert PYTHON.write(Operation("+", (Number(1), Operation("+", (Number(2), Number(3)))))) == "1 + (2 + 3)"
+
+
 def test_a_comparison_is_divided_by_what_its_terms_share():
     product = variable(0) * variable(1)
     assert sides(Condition(8 * product - 129, ">=")) == (product, 17)
@@ -275,9 +284,18 @@ def test_the_command_prints_every_field(run, config):
     assert f"B·({3 * 2 * 2 * 32}·(C + 1) + {3 * projections + 2 * 32 * 40:,})" in done.stdout
     for name in ("matmul FLOPs", "weights read", "peak alive", "KV cache after", "FLOPs", "I/O if fused"):
         assert name in done.stdout
-    assert json.loads(run("formula", config, "--json").stdout)["stage"] == "decode"
-    assert run("formula", config, "--python").stdout.startswith("def config_decode_flash(B: int, C: int)")
-    assert run("formula", config, "--latex").stdout.startswith("% ")
+
+
+@pytest.mark.parametrize(
+    ("option", "start"),
+    [
+        ("--json", '{\n  "schema_version": 1'),
+        ("--python", "def config_prefill_flash(B: int, S_q: int)"),
+        ("--latex", "% "),
+    ],
+)
+def test_the_command_prints_code(run, config, option, start):
+    assert run("formula", config, "--stage", "prefill", option).stdout.startswith(start)
 
 
 def test_an_unknown_module_is_one_line(run, config):

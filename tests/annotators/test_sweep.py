@@ -166,6 +166,10 @@ def test_every_point_equals_annotating_it(llama, small):
         for found in small.figures[index]:
             expected = annotate(llama.model, passes[found.stage], attention=found.attention)
             assert found.cost == expected.cost, (point, found.stage)
+            scenario = passes[found.stage]
+            assert (found.query_len, found.past_len, found.steps) == (
+                scenario.query_len, scenario.past_len, scenario.steps,
+            )  # fmt: skip
 
 
 def test_a_page_equals_annotating_its_three_stages(preset_model):

@@ -174,11 +174,11 @@ def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
 
 
 def _sharing(members: nn.ModuleList) -> set[int]:
-    """Members that have a module in common: what it does is put down to the first, which is then not like the others."""
+    """Members that have a weight in common with another one: it is there once, not once for each."""
     owners: dict[int, set[int]] = {}
     for index, member in enumerate(members):
-        for module in member.modules():
-            owners.setdefault(id(module), set()).add(index)
+        for tensor in (*member.parameters(), *member.buffers()):
+            owners.setdefault(id(tensor), set()).add(index)
     return {index for indices in owners.values() if len(indices) > 1 for index in indices}
 
 

@@ -84,6 +84,8 @@ class Recorder(TorchDispatchMode):
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         around, calls = self._stack[-1]
         path = self._paths.get(id(module), around)
+        if around and not path.startswith(around + "."):
+            path = around  # registered elsewhere, or not at all: a part of what runs it
         self.called[path] = self.called.get(path, 0) + 1
         if id(module) in self._members:
             calls = (*calls, f"{path}#{self.called[path]}")

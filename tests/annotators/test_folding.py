@@ -225,3 +225,48 @@ def test_layers_side_by_side_all_keep_their_result():
     assert (
         full.cost.peak_activation_bytes == (1 + 4 + 4) * 3 * 8 * 4
     )  # the input, four results, all of them side by side
+
+
+ACTIVATION = nn.Sigmoid()
+
+
+class SharedActivation(nn.Module):
+    """Layers that call one and the same activation module, as those of GPT do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8, bias=False), ACTIVATION) for _ in range(3))
+
+    def forward(self, x):
+        x = x + 1
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_what_a_shared_module_does_is_put_down_to_the_layer_that_calls_it():
+    folded, full = (annotate_module(SharedActivation(), torch.empty(5, 8), fold=fold) for fold in (True, False))
+    assert compare_folding(folded, full) == "equal"
+    assert folded.modules["layers.0"].times == 3
+    costs = [full.modules[f"layers.{index}"].cost for index in range(3)]
+    assert costs[0] == costs[1] == costs[2]
+    assert costs[0].matmul_flops == 2 * 5 * 8 * 8
+
+
+class SharedWeights(nn.Module):
+    """Layers with one weight between them: it is read by each, and there once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(3))
+        for layer in self.layers[1:]:
+            layer.weight = self.layers[0].weight
+
+    forward = SharedActivation.forward
+
+
+def test_layers_that_share_a_weight_have_it_once():
+    folded, full = (annotate_module(SharedWeights(), torch.empty(5, 8), fold=fold) for fold in (True, False))
+    assert folded.cost == full.cost
+    assert folded.cost.weight_bytes == 8 * 8 * 4
+    assert folded.cost.weight_read_bytes == 3 * 8 * 8 * 4

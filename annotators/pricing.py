@@ -32,6 +32,7 @@ import annotators.rules  # noqa: F401  registers every rule
 from annotators.cost import Conventions, Cost, Moves
 from annotators.fusion import fused_traffic
 from annotators.kernels import Move, Moved, is_nothing, kept_tensors, kernels_of, kind_of
+from annotators.last_use import is_activation
 from annotators.liveness import peaks_of
 from annotators.registry import Routed, base_name, bind, changed_arguments, rule_for, specs_in
 from models.stage_cost import ZERO
@@ -178,7 +179,7 @@ def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
     for spec in outputs:
         if spec.storage.id not in held:
             traffic.write(spec, moves.written.get("out", spec.nbytes))
-            if spec.role == "activation":
+            if is_activation(spec.storage):
                 made[spec.storage.id] = spec.storage
     traffic.add("activation_bytes", sum(storage.nbytes for storage in made.values()))
     reads = {n: sum(by_spec.get(id(s), 0) for s in specs_in(n.meta["spec"])) for n in node.all_input_nodes}

@@ -174,7 +174,11 @@ class ClosedForm:
         if self.stage == "vision":
             if query_len is not None or past_len is not None:
                 raise ScenarioError("a vision stage has crops=(rows, columns), no query_len or past_len")
-            return (batch, *((0, 0) if crops is None else crops))
+            try:
+                rows, columns = (0, 0) if crops is None else crops
+            except (TypeError, ValueError):
+                raise ScenarioError(f"crops must be (rows, columns), not {crops!r}") from None
+            return batch, rows, columns
         if crops is not None:
             raise ScenarioError("crops belong to the vision stage")
         if self.stage == "decode":

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import pytest
 import sympy
+import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
@@ -198,6 +199,29 @@ def test_nothing_overflows_silently():
 def test_what_cannot_be_is_refused(bad):
     with pytest.raises(FxmeterError):
         form_of("deepseek-ocr", "decode", "flash").evaluate(**{"past_len": 5, **bad})
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({}, "decode needs past_len"),
+        ({"past_len": -1}, "past_len must be at least 0, not -1"),
+        ({"past_len": [1, 2]}, "past_len must be a whole number"),
+        ({"past_len": 10**10}, "the largest accepted"),
+        ({"past_len": 3, "batch": 0}, "batch must be at least 1"),
+        ({"past_len": 3, "crops": (1, 2)}, "crops belong to the vision stage"),
+    ],
+)
+def test_a_point_that_cannot_be_is_refused_in_a_line(bad, words):
+    with pytest.raises(FxmeterError, match=words) as refused:
+        form_of("deepseek-ocr", "decode", "flash").at(**bad)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("crops", [3, (1,), (1, 2, 3), (0, 2), (1.5, 2)])
+def test_a_grid_that_cannot_be_is_refused(crops):
+    with pytest.raises(FxmeterError, match="crop"):
+        closed_form(torch.nn.Linear(1, 1), stage="vision").at(crops=crops)
 
 
 def test_a_field_that_does_not_exist_is_named():

@@ -87,6 +87,11 @@ def test_what_is_no_polynomial_of_its_degree_is_refused(sizes):
         regions_of(sizes).find((2, 900, 0))
 
 
+def test_a_few_lengths_are_no_region_where_the_batch_is_not_linear():
+    with pytest.raises(NotPolynomial, match="batch"):
+        regions_of(lambda b, x, y: [b * b * x]).find((2, 3, 0))
+
+
 def test_ops_that_grow_with_the_length_are_refused_early():
     regions = regions_of(lambda b, x, y: [b], structure=lambda point: ("op",) * point[1])
     with pytest.raises(NotPolynomial, match="again and again"):

@@ -84,3 +84,10 @@ def test_division_by_a_polynomial_is_exact_where_it_can_be(point):
     assert isinstance(quotient, Polynomial)
     assert variables_of(quotient) == {0, 1}
     assert value_at(quotient, point) == point[0] * point[1]
+
+
+def test_a_smallest_is_not_taken_for_a_number_below_zero():
+    with Path((2, 5, 9), (2, 1, 1), (None, None, None)) as path:
+        assert smallest([S, C]) > 3
+    assert path.conditions
+    assert not all(condition.holds((2, 1, 9)) for condition in path.conditions)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-NO_STATE = ("loss", "logits", "last_hidden_state", "hidden_states", "attentions", "router_logits")
+NO_STATE = ("loss", "logits", "logits_ngram", "last_hidden_state", "hidden_states", "attentions", "router_logits")
 """What a model returns that is no state: gone once the caller drops it."""
 
 

@@ -58,7 +58,7 @@ def _all_entries(cache: Any) -> Iterator[CacheTensor]:
 
 def cache_counters(cache: Any) -> Iterator[Tensor]:
     """The scalars that ``cache`` keeps, such as the tokens seen so far: no entries, and no activations either."""
-    return (tensor for tensor in tensors_of(getattr(cache, "cache", cache)) if tensor.dim() == 0)
+    return (tensor for tensor in tensors_of(getattr(cache, "cache", cache)) if _counts(tensor))
 
 
 def tensors_of(cache: Any) -> Iterator[Tensor]:
@@ -68,8 +68,13 @@ def tensors_of(cache: Any) -> Iterator[Tensor]:
         yield tensor
 
 
+def _counts(tensor: Tensor) -> bool:
+    """Whether a tensor is a scalar: one number without a dimension, or a whole one in a list."""
+    return tensor.dim() == 0 or (tensor.shape == (1,) and not tensor.is_floating_point())
+
+
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    return ((name, tensor) for name, tensor in _all_tensors(value, name) if tensor.dim() > 0 and tensor.numel() > 0)
+    return ((name, tensor) for name, tensor in _all_tensors(value, name) if tensor.numel() > 0 and not _counts(tensor))
 
 
 def _all_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -89,7 +89,8 @@ class Recorder(TorchDispatchMode):
         self.called[path] = self.called.get(path, 0) + 1
         if id(module) in self._members:
             calls = (*calls, f"{path}#{self.called[path]}")
-        self._stack.append((path, calls))
+        inside = not around or path == around or path.startswith(f"{around}.")
+        self._stack.append((path if inside else around, calls))  # a shared module works for whoever calls it
 
     def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
         self._stack.pop()

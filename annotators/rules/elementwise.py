@@ -71,7 +71,7 @@ def gelu(self: Spec, approximate: str, *, out: Spec) -> Cost:
 
 @rule(aten.log_sigmoid_forward.default)
 def log_sigmoid_forward(self: Spec, *, out: Any) -> Cost:
-    """4 per element (neg, exp, +1, log)"""
+    """4 per element (exp, +1, log, difference)"""
     return Cost(vector_flops=4 * self.numel)
 
 

@@ -186,3 +186,30 @@ def test_a_stack_of_layers_run_twice_is_recorded_in_full():
     assert stage.cost.weight_read_bytes == 2 * 3 * 4 * 4 * 4
     assert [stage.modules[f"layers.{i}"].cost.matmul_flops for i in range(3)] == [2 * 2 * 5 * 4 * 4] * 3
     assert stage.cost.matmul_flops == sum(m.own.matmul_flops * m.times for m in stage.modules.values())
+
+
+def test_a_shared_module_works_for_whoever_calls_it():
+    class Layer(nn.Module):
+        def __init__(self, act):
+            super().__init__()
+            self.act = act
+            self.mix = nn.Linear(4, 4, bias=False)
+
+        def forward(self, x):
+            return self.act(self.mix(x))
+
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            act = nn.ReLU()
+            self.layers = nn.ModuleList(Layer(act) for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    for fold in (True, False):
+        stage = annotate_module(Stack(), torch.empty(5, 4), fold=fold)
+        assert [stage.modules[f"layers.{i}"].cost.vector_flops for i in range(3)] == [5 * 4] * 3
+        assert stage.cost.vector_flops == 3 * 5 * 4

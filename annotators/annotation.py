@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
@@ -12,7 +14,9 @@ from annotators.rollup import AnnotatedStage, roll_up
 from annotators.steps import join_steps
 from models.scenario import Scenario, VisionScenario
 from tracer.attention import Attention
+from tracer.collecting import without_collecting
 from tracer.passes import record, record_module
+from tracer.recording import Recording
 from tracer.vision import page_pixels
 
 FEW_STEPS = 8
@@ -40,13 +44,24 @@ def annotate(
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if isinstance(scenario, VisionScenario):
         pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(model.parameters()).dtype)
-        recording = record_module(model, pixels, {}, attention=attention, fold=fold)
-        return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)
+        make = partial(record_module, model, pixels, {}, attention=attention, fold=fold)
+        return _annotated(make, conventions, attention, scenario)
     if scenario.steps > 1:
         options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
         stage = _from_closed_form(model, scenario, options) if fold and scenario.steps > FEW_STEPS else None
         return annotate_steps(model, scenario, fold=fold, **options) if stage is None else stage
-    recording = record(model, scenario, attention=attention, logits=logits, fold=fold)
+    make = partial(record, model, scenario, attention=attention, logits=logits, fold=fold)
+    return _annotated(make, conventions, attention, scenario)
+
+
+@without_collecting()
+def _annotated(
+    make: Callable[[], Recording],
+    conventions: Conventions,
+    attention: Attention,
+    scenario: Scenario | VisionScenario | None = None,
+) -> AnnotatedStage:
+    recording = make()
     return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)
 
 
@@ -78,5 +93,5 @@ def annotate_module(
     and example tensors only lend their shapes and dtypes.
     """
     conventions = Conventions(causal=causal, routing=routing)
-    recording = record_module(module, example_inputs, kwargs, attention=attention, fold=fold)
-    return roll_up(recording, price(recording, conventions), conventions, attention=attention)
+    make = partial(record_module, module, example_inputs, kwargs, attention=attention, fold=fold)
+    return _annotated(make, conventions, attention)

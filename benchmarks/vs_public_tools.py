@@ -149,33 +149,29 @@ def distinct_layers() -> list[tuple[int, float]]:
 
 
 OWN_MEMORY = """
-import resource, sys
-sys.path.insert(0, str(Path(__file__).parent.parent))
+import sys
+from pathlib import Path
 from annotators import annotate
-from benchmarks.public_tools import (
-    CONTEXT,
-    LENGTH,
-    by_calflops,
-    by_deepspeed,
-    by_flop_counter,
-    by_fvcore,
-    by_fxmeter,
-    by_mem_tracker,
-    truth,
-)
-from models import prefill
+from models import decode, prefill
 from tracer import load_model
 import annotators.annotation
-imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
+
+
+imported = peak()
 model = load_model(sys.argv[1])
 annotate(model, prefill(int(sys.argv[2])))
 annotate(model, decode(int(sys.argv[3])))
-print(imported // 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(imported, peak())
 """
 
 
 def own_memory(name: str) -> tuple[int, int]:
-    """MiB resident after the imports, and at the most, of a fresh process that annotates both stages of a model."""
+    """MiB resident after the imports, and at the most, of a fresh process that annotates both stages (Linux only)."""
     command = [sys.executable, "-c", OWN_MEMORY, name, str(LENGTH), str(CONTEXT)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     imported, peak = map(int, done.stdout.split())

@@ -18,6 +18,7 @@ from models.errors import FxmeterError, ScenarioError, TraceError
 from models.scenario import Scenario
 from tracer.attention import Attention, asks_for_a_mask, attention_of
 from tracer.cache import cache_of, cache_tensors, tensors_of
+from tracer.collecting import without_collecting
 from tracer.context import (
     CACHE_ARGUMENTS,
     Held,
@@ -138,6 +139,7 @@ def record_call(
         if folding is not None:
             stack.enter_context(folding.active(recorder))
         stack.enter_context(_as_trace_errors(module))
+        stack.enter_context(without_collecting())
         with recorder:
             out = module(*args, **kwargs)
     if cache is None:

@@ -13,7 +13,6 @@ in this file keeps a tensor alive: nodes hold specs, and tensors are found by id
 
 from __future__ import annotations
 
-import gc
 import operator
 import weakref
 from collections.abc import Callable, Mapping
@@ -55,15 +54,12 @@ class Recorder(TorchDispatchMode):
         self._moment = 0
         self._ended = False
         self._hooks: list[Any] = []
-        self._collects = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled inside; the wrapper would be half the cost of recording an op
 
     def __enter__(self) -> Recorder:
-        self._collects = gc.isenabled()
-        gc.disable()  # cycles would die at moments that depend on what ran before
         self._hooks = [
             register_module_forward_pre_hook(self._enter_module),
             register_module_forward_hook(self._leave_module, always_call=True),
@@ -76,8 +72,6 @@ class Recorder(TorchDispatchMode):
         super().__exit__(*exc)
         for hook in self._hooks:
             hook.remove()
-        if self._collects:
-            gc.enable()
         if exc[0] is None:
             self._let_go()
 

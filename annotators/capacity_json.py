@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from annotators.capacity import Capacity, Need, Rates
-from annotators.report import versions
+from annotators.report import conventions_of, versions
 from models.version import ANALYTIC_MODEL_VERSION
 
 SCHEMA_VERSION = 1
@@ -28,14 +28,7 @@ def to_json(found: Capacity) -> dict[str, Any]:
             "max_positions": model.max_positions,
         },
         "config_sha256": found.config_sha256,
-        "conventions": {
-            "flops_per_mac": 2,
-            "causal": chosen.causal,
-            "logits": chosen.logits,
-            "routing": chosen.routing,
-            "dtype": model.dtype,
-            "attention": found.attention,
-        },
+        "conventions": {**conventions_of(model, chosen), "attention": found.attention},
         "ttft_s": found.ttft_s,
         "tpot_s": found.tpot_s,
         "memory_bytes": found.memory_bytes,

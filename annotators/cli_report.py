@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from annotators.cli_conventions import convention_options
 from annotators.cli_output import (
     EXIT_UNCOSTED,
     check_writable,
@@ -47,32 +48,7 @@ DEFAULT_PREFILL = DEFAULT_DECODE = 2048
     show_default=True,
     help="The model's own attention code, one fused core per layer, or both side by side, e.g. --attention flash.",
 )
-@click.option(
-    "--causal",
-    type=click.Choice(["full", "exact"]),
-    default="full",
-    show_default=True,
-    help="Pairs a fused attention core computes: every one, or only those its mask lets through, e.g. --causal exact.",
-)
-@click.option(
-    "--logits",
-    type=click.Choice(["all", "last"]),
-    default="all",
-    show_default=True,
-    help="Logits of all positions (forward) or of the last one (generate), e.g. --logits last.",
-)
-@click.option(
-    "--routing",
-    type=click.Choice(["uniform", "worst"]),
-    default="uniform",
-    show_default=True,
-    help="Expert weights read: expected under uniform routing, or the most possible, e.g. --routing worst.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["bfloat16", "float16", "float32", "float64"]),
-    help="Of weights, cache and activations; default: the checkpoint's own, e.g. --dtype float16.",
-)
+@convention_options
 @click.option(
     "--depth",
     type=Size(0),
@@ -245,7 +221,11 @@ def _write_timelines(timelines: list[Any], report: Any, path: str) -> None:
     if path.endswith(".svg"):
         text = timeline_svg(timelines, report.model.name)
     else:
-        about = {"model": report.model.name, "versions": versions(), "conventions": conventions_of(report)}
+        about = {
+            "model": report.model.name,
+            "versions": versions(),
+            "conventions": conventions_of(report.model, report.conventions),
+        }
         text = trace_text(timelines, about)
     write_file("--memory-timeline", text, path)
 

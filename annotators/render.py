@@ -105,7 +105,7 @@ def _stages_shown(stages: Sequence[AnnotatedStage]) -> list[AnnotatedStage]:
 
 def _header(report: Report) -> RenderableType:
     model = report.model
-    kinds = conventions_of(report)
+    kinds = conventions_of(model, report.conventions)
     experts = f" · experts {kinds['experts_implementation']}" if kinds["experts_implementation"] else ""
     resident = quantity(model.weight_bytes, "memory")
     active = f", {model.active_parameters:,} active" if model.active_parameters is not None else ""

@@ -171,15 +171,15 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version()}
 
 
-def conventions_of(report: Report) -> dict[str, Any]:
+def conventions_of(model: ModelInfo, conventions: Conventions) -> dict[str, Any]:
     """The conventions in force, as the JSON and the console show them."""
     return {
         "flops_per_mac": 2,
-        "causal": report.conventions.causal,
-        "logits": report.conventions.logits,
-        "routing": report.conventions.routing,
-        "dtype": report.model.dtype,
-        "experts_implementation": report.model.experts_implementation,
+        "causal": conventions.causal,
+        "logits": conventions.logits,
+        "routing": conventions.routing,
+        "dtype": model.dtype,
+        "experts_implementation": model.experts_implementation,
         "cache_layout": "in place",
     }
 
@@ -200,7 +200,7 @@ def to_json(report: Report) -> dict[str, Any]:
             "layers": model.layers,
             **({"vision_parameters": model.vision_parameters} if model.vision_parameters else {}),
         },
-        "conventions": conventions_of(report),
+        "conventions": conventions_of(model, report.conventions),
         "stages": [_stage_json(stage) for stage in report.stages],
         **({"end_to_end": [_total_json(report, attention) for attention in report.totals]} if report.totals else {}),
     }

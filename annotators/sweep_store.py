@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from annotators.report import versions
+from annotators.report import conventions_of, versions
 from annotators.sweep import StageFigures, Sweep
 from annotators.sweep_axes import SweepPoint
 from annotators.sweep_sql import add_run, check_database, newest_run
@@ -51,15 +51,7 @@ def document(sweep: Sweep, run: int) -> dict[str, Any]:
             "layers": model.layers,
         },
         "config_sha256": sweep.config_sha256,
-        "conventions": {
-            "flops_per_mac": 2,
-            "causal": chosen.causal,
-            "logits": chosen.logits,
-            "routing": chosen.routing,
-            "dtype": model.dtype,
-            "experts_implementation": model.experts_implementation,
-            "cache_layout": "in place",
-        },
+        "conventions": conventions_of(model, chosen),
         "axes": {
             "batch": list(sweep.axes.batch),
             "crops": [list(grid) for grid in sweep.axes.crops],

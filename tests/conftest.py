@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
+from annotators.cli import main
 from tracer import load_model
 
 
@@ -20,6 +23,20 @@ def _preset_model(name: str) -> nn.Module:
 def preset_model():
     """name → the preset's model on meta, in its own dtype."""
     return _preset_model
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process, which has torch loaded: its exit code and what it printed."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
+
+    return command
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from transformers import AutoConfig
@@ -12,7 +10,6 @@ from transformers import AutoConfig
 from annotators import annotate
 from annotators.capacity import Measured, capacity, largest
 from annotators.capacity_json import to_json
-from annotators.cli import main
 from annotators.render_capacity import capacity_markdown, number
 from annotators.sweep import Forms
 from annotators.sweep_axes import Axes
@@ -174,20 +171,6 @@ def test_rates_have_four_digits(value, text):
 
 
 # Command
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command in this process: its exit code and what it printed."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
-
-    return command
 
 
 def test_the_command_prints_tables_of_100_columns(run, config):

@@ -14,25 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from annotators.cli import main
 from models.stage_cost import DERIVED, FIELDS
 from tests.tracer.tiny import DEEPSEEK, LLAMA
 
 FXMETER = Path(sys.executable).parent / "fxmeter"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command in this process, which has torch loaded: its exit code and what it printed."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
-
-    return command
 
 
 @pytest.fixture(scope="module")

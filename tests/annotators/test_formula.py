@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
-import sys
 
 import pytest
 import sympy
 from transformers import AutoConfig
 
 from annotators import closed_form
-from annotators.cli import main
 from annotators.formula import SHOWN, NoFormula, formulas, to_json, to_latex, to_python
 from annotators.formula_cases import Box, cases_of, merged, sides
 from annotators.formula_text import LATEX, PYTHON, SCREEN, abbreviated
@@ -260,20 +257,6 @@ def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "config.json"
     path.write_text(json.dumps(LLAMA))
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command in this process: its exit code and what it printed."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
-
-    return command
 
 
 def test_the_command_prints_every_field(run, config):

@@ -16,7 +16,6 @@ import pytest
 from transformers import AutoConfig
 
 from annotators import annotate
-from annotators.cli import main
 from annotators.sweep import Forms, run_sweep
 from annotators.sweep_axes import MOST_POINTS, Axes, parse_grids, parse_sizes
 from annotators.sweep_check import check
@@ -46,20 +45,6 @@ def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "config.json"
     path.write_text(json.dumps(LLAMA))
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command in this process: its exit code and what it printed."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
-
-    return command
 
 
 # Axes

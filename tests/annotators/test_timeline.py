@@ -7,7 +7,6 @@ import math
 import operator
 import re
 import resource
-import subprocess
 import sys
 from collections import Counter
 from xml.etree import ElementTree
@@ -17,7 +16,6 @@ import torch
 from torch import nn
 
 from annotators import annotate, annotate_module
-from annotators.cli import main
 from annotators.memory_plot import thinned
 from annotators.timeline import ACTIVATIONS, timeline_of
 from annotators.trace_events import trace_text
@@ -213,18 +211,6 @@ def test_a_long_pass_in_few_steps_keeps_its_peak(preset_model):
     for start, stop, total in zip(moments, moments[1:], totals, strict=False):
         assert total == max(value for moment, value in points if start <= moment < stop)
     assert max(totals) == timeline.peak_bytes
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fxmeter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
-
-    return command
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def _kind(node: fx.Node, priced: Mapping[str, Any]) -> str:
         return "attention cores" if "attention" in op._schema.name else "reductions"
     if cost.matmul_flops:
         return "matrix products"
-    if kind_of(op, cost, costed=priced["costed"]) == "reduction":
+    if kind_of(op, cost.matmul_flops, costed=priced["costed"]) == "reduction":
         return "reductions"
     return "other arithmetic" if cost.vector_flops else "copies"
 

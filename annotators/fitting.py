@@ -10,6 +10,7 @@ from typing import Any
 from annotators.polynomial import value_at, variable
 from annotators.region import NotPolynomial, Point
 from annotators.skeleton import interned, put_together, take_apart
+from models.errors import TraceError
 from tracer.recording import Recording
 
 Record = Callable[[Point], Recording]
@@ -66,8 +67,11 @@ class Samples:
         return put_together(kept, fit.sizes)
 
     def agrees(self, fit: Fit, point: Point) -> bool:
-        """Whether the recording at ``point`` is what the fit says."""
-        structure, sizes = self.at(point)
+        """Whether the recording at ``point`` is what the fit says. Where the model cannot run, nothing is."""
+        try:
+            structure, sizes = self.at(point)
+        except TraceError:
+            return False
         if structure != fit.structure:
             return False
         known: dict[int, int] = {}
@@ -86,7 +90,10 @@ class Samples:
         """Polynomials of degree 2 in the lengths and 1 in the batch through recordings at ``places``: one, three in a
         row, or six. None where the recordings do not go together."""
         first = (1 if one else FIT_BATCHES[0], *places[0])
-        taken = [self.at((first[0], *place), keep=place == places[0]) for place in places]
+        try:
+            taken = [self.at((first[0], *place), keep=place == places[0]) for place in places]
+        except TraceError:
+            return None
         structure = taken[0][0]
         if any(other != structure for other, _ in taken):
             return None

@@ -25,7 +25,7 @@ from annotators.pricing import price
 from annotators.region import NotPolynomial, Point, Region
 from annotators.regions import Regions, config_lengths
 from annotators.rollup import AnnotatedStage, ModuleCost, ModuleCosts, module_costs, op_totals
-from models.errors import FxmeterError, ScenarioError
+from models.errors import FxmeterError, ScenarioError, TraceError
 from models.scenario import Scenario, VisionScenario, generation
 from models.stage_cost import FIELDS, StageCost
 from tracer.attention import Attention
@@ -149,7 +149,7 @@ class ClosedForm:
                 if piece.holds(point):
                     return piece
             piece = _priced(region, point, self.conventions)
-        except (NotPolynomial, TypeError, ArithmeticError) as error:
+        except (NotPolynomial, TraceError, TypeError, ArithmeticError) as error:
             self.reason = self.reason or f"{type(self._model).__name__}, {self.stage}: {error}"
             self._without.add(point)
             return None

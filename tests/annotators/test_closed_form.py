@@ -104,6 +104,17 @@ def test_at_equals_annotate_for_every_preset(preset_model, name, attention, poin
     same_everywhere(name, preset_model(name), point, attention)
 
 
+def test_a_model_that_runs_up_to_a_length_has_a_form_up_to_there():
+    model = small_model("gpt_neo")  # its causal mask is a buffer of 256 x 256
+    form = closed_form(model, stage="prefill")
+    for batch, query_len in ((1, 3), (2, 100), (5, 256)):
+        scenario = Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=0)
+        assert form.at(batch=batch, query_len=query_len) == annotate(model, scenario).cost
+    assert form.reason is None
+    with pytest.raises(FxmeterError, match="could not be run"):
+        form.at(batch=2, query_len=257)
+
+
 def test_a_model_whose_ops_change_with_every_length_is_said_to_be_so():
     model = load_model(config(COMPRESSES))  # blocks of four tokens
     form, whole = closed_form(model, stage="decode"), annotate(model, decode(9, batch=2))

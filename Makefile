@@ -6,7 +6,7 @@ MODEL  ?= deepseek-ocr
 
 WORKERS ?= 2
 
-.PHONY: report test test-slow coverage validate bench lint format readme clean
+.PHONY: report test test-slow coverage validate bench lint format readme images clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -45,6 +45,9 @@ format: $(VENV)/.installed
 
 readme: $(VENV)/.installed  ## put the report's current output into README.md
 	$(BIN)/python docs/refresh_readme.py
+
+images: $(VENV)/.installed  ## draw the documents' pictures again
+	$(BIN)/python docs/draw_images.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,7 +21,7 @@ report: $(VENV)/.installed  ## what one prefill and one decode step of DeepSeek-
 test: $(VENV)/.installed  ## the suite that CI runs
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-test-slow: $(VENV)/.installed  ## the exhaustive ones, most of an hour
+test-slow: $(VENV)/.installed  ## the exhaustive ones, half an hour on two cores
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist load -m slow
 
 coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes docs/coverage.md

@@ -10,7 +10,7 @@ A :class:`ClosedForm` finds regions and conditions when a point first asks for t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -130,9 +130,7 @@ class ClosedForm:
     def annotate(self, point: Point) -> AnnotatedStage:
         """The stage at a point, recorded and priced afresh (once)."""
         if point not in self._recorded:
-            options: dict[str, Any] = {
-                name: getattr(self.conventions, name) for name in ("causal", "logits", "routing")
-            }
+            options = asdict(self.conventions)
             self._recorded[point] = annotate(self._model, self.scenario(point), attention=self.attention, **options)
         return self._recorded[point]
 

@@ -100,7 +100,8 @@ def _is_straight(value: Any) -> bool:
 def evaluate_generation(
     module: ModuleForm, *, batch: Any, past_len: Any, steps: Any, fields: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """FLOPs and traffic summed over the steps, memory of the last one, for arrays of sizes that broadcast."""
+    """FLOPs and traffic summed over the steps, activations and peaks of the largest one, cache and weights of the last,
+    for arrays of sizes that broadcast."""
     needed = named(fields)
     given = {
         "batch": whole("batch", batch, 1),

@@ -76,7 +76,7 @@ class Lifetimes:
         events.sort()
         self._moments = [moment for moment, _ in events]
         self._bytes = [0, *accumulate(change for _, change in events)]
-        self._fullest: dict[int, tuple[int, int]] = {}
+        self._fullest: dict[int, int] = {}
         self._more: dict[int, int] = {}
 
     def bytes_at(self, moment: int) -> int:
@@ -87,26 +87,28 @@ class Lifetimes:
         """The storages behind those bytes."""
         return [s for s in self.storages if s.born <= moment and (s.died is None or s.died > moment)]
 
-    def fullest_call(self, instance: Instance) -> tuple[int, int]:
-        """Which call of an instance began with most alive, and how much more that is than the recorded one's."""
+    def _at_calls(self, instance: Instance) -> list[int]:
+        """What is alive when each call of an instance begins, the recorded one first."""
+        return [self.bytes_at(moment) for moment in (instance.began, *(skip.moment for skip in instance.skips))]
+
+    def fullest_call(self, instance: Instance) -> int:
+        """Which call of an instance began with most alive."""
         if id(instance) not in self._fullest:
-            moments = [instance.began, *(skip.moment for skip in instance.skips)]
-            alive = [self.bytes_at(moment) for moment in moments]
-            index = max(range(len(alive)), key=alive.__getitem__)
-            self._fullest[id(instance)] = index, alive[index] - alive[0]
+            alive = self._at_calls(instance)
+            self._fullest[id(instance)] = max(range(len(alive)), key=alive.__getitem__)
         return self._fullest[id(instance)]
 
     def _more_in_fullest(self, instance: Instance) -> int:
         """How much more is alive when the fullest call of an instance begins than when the recorded one does."""
         if id(instance) not in self._more:
-            alive = [self.bytes_at(moment) for moment in (instance.began, *(skip.moment for skip in instance.skips))]
+            alive = self._at_calls(instance)
             self._more[id(instance)] = largest(alive) - alive[0]
         return self._more[id(instance)]
 
     def begins(self, node: fx.Node) -> int:
         """When the fullest of the calls around a node began, or without any the node itself."""
         for instance in node.meta["instances"]:
-            index, _ = self.fullest_call(instance)
+            index = self.fullest_call(instance)
             return instance.skips[index - 1].moment if index else instance.began
         return int(node.meta["ran"][0])
 
@@ -168,7 +170,7 @@ def _alive_in_fullest_calls(node: fx.Node, lifetimes: Lifetimes) -> tuple[list[t
     renamed: _Renamed = ()
     moment, since = lifetimes.fullest_moment(node), -1
     for instance in node.meta["instances"]:
-        index, _ = lifetimes.fullest_call(instance)
+        index = lifetimes.fullest_call(instance)
         skip = instance.skips[index - 1] if index else None
         gone = {s.id for s in lifetimes.alive_at(instance.began) if s.died is not None and s.died <= moment}
         if skip is not None:

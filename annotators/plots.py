@@ -25,7 +25,7 @@ MOST_FAMILIES = 12
 COLUMN, PAGE = 3.5, 7.16
 """Widths in inches: one column, and the page, of a two-column paper."""
 
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+BLUE, ORANGE, GREEN, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
 STAGES = {"vision": GREEN, "prefill": BLUE, "decode": RED}
 DARKER = {"vision": "#004D38", "prefill": "#003A5C", "decode": "#6B2F00"}
 """Eager's lines, on top of flash's: where both are the same, both are seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -87,9 +87,7 @@ class Forms:
             module = self.tower if stage == "vision" else self.model
             if module is None:
                 raise ScenarioError("pages need a model with a vision tower")
-            options: dict[str, Any] = {
-                name: getattr(self.conventions, name) for name in ("causal", "logits", "routing")
-            }
+            options = asdict(self.conventions)
             self._made[stage, attention] = closed_form(module, stage=stage, attention=attention, **options)
         return self._made[stage, attention]
 

@@ -25,10 +25,10 @@ test-slow: $(VENV)/.installed  ## the exhaustive ones, half an hour on two cores
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist load -m slow
 
 coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes docs/coverage.md
-	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python -m validation.coverage
 
 validate: $(VENV)/.installed  ## bytes and memory against real runs; writes docs/validation.md
-	for script in benchmarks/validate_*.py; do $(BIN)/python $$script || exit 1; done
+	for name in peak kv io fused gpu; do $(BIN)/python -m validation.$$name || exit 1; done
 
 bench: $(VENV)/.installed  ## speed beside the public tools, and of closed forms; writes docs/benchmarks*.md
 	$(BIN)/python benchmarks/vs_public_tools.py --install

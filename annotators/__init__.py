@@ -8,19 +8,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from annotators.annotation import annotate, annotate_module
-    from annotators.cost import Conventions, Cost
-    from annotators.forms import closed_form
-    from annotators.rollup import AnnotatedStage
+    from fxmeter.annotators.api import annotate, annotate_module
+    from fxmeter.annotators.closed.form import closed_form
+    from fxmeter.annotators.conventions import Conventions
+    from fxmeter.annotators.rules.cost import Cost
+    from fxmeter.annotators.stages.rollup import AnnotatedStage
 
 _HOMES = {
-    "annotate": "annotators.annotation",
-    "annotate_module": "annotators.annotation",
-    "closed_form": "annotators.forms",
-    "AnnotatedStage": "annotators.rollup",
-    "Conventions": "annotators.cost",
-    "Cost": "annotators.cost",
+    "annotate": "fxmeter.annotators.api",
+    "annotate_module": "fxmeter.annotators.api",
+    "closed_form": "fxmeter.annotators.closed.form",
+    "AnnotatedStage": "fxmeter.annotators.stages.rollup",
+    "Conventions": "fxmeter.annotators.conventions",
+    "Cost": "fxmeter.annotators.rules.cost",
 }
+
+if __name__ == "annotators":  # imported by its folder's name in a checkout: the same objects
+    from fxmeter.checkout import stand_for
+
+    stand_for(__name__)
 
 __all__ = ["AnnotatedStage", "Conventions", "Cost", "annotate", "annotate_module", "closed_form"]
 

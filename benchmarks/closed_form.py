@@ -28,13 +28,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from annotators import annotate, closed_form
-from annotators.steps import over_steps
-from models import decode, generation, prefill, vision
-from models.page import page_context
-from models.stage_cost import FIELDS
-from tracer import load_model
-from tracer.vision import load_vision
+from fxmeter.annotators import annotate, closed_form
+from fxmeter.annotators.stages.steps import over_steps
+from fxmeter.models import decode, generation, prefill, vision
+from fxmeter.models.page import page_context
+from fxmeter.models.stage_cost import FIELDS
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.vision import load_vision
 
 ROOT = Path(__file__).parent.parent
 LENGTH, CONTEXT, STEPS = 2048, 4096, 100

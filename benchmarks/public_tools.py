@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from annotators import annotate
-from models import decode, prefill
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
 
 LENGTH, CONTEXT = 2048, 4096
 

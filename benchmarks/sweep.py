@@ -18,15 +18,15 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from annotators import AnnotatedStage, annotate
-from annotators.annotation import annotate_steps
-from annotators.sweep import Forms, Sweep, run_sweep
-from annotators.sweep_axes import Axes, SweepPoint
-from annotators.sweep_store import prepare, write
-from models import generation, prefill, vision
-from models.stage_cost import StageCost
-from tracer import load_model
-from tracer.vision import load_vision
+from fxmeter.annotators import AnnotatedStage, annotate
+from fxmeter.annotators.api import annotate_steps
+from fxmeter.annotators.documents.sweep_files import prepare, write
+from fxmeter.annotators.studies.axes import Axes, SweepPoint
+from fxmeter.annotators.studies.sweep import Forms, Sweep, run_sweep
+from fxmeter.models import generation, prefill, vision
+from fxmeter.models.stage_cost import StageCost
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.vision import load_vision
 
 MODEL = "deepseek-ocr"
 AXES = Axes(crops=tuple((h, w) for h in range(1, 11) for w in range(1, 21)), steps=(100,))

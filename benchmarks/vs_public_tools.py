@@ -33,7 +33,6 @@ from typing import Any
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from annotators import annotate
 from benchmarks.public_tools import (
     CONTEXT,
     LENGTH,
@@ -45,8 +44,9 @@ from benchmarks.public_tools import (
     by_mem_tracker,
     truth,
 )
-from models import prefill
-from tracer import load_model
+from fxmeter.annotators import annotate
+from fxmeter.models import prefill
+from fxmeter.tracer import load_model
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / "build" / "bench-tools"
@@ -151,10 +151,10 @@ def distinct_layers() -> list[tuple[int, float]]:
 OWN_MEMORY = """
 import sys
 from pathlib import Path
-from annotators import annotate
-from models import decode, prefill
-from tracer import load_model
-import annotators.annotation
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import load_model
+import fxmeter.annotators.api
 
 
 def peak():

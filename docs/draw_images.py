@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from annotators.plots import draw
-from annotators.sweep import Forms, run_sweep
-from annotators.sweep_axes import Axes, parse_sizes
-from tracer import load_model
-from tracer.vision import load_vision
+from fxmeter.annotators.plots.sweep import draw
+from fxmeter.annotators.studies.axes import Axes, parse_sizes
+from fxmeter.annotators.studies.sweep import Forms, run_sweep
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.vision import load_vision
 
 IMAGES = Path(__file__).parent / "images"
 PAGES = Axes(crops=tuple((h, w) for h in range(1, 11) for w in range(1, 21)), steps=(100,))

@@ -5,9 +5,9 @@ python examples/annotate_preset.py [PRESET]
 
 import sys
 
-from annotators import annotate
-from models import decode, prefill
-from tracer import load_model
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import load_model
 
 
 def main(name: str = "deepseek-ocr") -> None:

@@ -8,9 +8,9 @@ from collections import Counter
 
 import networkx as nx
 
-from annotators import annotate
-from models import decode
-from tracer import load_model
+from fxmeter.annotators import annotate
+from fxmeter.models import decode
+from fxmeter.tracer import load_model
 
 
 def heaviest_path(graph: nx.DiGraph) -> list[str]:

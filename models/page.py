@@ -8,8 +8,7 @@ Source: the vendor's public preprocessing, whose choice of a grid is InternVL's 
 
 from __future__ import annotations
 
-from models.sizes import grid_of_crops, whole_number
-from models.vision_tower import CROP_SIDE, GLOBAL_SIDE
+from fxmeter.models.sizes import CROP_SIDE, GLOBAL_SIDE, grid_of_crops, whole_number
 
 CropGrid = tuple[int, int]
 """(rows, columns) of crops; (0, 0) is a page that is not cropped."""

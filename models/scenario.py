@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.sizes import grid_of_crops, whole_number
+from fxmeter.models.sizes import grid_of_crops, whole_number
 
 __all__ = ["Scenario", "Stage", "VisionScenario", "decode", "generation", "prefill", "vision"]
 

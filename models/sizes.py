@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import operator
 
-from models.errors import ScenarioError
+from fxmeter.models.errors import ScenarioError
 
 LARGEST_SIZE = 10**9
 """A batch or length above this is taken for a slip of the keyboard (10^9 tokens is 100 times any context sold)."""
+
+
+GLOBAL_SIDE = 1024
+"""Pixels along a side of the global view of a page (DeepSeek-OCR)."""
+
+CROP_SIDE = 640
+"""Pixels along a side of a crop."""
 
 
 def whole_number(name: str, value: object, at_least: int) -> int:

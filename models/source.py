@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import ModelError
-from models.presets import Preset, preset, preset_names
+from fxmeter.models.errors import ModelError
+from fxmeter.models.presets import Preset, preset, preset_names
 
 
 @dataclass(frozen=True, slots=True)

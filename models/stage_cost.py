@@ -38,7 +38,8 @@ class StageCost:
     activation_write_bytes: Any = 0
     """Every other tensor written."""
     fused_io_bytes: Any = 0
-    """What is left of ``io_bytes`` once pointwise and reduction chains are fused (:mod:`annotators.fusion`)."""
+    """What is left of ``io_bytes`` once pointwise and reduction chains are fused
+    (:mod:`fxmeter.annotators.pricing.fusion`)."""
     activation_bytes: Any = 0
     """Total size of the tensors materialised: new storage that is neither weight nor cache."""
     peak_activation_bytes: Any = 0

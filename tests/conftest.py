@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from annotators.cli import main
-from tracer import load_model
+from fxmeter.annotators.cli.main import main
+from fxmeter.tracer import load_model
 
 
 @functools.cache

@@ -1,4 +1,9 @@
-"""The three floors: imports go down only, and models/ needs nothing but Python."""
+"""Floors and rooms: imports go down only, no circles, and every file has a room.
+
+The three floors are models, tracer and annotators. Inside a floor each room (a folder, or a file beside the folders)
+imports only from the rooms below it; inside a room files may import one another in any order but in no circle. All
+imports count: those in functions and those under ``TYPE_CHECKING`` too.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +11,140 @@ import ast
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ["models", "tracer", "annotators"]
-FILES = [(floor, file) for floor in FLOORS for file in sorted((ROOT / floor).rglob("*.py"))]
+ROOMS = {
+    "models": ["errors", "sizes", "stage_cost", "scenario", "presets", "source", "version", "page", "hand"],
+    "tracer": ["graph", "state", "operators", "capture", "run", "load"],
+    "annotators": [
+        "symbolic",
+        "conventions",
+        "rules",
+        "pricing",
+        "stages",
+        "shapes",
+        "closed",
+        "api",
+        "studies",
+        "documents",
+        "plots",
+        "views",
+        "cli",
+    ],
+}
+"""The rooms of each floor, the lowest first."""
+
+FILES = sorted(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))
+MOST_FILES = 12
+MOST_LINES = 300
+PENDING = {"closed/form.py", "closed/formulas.py", "shapes/mesh.py", "symbolic/sums.py"}
+"""Closed forms: the finder of pieces and the face are still one class, so these look up."""
+
+
+def name_of(file: Path) -> str:
+    """ "annotators.pricing.price" """
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(file): file for file in FILES}
 
 
 def imported(file: Path) -> set[str]:
+    """Full names that a file imports, wherever in it, without ``fxmeter.``; of ours the module, not the name in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add((node.module or "").partition(".")[0])
-    return names
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {_module(name.removeprefix("fxmeter.")) for name in names}
 
 
-@pytest.mark.parametrize(("floor", "file"), FILES, ids=[str(f.relative_to(ROOT)) for _, f in FILES])
-def test_imports_go_down_only(floor, file):
-    above = set(FLOORS[FLOORS.index(floor) + 1 :])
-    assert not imported(file) & above
+def _module(name: str) -> str:
+    while name not in MODULES and name.partition(".")[0] in FLOORS and "." in name:
+        name = name.rpartition(".")[0]
+    return name
 
 
-@pytest.mark.parametrize("file", [f for floor, f in FILES if floor == "models"], ids=lambda f: f.name)
+def room_of(module: str) -> tuple[int, int]:
+    """(floor, room) as numbers, the lowest first; a floor's own face, its ``__init__``, is above its rooms."""
+    floor, *rest = module.split(".")
+    rooms = ROOMS[floor]
+    return FLOORS.index(floor), rooms.index(rest[0]) if rest else len(rooms)
+
+
+def ids(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_every_file_is_in_a_room(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    assert parts[1] in (*ROOMS[parts[0]], "__init__"), f"{ids(file)} is in no room of tests/test_architecture.py"
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_imports_go_down_only(file, request):
+    if any(ids(file).endswith(name) for name in PENDING):
+        request.applymarker(pytest.mark.xfail(strict=True))
+    own = room_of(name_of(file))
+    ours = [name for name in imported(file) if name in MODULES]
+    assert not [name for name in ours if room_of(name) > own]
+
+
+@pytest.mark.xfail(strict=True)
+def test_there_is_no_circle():
+    graph = nx.DiGraph((name, other) for name, file in MODULES.items() for other in imported(file) if other in MODULES)
+    graph.remove_edges_from([(name, name) for name in list(graph)])
+    assert not [sorted(circle) for circle in nx.strongly_connected_components(graph) if len(circle) > 1]
+
+
+@pytest.mark.xfail(strict=True)
+def test_a_room_has_about_ten_files_and_no_file_is_long():
+    for folder in {file.parent for file in FILES}:
+        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= MOST_FILES, folder
+    long = {ids(file): lines for file in FILES if (lines := len(file.read_text().splitlines())) > MOST_LINES}
+    assert not long
+
+
+def test_a_face_is_short():
+    for file in FILES:
+        if file.name == "__init__.py":
+            assert len(file.read_text().splitlines()) <= 65, file
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if ids(f).startswith("models")], ids=ids)
 def test_models_import_only_the_standard_library(file):
-    assert imported(file) <= set(sys.stdlib_module_names) | {"models"}
+    outside = {name.partition(".")[0] for name in imported(file) if name not in MODULES}
+    assert outside <= set(sys.stdlib_module_names) | {"checkout"}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "annotators" / "rules").glob("*.py")), ids=lambda f: f.name)
 def test_rules_see_no_graph_and_no_transformers(file):
     source = file.read_text(encoding="utf-8")
-    assert "transformers" not in imported(file)
+    assert not [name for name in imported(file) if name.startswith("transformers")]
     assert "fx.Node" not in source
     assert "torch.Tensor" not in source
 
 
-@pytest.mark.parametrize("package", ["models", "tracer", "annotators"])
+@pytest.mark.parametrize("package", ["fxmeter", "fxmeter.models", "fxmeter.tracer", "fxmeter.annotators"])
 def test_all_names_exist(package):
-    module = __import__(package)
+    module = __import__(package, fromlist=["__all__"])
     assert len(set(module.__all__)) == len(module.__all__) > 0
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+def test_a_folder_s_name_in_a_checkout_gives_the_same_objects():
+    import fxmeter.models
+    import fxmeter.models.stage_cost
+    import models
+    from models.stage_cost import StageCost
+
+    assert models is fxmeter.models
+    assert StageCost is fxmeter.models.stage_cost.StageCost
+    assert fxmeter.models.stage_cost.__spec__.name == "fxmeter.models.stage_cost"

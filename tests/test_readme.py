@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from annotators.cli import main
+from fxmeter.annotators.cli.main import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

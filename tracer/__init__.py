@@ -1,10 +1,15 @@
 """Model and scenario in, a ``torch.fx`` graph with real shapes out. Knows nothing of cost."""
 
-from tracer.attention import ATTENTIONS, Attention
-from tracer.loading import load_config, load_model
-from tracer.passes import record, record_call
-from tracer.recording import CacheEntry, Recording, Weight
-from tracer.spec import Spec, Storage
+from fxmeter.tracer.capture.recording import CacheEntry, Recording, Weight
+from fxmeter.tracer.graph.spec import Spec, Storage
+from fxmeter.tracer.load.loading import load_config, load_model
+from fxmeter.tracer.run.attention import ATTENTIONS, Attention
+from fxmeter.tracer.run.passes import record, record_call
+
+if __name__ == "tracer":  # imported by its folder's name in a checkout: the same objects
+    from fxmeter.checkout import stand_for
+
+    stand_for(__name__)
 
 __all__ = [
     "ATTENTIONS",

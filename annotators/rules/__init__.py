@@ -1,5 +1,5 @@
 """Every rule that fxmeter ships, by kind. Importing this package registers them."""
 
-from annotators.rules import elementwise, indexers, movement, products, reductions, resampling, scans
+from fxmeter.annotators.rules import elementwise, indexers, movement, products, reductions, resampling, scans
 
 __all__ = ["elementwise", "indexers", "movement", "products", "reductions", "resampling", "scans"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from annotators.cost import Cost
-from annotators.registry import per_element, rule
-from tracer.spec import Spec
+from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.registry import per_element, rule
+from fxmeter.tracer.graph.spec import Spec
 
 aten = torch.ops.aten
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from annotators.cost import Cost
-from annotators.registry import rule
-from tracer.indexers import block_index
-from tracer.spec import Spec
+from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.registry import rule
+from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.operators.indexers import block_index
 
 
 @rule(block_index)

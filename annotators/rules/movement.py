@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from annotators.cost import Cost, Moves
-from annotators.registry import free, rule, specs_in
-from tracer.ops import cache_append
-from tracer.spec import Spec
+from fxmeter.annotators.rules.cost import Cost, Moves
+from fxmeter.annotators.rules.registry import free, rule, specs_in
+from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.operators.ops import cache_append
 
 aten = torch.ops.aten
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from annotators.cost import Conventions, Cost, Moves, distinct_experts
-from annotators.polynomial import Real
-from annotators.registry import Routed, rule
-from tracer.ops import flash_attention, sparse_attention
-from tracer.spec import Spec
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.rules.cost import Cost, Moves, distinct_experts
+from fxmeter.annotators.rules.registry import Routed, rule
+from fxmeter.annotators.symbolic import Real
+from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.operators.ops import flash_attention, sparse_attention
 
 aten = torch.ops.aten
 

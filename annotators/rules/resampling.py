@@ -10,9 +10,9 @@ import math
 
 import torch
 
-from annotators.cost import Cost
-from annotators.registry import free, rule
-from tracer.spec import Spec
+from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.registry import free, rule
+from fxmeter.tracer.graph.spec import Spec
 
 aten = torch.ops.aten
 

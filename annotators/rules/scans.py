@@ -1,8 +1,8 @@
 """Scans over time: state-space models, the delta rule and other linear recurrences, by the formula of their paper.
 
 Products with the state and within a chunk are matmul FLOPs, 2 per multiply-accumulate; what scales, decays and gates
-them is vector arithmetic by the table of :mod:`annotators.rules.elementwise`. A chunk that the sequence does not fill
-is computed whole.
+them is vector arithmetic by the table of :mod:`fxmeter.annotators.rules.elementwise`. A chunk that the sequence does
+not fill is computed whole.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from annotators.cost import Cost
-from annotators.registry import rule
-from tracer.scans import (
+from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.registry import rule
+from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.operators.scans import (
     gated_delta_rule,
     lightning_attention,
     linear_recurrence,
@@ -22,7 +23,6 @@ from tracer.scans import (
     state_space_dual,
     wkv,
 )
-from tracer.spec import Spec
 
 
 def _whole_chunks(length: Any, chunk: Any) -> Any:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any
 
-from models.errors import ModelError
+from fxmeter.models.errors import ModelError
 
 __all__ = ["Preset", "preset", "preset_names"]
 
@@ -29,7 +29,7 @@ class Preset:
     parameters_source  the published figure that `parameters` rounds to
     config             fields of the `config.json`, `model_type` among them, without `auto_map` (it names
                        code) and `quantization_config` (weights are priced in the dtype the user picks)
-    vision             name of the vision tower that tracer.vision can build for it; empty if none
+    vision             name of the vision tower that fxmeter.tracer.load.vision can build for it; empty if none
     notes              what differs from the public file, and why; often empty
     """
 

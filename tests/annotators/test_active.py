@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from annotators.active import active_parameters
+from fxmeter.annotators.stages.active import active_parameters
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import GEMMA3, LLAMA, QWEN_MOE, config
-from tracer import load_model
 
 PUBLISHED = {
     "deepseek-ocr": "574,127,360",

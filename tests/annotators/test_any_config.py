@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from annotators import annotate
-from benchmarks.coverage_type import compare_folding
-from models import FxmeterError, decode, prefill
+from fxmeter.annotators import annotate
+from fxmeter.models import FxmeterError, decode, prefill
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import config
-from tracer import load_model
+from validation.coverage_type import compare_folding
 
 PLAIN = ["llama", "qwen3", "gemma2", "phi3", "olmo2", "mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "granite"]
 EXPERTS = {
@@ -123,7 +123,10 @@ def _written(fields):
 def test_the_command_refuses_a_million_layers_in_one_line():
     path = _written({"model_type": "llama", "num_hidden_layers": 10**6})
     done = subprocess.run(
-        [sys.executable, "-m", "annotators.cli", "report", str(path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "fxmeter.annotators.cli.main", "report", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1
     assert (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from annotators import annotate
-from models import decode, prefill
-from models.hand_written import hand_written_model
-from models.presets import preset
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
+from fxmeter.models.hand.hand_written import hand_written_model
+from fxmeter.models.presets import preset
 
 LAYER = "model.layers.1"
 ATTENTION = f"{LAYER}.self_attn"

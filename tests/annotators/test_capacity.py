@@ -7,16 +7,16 @@ import json
 import pytest
 from transformers import AutoConfig
 
-from annotators import annotate
-from annotators.capacity import Measured, capacity, largest
-from annotators.capacity_json import to_json
-from annotators.render_capacity import capacity_markdown, number
-from annotators.sweep import Forms
-from annotators.sweep_axes import Axes
-from models import generation, prefill
-from models.sizes import LARGEST_SIZE
+from fxmeter.annotators import annotate
+from fxmeter.annotators.documents.capacity import to_json
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.annotators.studies.capacity import Measured, capacity, largest
+from fxmeter.annotators.studies.sweep import Forms
+from fxmeter.annotators.views.capacity import capacity_markdown, number
+from fxmeter.models import generation, prefill
+from fxmeter.models.sizes import LARGEST_SIZE
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import LLAMA
-from tracer import load_model
 
 GIB = 2**30
 
@@ -122,8 +122,8 @@ def test_the_search_ends_at_the_largest_size():
 
 
 def test_a_page_holds_the_tower_too_and_looks_at_it_first(preset_model):
-    from models import vision
-    from tracer.vision import load_vision
+    from fxmeter.models import vision
+    from fxmeter.tracer.load.vision import load_vision
 
     model, tower = preset_model("deepseek-ocr"), load_vision("deepseek-ocr")
     (need,) = capacity(Forms(model, tower=tower), Axes(crops=((0, 0),))).needs
@@ -213,7 +213,7 @@ def test_a_mistake_is_one_line(run, config, arguments, message):
 
 
 def test_every_option_has_help_and_an_example():
-    from annotators.cli_capacity import capacity as command
+    from fxmeter.annotators.cli.capacity import capacity as command
 
     for option in command.params:
         if option.param_type_name == "option":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from models.stage_cost import DERIVED, FIELDS
+from fxmeter.models.stage_cost import DERIVED, FIELDS
 from tests.tracer.tiny import DEEPSEEK, LLAMA
 
 FXMETER = Path(sys.executable).parent / "fxmeter"
@@ -28,7 +28,7 @@ def tiny(tmp_path_factory):
 
 
 def test_help_is_fast_and_imports_no_torch():
-    code = "import sys; sys.argv = ['fxmeter', '--help']\nfrom annotators.cli import main\n"
+    code = "import sys; sys.argv = ['fxmeter', '--help']\nfrom fxmeter.annotators.cli.main import main\n"
     code += "try: main()\nfinally: print('TORCH' if 'torch' in sys.modules else 'LIGHT')"
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -45,7 +45,7 @@ def test_every_commands_help_has_an_example(run, command):
 
 
 def test_every_option_of_report_has_help_and_an_example():
-    from annotators.cli import report
+    from fxmeter.annotators.cli.main import report
 
     for option in report.params:
         if option.param_type_name == "option":
@@ -182,7 +182,7 @@ def test_ctrl_c_is_one_line_and_130(tiny):
 
 def test_models_and_ops_list_everything(run):
     listed = run("models").stdout
-    from models.presets import preset_names
+    from fxmeter.models.presets import preset_names
 
     assert all(name in listed for name in preset_names())
     table = run("ops").stdout

@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
 
-from annotators import annotate, closed_form
-from annotators.annotation import annotate_steps
-from benchmarks.small_configs import small_config
-from models import decode, generation, vision
-from models.errors import FxmeterError
-from models.presets import preset_names
-from models.scenario import Scenario
+from fxmeter.annotators import annotate, closed_form
+from fxmeter.annotators.api import annotate_steps
+from fxmeter.models import decode, generation, vision
+from fxmeter.models.errors import FxmeterError
+from fxmeter.models.presets import preset_names
+from fxmeter.models.scenario import Scenario
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.vision import build_vision
 from tests.annotators.test_generation import COMPRESSES
 from tests.tracer.tiny import config
-from tracer import load_model
-from tracer.vision import build_vision
+from validation.small_configs import small_config
 
 OPTIONS = {
     "deadline": None,

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from annotators import annotate
-from models import decode, prefill
-from models.stage_cost import FIELDS
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
+from fxmeter.models.stage_cost import FIELDS
 
 HEADS, LAYERS, BFLOAT16, FLOAT32 = 10, 12, 2, 4
 
@@ -143,7 +143,7 @@ def test_worst_routing_changes_the_expert_weights_read_and_nothing_else(ocr):
     "switch", [{"causal": "some"}, {"logits": "first"}, {"routing": "lucky"}, {"attention": "sparse"}]
 )
 def test_unknown_switches_are_refused(ocr, switch):
-    from models import ScenarioError
+    from fxmeter.models import ScenarioError
 
     with pytest.raises(ScenarioError, match=next(iter(switch.values()))):
         annotate(ocr, prefill(4), **switch)

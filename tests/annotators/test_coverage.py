@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.coverage_page import holds, page, summary
-from benchmarks.coverage_type import check_type
-from benchmarks.small_configs import kinds_of_layers, small_config, two_periods
+from validation.coverage_page import holds, page, summary
+from validation.coverage_type import check_type
+from validation.small_configs import kinds_of_layers, small_config, two_periods
 
 KINDS = {
     "big_bird": "asks whether there is padding, whose answer is on meta",
@@ -48,7 +48,7 @@ def test_two_periods_of_a_pattern(pattern, layers):
 
 @pytest.mark.parametrize("model_type", ["gemma3_text", "deepseek_v3", "qwen3_next", "zamba2"])
 def test_a_small_config_has_every_kind_of_layer_of_the_default_one(model_type):
-    from benchmarks.small_configs import default_config
+    from validation.small_configs import default_config
 
     small, default = kinds_of_layers(small_config(model_type)), kinds_of_layers(default_config(model_type))
     assert len(set(small)) >= len(set(default))

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from annotators import annotate
-from annotators.cli import main
-from annotators.crosscheck import BANDS, VISION_BANDS, check_decoder, check_vision
-from models import decode, prefill, vision
-from models.hand_written import hand_written_model
-from models.presets import preset
-from models.stage_cost import FIELDS
-from models.vision_tower import DeepseekOCRVision
-from tracer.vision import build_vision
+from fxmeter.annotators import annotate
+from fxmeter.annotators.cli.main import main
+from fxmeter.annotators.studies.crosscheck import BANDS, VISION_BANDS, check_decoder, check_vision
+from fxmeter.models import decode, prefill, vision
+from fxmeter.models.hand.hand_written import hand_written_model
+from fxmeter.models.hand.vision_tower import DeepseekOCRVision
+from fxmeter.models.presets import preset
+from fxmeter.models.stage_cost import FIELDS
+from fxmeter.tracer.load.vision import build_vision
 
 DECODERS = ["deepseek-ocr", "deepseek-v2-lite", "deepseek-v2", "deepseek-v3", "llama-2-7b", "llama-3.1-8b"]
 PASSES = [
@@ -152,7 +152,7 @@ def test_json(run):
 
 
 def test_a_broken_formula_exits_1_and_names_the_first_difference(run, monkeypatch):
-    from models.llama import RMSNorm
+    from fxmeter.models.hand.llama import RMSNorm
 
     honest = RMSNorm.own
 
@@ -176,7 +176,7 @@ def test_a_model_that_nobody_has_written_is_one_line(run):
 
 def test_absorbed_latent_attention_costs_a_sixtieth(preset_model):
     """DeepSeek-V3, one token at 4,096 cached: transformers expands the latent cache, a serving kernel does not."""
-    from models.deepseek import DeepseekModel
+    from fxmeter.models.hand.deepseek import DeepseekModel
 
     config = preset("deepseek-v3").config
     executed = hand_written_model(config, attention="flash", element_bytes=2).cost(1, 1, 4097)

@@ -7,9 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from annotators import annotate
-from models import decode, prefill
-from tracer import load_model
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import load_model
 
 PRESETS = [
     "deepseek-ocr",

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from annotators import annotate, annotate_module
-from benchmarks.coverage_type import compare_folding
-from benchmarks.small_configs import small_config
-from models import decode, prefill
-from tracer import load_model
+from fxmeter.annotators import annotate, annotate_module
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import load_model
+from validation.coverage_type import compare_folding
+from validation.small_configs import small_config
 
 FAMILIES = ["deepseek_v4", "jamba", "qwen3_next", "glm4_moe", "rwkv", "xlm"]
 

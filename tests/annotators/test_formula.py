@@ -10,17 +10,17 @@ import pytest
 import sympy
 from transformers import AutoConfig
 
-from annotators import closed_form
-from annotators.formula import SHOWN, NoFormula, formulas, to_json, to_latex, to_python
-from annotators.formula_cases import Box, cases_of, merged, sides
-from annotators.formula_text import LATEX, PYTHON, SCREEN, abbreviated
-from annotators.formula_tree import Call, Number, Operation, Symbol, Writing
-from annotators.polynomial import Condition, variable
-from annotators.region import NotPolynomial
-from models.stage_cost import FIELDS
+from fxmeter.annotators import closed_form
+from fxmeter.annotators.closed.arrange import Call, Number, Operation, Symbol, Writing
+from fxmeter.annotators.closed.cases import Box, cases_of, merged, sides
+from fxmeter.annotators.closed.formulas import SHOWN, NoFormula, formulas, to_json, to_latex, to_python
+from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, abbreviated
+from fxmeter.annotators.shapes.region import NotPolynomial
+from fxmeter.annotators.symbolic import Condition, variable
+from fxmeter.models.stage_cost import FIELDS
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.vision import build_vision
 from tests.tracer.tiny import LLAMA, QWEN_MOE
-from tracer import load_model
-from tracer.vision import build_vision
 
 WINDOWED = {
     "model_type": "mistral",
@@ -290,7 +290,7 @@ def test_an_unknown_module_is_one_line(run, config):
 
 
 def test_a_model_without_a_formula_is_one_line(run, config, monkeypatch):
-    from annotators.forms import ClosedForm
+    from fxmeter.annotators.closed.form import ClosedForm
 
     def none(form):
         raise NotPolynomial("its ops change with the length again and again")
@@ -306,7 +306,7 @@ def test_a_model_without_a_formula_is_one_line(run, config, monkeypatch):
 
 
 def test_every_option_has_help_and_an_example():
-    from annotators.cli_formula import formula
+    from fxmeter.annotators.cli.formula import formula
 
     for option in formula.params:
         if option.param_type_name == "option":

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from annotators import annotate, annotate_module
-from models import decode, generation, prefill
-from models.stage_cost import StageCost
+from fxmeter.annotators import annotate, annotate_module
+from fxmeter.models import decode, generation, prefill
+from fxmeter.models.stage_cost import StageCost
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
-from tracer import load_model
 
 TINY = {"deepseek": DEEPSEEK, "llama": LLAMA, "qwen-moe": QWEN_MOE, "gemma3": GEMMA3, "gpt-oss": GPT_OSS}
 SCENARIOS = [prefill(20, batch=2), decode(20, batch=3), prefill(4, past_len=20)]

@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from annotators import annotate
-from annotators.cli import main
-from annotators.generation import PAST, Run
-from annotators.polynomial import Maximum, atom, variable
-from annotators.steps import OF_THE_LARGEST_STEP, OF_THE_LAST_STEP
-from models import ScenarioError, decode, generation, prefill, vision
-from models.page import page_context
-from models.stage_cost import FIELDS, StageCost
+from fxmeter.annotators import annotate
+from fxmeter.annotators.cli.main import main
+from fxmeter.annotators.closed.generation import PAST, Run
+from fxmeter.annotators.stages.steps import OF_THE_LARGEST_STEP, OF_THE_LAST_STEP
+from fxmeter.annotators.symbolic import Maximum, atom, variable
+from fxmeter.models import ScenarioError, decode, generation, prefill, vision
+from fxmeter.models.page import page_context
+from fxmeter.models.stage_cost import FIELDS, StageCost
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.vision import load_vision
 from tests.tracer.tiny import config
-from tracer import load_model
-from tracer.vision import load_vision
 
 PAST_LEN = variable(PAST)
 PER_TOKEN, PER_PAIR = 1_148_190_720, 61_440

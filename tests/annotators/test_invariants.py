@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotators import annotate
-from annotators.report import build_report, to_json
-from annotators.rollup import AnnotatedStage
-from models import Scenario, decode, prefill
-from models.stage_cost import DERIVED, FIELDS, StageCost
+from fxmeter.annotators import annotate
+from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.studies.report import build_report, to_json
+from fxmeter.models import Scenario, decode, prefill
+from fxmeter.models.stage_cost import DERIVED, FIELDS, StageCost
+from fxmeter.tracer import load_model
 from tests.annotators.decoders import FAMILIES, decoders
 from tests.tracer.tiny import LLAMA, config
-from tracer import load_model
 
 QUICK = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 OPTIONS = st.fixed_dictionaries(

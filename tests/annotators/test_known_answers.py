@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from annotators import annotate
-from models import decode, prefill
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
 
 # DeepSeek-OCR's decoder, 2 FLOPs per multiply-accumulate and token.
 HIDDEN, HEADS, HEAD_DIM, LAYERS, VOCABULARY = 1280, 10, 128, 12, 129_280

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from annotators import annotate, annotate_module
-from annotators.liveness import find_peak
-from models import decode, prefill
+from fxmeter.annotators import annotate, annotate_module
+from fxmeter.annotators.pricing.liveness import find_peak
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import load_model
+from fxmeter.tracer.run.passes import record
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
-from tracer import load_model
-from tracer.passes import record
 
 TINY = {"deepseek": DEEPSEEK, "llama": LLAMA, "qwen-moe": QWEN_MOE, "gemma3": GEMMA3, "gpt-oss": GPT_OSS}
 SCENARIOS = [prefill(20, batch=2), decode(20, batch=3), prefill(4, past_len=20)]

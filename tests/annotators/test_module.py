@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import DynamicCache
 
-from annotators import annotate_module
+from fxmeter.annotators import annotate_module
 from tests.tracer.tiny import LLAMA, real_model
 
 

@@ -12,20 +12,20 @@ import xml.etree.ElementTree as ET
 import pytest
 from transformers import AutoConfig
 
-from annotators.cli import main
-from annotators.plot_data import families
-from annotators.sweep import Forms, run_sweep
-from annotators.sweep_axes import Axes
-from models.page import page_tokens
+from fxmeter.annotators.cli.main import main
+from fxmeter.annotators.plots.families import families
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.annotators.studies.sweep import Forms, run_sweep
+from fxmeter.models.page import page_tokens
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import LLAMA
-from tracer import load_model
 
 pytest.importorskip("matplotlib")
 
 from matplotlib.figure import Figure
 
-from annotators import plots
-from annotators.plot_axes import memory_axis
+from fxmeter.annotators.plots import sweep as plots
+from fxmeter.annotators.plots.axes import memory_axis
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_the_command_draws_and_says_what_is_missing(monkeypatch, capsys, tmp_pat
     assert done.returncode == 0
     assert "plots/activations.png and 1 more" in done.stdout
     assert len(list((tmp_path / "out/plots").iterdir())) == 2
-    monkeypatch.setattr("annotators.cli_sweep.find_spec", lambda _: None)
+    monkeypatch.setattr("fxmeter.annotators.cli.sweep.find_spec", lambda _: None)
     done = run("--decode", "8,64", "--out", tmp_path / "none", "--plots")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

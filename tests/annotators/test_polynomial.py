@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotators.polynomial import Path, Polynomial, largest, smallest, value_at, variable, variables_of
+from fxmeter.annotators.symbolic import Path, Polynomial, largest, smallest, value_at, variable, variables_of
 
 B, S, C = variable(0), variable(1), variable(2)
 sizes = st.tuples(*(st.integers(1, 300) for _ in range(3)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from annotators.cells import Cell
-from annotators.fitting import Samples
-from annotators.polynomial import value_at
-from annotators.region import NotPolynomial
-from annotators.regions import Regions, config_lengths
+from fxmeter.annotators.shapes.cells import Cell
+from fxmeter.annotators.shapes.region import NotPolynomial
+from fxmeter.annotators.shapes.regions import Regions, config_lengths
+from fxmeter.annotators.shapes.samples import Samples
+from fxmeter.annotators.symbolic import value_at
 
 TOP = (2**20 + 7, 2**20 + 7)
 

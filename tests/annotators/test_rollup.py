@@ -8,11 +8,11 @@ from itertools import pairwise
 import networkx as nx
 import pytest
 
-from annotators import annotate
-from models import decode, prefill
-from models.stage_cost import ADDITIVE, FIELDS, PEAKS, StageCost
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
+from fxmeter.models.stage_cost import ADDITIVE, FIELDS, PEAKS, StageCost
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
-from tracer import load_model
 
 TINY = {"deepseek": DEEPSEEK, "llama": LLAMA, "qwen-moe": QWEN_MOE, "gemma3": GEMMA3, "gpt-oss": GPT_OSS}
 SCENARIOS = [prefill(20, batch=2), decode(20, batch=3), prefill(4, past_len=20)]

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from annotators import annotate_module
-from annotators.registry import free, rule, rules
-from annotators.rules.products import attended_pairs
-from models import RuleError
+from fxmeter.annotators import annotate_module
+from fxmeter.annotators.rules.products import attended_pairs
+from fxmeter.annotators.rules.registry import free, rule, rules
+from fxmeter.models import RuleError
 
 aten = torch.ops.aten
 
@@ -39,7 +39,7 @@ def test_torchs_unit_cases_for_an_attention_core(s_kv, flops, attention):
 
 def test_flash_reads_q_k_v_and_writes_the_output_alone():
     q, k, v = meta(2, 8, 16, 64), meta(2, 2, 48, 64), meta(2, 2, 48, 32)
-    from tracer.ops import flash_attention
+    from fxmeter.tracer.operators.ops import flash_attention
 
     stage = priced(lambda q, k, v: flash_attention(q, k, v, None, None, 1.0, True, None, None), q, k, v)
     assert stage.cost.matmul_flops == 2 * 2 * 8 * 16 * 48 * (64 + 32)

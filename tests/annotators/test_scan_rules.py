@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from annotators import annotate_module
-from tracer.scans import (
+from fxmeter.annotators import annotate_module
+from fxmeter.tracer.operators.scans import (
     gated_delta_rule,
     lightning_attention,
     linear_recurrence,
@@ -213,7 +213,7 @@ def test_lightning_attention(length, past):
     """The module of transformers but for what it does around its loop."""
     from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
 
-    from benchmarks.small_configs import small_config
+    from validation.small_configs import small_config
 
     config = small_config("minimax")
     module = MiniMaxLightningAttention(config, config.layer_types.index("linear_attention"))

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotators import closed_form
-from annotators.polynomial import Condition, Path, Polynomial, compared, largest, value_at, variable
-from annotators.steps import over_steps
-from annotators.summing import largest_step, steps_that_hold, substituted, summed
-from benchmarks.small_configs import small_config
-from models import ScenarioError
-from models.stage_cost import FIELDS
-from tracer import load_model
+from fxmeter.annotators import closed_form
+from fxmeter.annotators.stages.steps import over_steps
+from fxmeter.annotators.symbolic import Condition, Path, Polynomial, compared, largest, value_at, variable
+from fxmeter.annotators.symbolic.sums import largest_step, steps_that_hold, substituted, summed
+from fxmeter.models import ScenarioError
+from fxmeter.models.stage_cost import FIELDS
+from fxmeter.tracer import load_model
+from validation.small_configs import small_config
 
 B, S, C = variable(0), variable(1), variable(2)
 VALUES = [

@@ -15,18 +15,18 @@ import sys
 import pytest
 from transformers import AutoConfig
 
-from annotators import annotate
-from annotators.sweep import Forms, run_sweep
-from annotators.sweep_axes import MOST_POINTS, Axes, parse_grids, parse_sizes
-from annotators.sweep_check import check
-from annotators.sweep_sql import read_run
-from annotators.sweep_store import prepare, write
-from models import FxmeterError, ScenarioError, generation, prefill, vision
-from models.page import page_context
-from models.stage_cost import DERIVED, FIELDS
+from fxmeter.annotators import annotate
+from fxmeter.annotators.documents.sweep_files import prepare, write
+from fxmeter.annotators.documents.sweep_sql import read_run
+from fxmeter.annotators.studies.axes import MOST_POINTS, Axes, parse_grids, parse_sizes
+from fxmeter.annotators.studies.ratios import check
+from fxmeter.annotators.studies.sweep import Forms, run_sweep
+from fxmeter.models import FxmeterError, ScenarioError, generation, prefill, vision
+from fxmeter.models.page import page_context
+from fxmeter.models.stage_cost import DERIVED, FIELDS
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.vision import load_vision
 from tests.tracer.tiny import DEEPSEEK, LLAMA
-from tracer import load_model
-from tracer.vision import load_vision
 
 
 @pytest.fixture(scope="module")
@@ -290,11 +290,11 @@ def test_a_full_disk_changes_nothing(file, small, tmp_path):
 
 def test_an_interruption_leaves_no_file(config, tmp_path):
     code = (
-        "import sys; from annotators import sweep_store\n"
-        "put = sweep_store._put\n"
+        "import sys; from fxmeter.annotators.documents import sweep_files\n"
+        "put = sweep_files._put\n"
         "def slow(path, content):\n    put(path, content); print('writing', flush=True); import time; time.sleep(60)\n"
-        "sweep_store._put = slow\n"
-        "from annotators.cli import main; main()\n"
+        "sweep_files._put = slow\n"
+        "from fxmeter.annotators.cli.main import main; main()\n"
     )
     out = tmp_path / "out"
     arguments = ["sweep", str(config), "--prefill", "8", "--attention", "flash", "--out", str(out), "--no-plots"]
@@ -370,9 +370,9 @@ def test_a_cache_that_the_model_expands_is_no_mistake():
 
 
 def test_check_fails_the_command_with_the_point(run, config, tmp_path, monkeypatch):
-    from annotators import sweep_check
+    from fxmeter.annotators.studies import ratios
 
-    monkeypatch.setattr(sweep_check, "TIMES", 10**6)
+    monkeypatch.setattr(ratios, "TIMES", 10**6)
     done = run("sweep", config, "--prefill", "100,200", "--out", tmp_path, "--no-plots", "--check")
     assert done.returncode == 1
     assert "a decode step far below prefill does not hold at batch 1, prefill 100" in done.stderr
@@ -423,7 +423,7 @@ def test_pages_of_a_model_without_a_tower_are_refused(run, config, tmp_path):
 
 
 def test_every_option_has_help_and_an_example():
-    from annotators.cli_sweep import sweep
+    from fxmeter.annotators.cli.sweep import sweep
 
     for option in sweep.params:
         if option.param_type_name == "option":

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from annotators import annotate, annotate_module
-from annotators.memory_plot import thinned
-from annotators.timeline import ACTIVATIONS, timeline_of
-from annotators.trace_events import trace_text
-from models import decode, generation, prefill
+from fxmeter.annotators import annotate, annotate_module
+from fxmeter.annotators.documents.chrome_trace import trace_text
+from fxmeter.annotators.plots.memory import thinned
+from fxmeter.annotators.studies.timeline import ACTIVATIONS, timeline_of
+from fxmeter.models import decode, generation, prefill
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
-from tracer import load_model
 
 MAMBA = {
     "model_type": "mamba",
@@ -292,7 +292,7 @@ def test_a_file_that_cannot_be_is_refused_before_the_work(run, options, code, me
 
 def test_a_picture_without_matplotlib_is_one_line_that_says_what_to_install(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("annotators.cli_report.find_spec", lambda name: None)
+    monkeypatch.setattr("fxmeter.annotators.cli.report.find_spec", lambda name: None)
     done = run("report", "llama-2-7b", "--memory-timeline", tmp_path / "m.svg")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from annotators import annotate_module
+from fxmeter.annotators import annotate_module
 
 torch.library.define("fxmeter_test::mystery", "(Tensor x) -> Tensor")
 torch.library.impl("fxmeter_test::mystery", "CompositeExplicitAutograd")(lambda x: x.clone())
@@ -49,7 +49,7 @@ torch.library.impl("fxmeter_test::mystery", "CompositeExplicitAutograd")(lambda 
 from transformers.models.llama import modeling_llama
 plain = modeling_llama.LlamaMLP.forward
 modeling_llama.LlamaMLP.forward = lambda self, x: torch.ops.fxmeter_test.mystery(plain(self, x))
-from annotators.cli import main
+from fxmeter.annotators.cli.main import main
 sys.argv = ["fxmeter", "report", "llama-2-7b", "--decode", "16", "--attention", "flash", *sys.argv[1:]]
 main()
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.fused_parts import PARTS, Part, Size
-from benchmarks.inductor import compiled_and_run, count_bytes
-from benchmarks.validate_fused import check, in_band
+from validation.fused import check, in_band
+from validation.fused_parts import PARTS, Part, Size
+from validation.inductor import compiled_and_run, count_bytes
 
 QUICK = ("RMSNorm (Llama)", "rotary embedding (Llama)", "SwiGLU MLP (Llama)", "whole layer (Llama)")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own, which differ from release to release

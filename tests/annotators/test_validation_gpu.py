@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import gpu_runs, validate_gpu
-from benchmarks.gpu_plan import (
+from validation import gpu as validate_gpu
+from validation import gpu_runs
+from validation.gpu import NEEDS_CUDA, main
+from validation.gpu_plan import (
     READ,
     WRITTEN,
     Cell,
@@ -23,10 +25,9 @@ from benchmarks.gpu_plan import (
     that_fit,
     unrecorded,
 )
-from benchmarks.gpu_runs import Pass, random_model
-from benchmarks.small_configs import small_config
-from benchmarks.validate_gpu import NEEDS_CUDA, main
-from benchmarks.validation_page import recorded, text, write
+from validation.gpu_runs import Pass, random_model
+from validation.page import recorded, text, write
+from validation.small_configs import small_config
 
 DECODE = Cell("deepseek-ocr", "decode", 512, 8, "flash")
 PREFILL = Cell("deepseek-ocr", "prefill", 512, 8, "flash")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.real_runs import FAMILIES, STAGES
-from benchmarks.traffic import Counted, TrafficCounter, distinct_bytes
-from benchmarks.validate_io import check, without_copies_to_device
+from validation.io import check, without_copies_to_device
+from validation.real_runs import FAMILIES, STAGES
+from validation.traffic import Counted, TrafficCounter, distinct_bytes
 
 QUICK = ("llama", "gemma3_text", "gpt2", "deepseek_v3", "gpt_oss", "mamba", "bamba")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.real_runs import STAGES, entries_in, tensors_in
-from benchmarks.validate_kv import KINDS, PROMPTS, check
+from validation.kv import KINDS, PROMPTS, check
+from validation.real_runs import STAGES, entries_in, tensors_in
 
 SLOW = ("gemma3n_text", "llama4_text", "deepseek_v4")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.validation_page import Row, Section, Table, named, percent, write
+from validation.page import Row, Section, Table, named, percent, write
 
 
 def section(key: str, rows: list[Row]) -> Section:

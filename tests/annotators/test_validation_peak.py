@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.allocations import most_alive, profiled, taken_apart, tracked, without
-from benchmarks.real_runs import EQUAL_HEADS, FAMILIES, STAGES
-from benchmarks.validate_peak import BAND, BEYOND, SCANS, SDPA, check, loops, only
+from validation.allocations import most_alive, profiled, taken_apart, tracked, without
+from validation.peak import BAND, BEYOND, SCANS, SDPA, check, loops, only
+from validation.real_runs import EQUAL_HEADS, FAMILIES, STAGES
 
 QUICK = ("llama", "gemma3_text", "gpt2", "phi", "qwen3_moe", "deepseek_v3", "gpt_oss", "mamba", "bamba", "qwen3_next")
 QUICK_SDPA = ("llama", "gemma3_text", "gpt2", "deepseek_v3", EQUAL_HEADS, "bamba")

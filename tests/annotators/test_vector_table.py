@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from annotators import annotate_module
-from tracer.ops import flash_attention
+from fxmeter.annotators import annotate_module
+from fxmeter.tracer.operators.ops import flash_attention
 
 ROWS, WIDTH = 6, 8
 

@@ -15,8 +15,8 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import ModelError, StageCost
-from models.deepseek import (
+from fxmeter.models import ModelError, StageCost
+from fxmeter.models.hand.deepseek import (
     DeepseekModel,
     DeepseekV2AbsorbedAttention,
     DeepseekV2Attention,
@@ -27,11 +27,11 @@ from models.deepseek import (
     DeepseekV2RotaryEmbedding,
     MoEGate,
 )
-from models.layer import Layer, Linear, SiLU
-from models.llama import LlamaRotaryEmbedding, RMSNorm
-from models.mla import AbsorbedProjection, LatentExpansion
-from models.moe import expected_experts_bytes
-from models.stage_cost import FIELDS
+from fxmeter.models.hand.layer import Layer, Linear, SiLU
+from fxmeter.models.hand.llama import LlamaRotaryEmbedding, RMSNorm
+from fxmeter.models.hand.mla import AbsorbedProjection, LatentExpansion
+from fxmeter.models.hand.moe import expected_experts_bytes
+from fxmeter.models.stage_cost import FIELDS
 
 DEEPSEEK_V2_LITE = {
     "model_type": "deepseek_v2",

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 import sympy
 
-from models import ModelError, decode, prefill
-from models.deepseek import DeepseekV2DecoderLayer, DeepseekV2Experts, DeepseekV2MLP, DeepseekV2MoE, MoEGate
-from models.deepseek_ocr import DeepseekOCRModel
-from models.layer import Decoder
-from models.llama import LlamaAttention, LlamaFlashAttention2, LlamaRotaryEmbedding, RMSNorm
-from models.stage_cost import FIELDS
+from fxmeter.models import ModelError, decode, prefill
+from fxmeter.models.hand.deepseek import (
+    DeepseekV2DecoderLayer,
+    DeepseekV2Experts,
+    DeepseekV2MLP,
+    DeepseekV2MoE,
+    MoEGate,
+)
+from fxmeter.models.hand.deepseek_ocr import DeepseekOCRModel
+from fxmeter.models.hand.layer import Decoder
+from fxmeter.models.hand.llama import LlamaAttention, LlamaFlashAttention2, LlamaRotaryEmbedding, RMSNorm
+from fxmeter.models.stage_cost import FIELDS
 
 DEEPSEEK_OCR = {
     "model_type": "deepseek_ocr2_text",

@@ -13,9 +13,9 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import ModelError, StageCost
-from models.layer import AttentionCore, Decoder, Embedding, Layer, Linear, SiLU
-from models.llama import (
+from fxmeter.models import ModelError, StageCost
+from fxmeter.models.hand.layer import AttentionCore, Decoder, Embedding, Layer, Linear, SiLU
+from fxmeter.models.hand.llama import (
     LlamaAttention,
     LlamaDecoderLayer,
     LlamaFlashAttention2,
@@ -25,7 +25,7 @@ from models.llama import (
     RMSNorm,
     rotate_half_cost,
 )
-from models.stage_cost import FIELDS, ZERO
+from fxmeter.models.stage_cost import FIELDS, ZERO
 
 LLAMA_2_7B = {
     "hidden_size": 4096,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import ScenarioError
-from models.page import crop_grid, page_context, page_tokens
+from fxmeter.models.errors import ScenarioError
+from fxmeter.models.page import crop_grid, page_context, page_tokens
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from models.errors import ModelError
-from models.presets import Preset, preset, preset_names
+from fxmeter.models.errors import ModelError
+from fxmeter.models.presets import Preset, preset, preset_names
 
 NAMES = preset_names()
 
@@ -45,7 +45,7 @@ def test_names_are_sorted_and_hold_the_first_presets() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_file_is_a_preset_of_its_own_name(name: str) -> None:
-    raw = json.loads(files("models.presets").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    raw = json.loads(files("fxmeter.models.presets").joinpath(f"{name}.json").read_text(encoding="utf-8"))
     required = {field.name for field in dataclasses.fields(Preset)} - {"notes", "vision"}
     assert required <= raw.keys() <= required | {"notes", "vision"}
     found = preset(name)
@@ -106,7 +106,7 @@ def test_a_caller_cannot_change_the_preset_of_another() -> None:
 
 def test_listing_presets_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from models.presets import preset, preset_names; [preset(n) for n in preset_names()];"
+        "import sys; from fxmeter.models.presets import preset, preset_names; [preset(n) for n in preset_names()];"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,8 +1,8 @@
 """SAM's encoder against arithmetic done by hand: every term of every formula, with sizes that do not repeat."""
 
-from models.sam import SamAttention, SamBlock, SamEncoder, SamMLP
-from models.stage_cost import FIELDS, StageCost
-from models.vision_ops import layer_norm
+from fxmeter.models.hand.sam import SamAttention, SamBlock, SamEncoder, SamMLP
+from fxmeter.models.hand.vision_ops import layer_norm
+from fxmeter.models.stage_cost import FIELDS, StageCost
 
 SMALL = SamEncoder(
     hidden_size=6,

@@ -1,6 +1,6 @@
 import pytest
 
-from models import Scenario, ScenarioError, decode, prefill
+from fxmeter.models import Scenario, ScenarioError, decode, prefill
 
 
 def test_prefill_starts_with_an_empty_cache():

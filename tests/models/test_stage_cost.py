@@ -3,7 +3,7 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.stage_cost import ADDITIVE, DERIVED, FIELDS, PEAKS, ZERO, StageCost
+from fxmeter.models.stage_cost import ADDITIVE, DERIVED, FIELDS, PEAKS, ZERO, StageCost
 
 costs = st.builds(StageCost, **{name: st.integers(0, 10**30) for name in FIELDS})
 

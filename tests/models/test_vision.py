@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 import sympy
 
-from models.errors import ScenarioError
-from models.sam import SamEncoder
-from models.stage_cost import FIELDS, StageCost
-from models.vision_ops import layer_norm, linear
-from models.vision_tower import ClipAttention, ClipBlock, ClipEmbeddings, ClipEncoder, ClipMLP, DeepseekOCRVision
+from fxmeter.models.errors import ScenarioError
+from fxmeter.models.hand.sam import SamEncoder
+from fxmeter.models.hand.vision_ops import layer_norm, linear
+from fxmeter.models.hand.vision_tower import (
+    ClipAttention,
+    ClipBlock,
+    ClipEmbeddings,
+    ClipEncoder,
+    ClipMLP,
+    DeepseekOCRVision,
+)
+from fxmeter.models.stage_cost import FIELDS, StageCost
 
 TOWER = DeepseekOCRVision()
 

@@ -2,8 +2,18 @@
 
 import pytest
 
-from models.stage_cost import StageCost
-from models.vision_ops import convolution, layer_norm, leaf, linear, parameter, pointwise, product, softmax, tree
+from fxmeter.models.hand.vision_ops import (
+    convolution,
+    layer_norm,
+    leaf,
+    linear,
+    parameter,
+    pointwise,
+    product,
+    softmax,
+    tree,
+)
+from fxmeter.models.stage_cost import StageCost
 
 CASES = {
     "linear: 3 rows from 5 to 7, float16": (

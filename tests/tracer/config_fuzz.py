@@ -275,7 +275,7 @@ def _in_child(config: Path, options: tuple[str, ...], seconds: int, nbytes: int,
         resource.setrlimit(resource.RLIMIT_AS, (used + nbytes, used + nbytes))
         os.environ.pop("FXMETER_TRACEBACK", None)
         sys.argv = ["fxmeter", "report", str(config), "--json", *options]
-        from annotators.cli import main
+        from fxmeter.annotators.cli.main import main
 
         main()
     except SystemExit as end:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from annotators import annotate
-from annotators.tables import cache_rows
-from benchmarks.held_tensors import left_behind, only_new_objects
-from benchmarks.small_configs import small_config
-from models import decode, prefill
+from fxmeter.annotators import annotate
+from fxmeter.annotators.views.tables import cache_rows
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.decoder import DecoderWithHead
+from fxmeter.tracer.state.context import empty_cache
 from tests.tracer.tiny import GEMMA3, GPT_OSS, LLAMA, config
-from tracer import load_model
-from tracer.context import empty_cache
-from tracer.decoder import DecoderWithHead
+from validation.held_tensors import left_behind, only_new_objects
+from validation.small_configs import small_config
 
 BATCH = 3
 WINDOW = 8

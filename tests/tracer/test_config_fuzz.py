@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from annotators import annotate
-from models import decode
+from fxmeter.annotators import annotate
+from fxmeter.models import decode
+from fxmeter.tracer import load_model
+from fxmeter.tracer.load.loading import read_fields
 from tests.tracer.config_fuzz import Outcome, broken_configs, outcome_of
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
-from tracer import load_model
-from tracer.loading import read_fields
 
 JAMBA = {
     "model_type": "jamba",
@@ -95,9 +95,9 @@ def test_the_harness_sees_what_it_is_to_refuse():
 
 def test_a_hang_or_a_hunger_for_memory_would_be_seen(folder, monkeypatch):
     (folder / "config.json").write_text(json.dumps(LLAMA))
-    monkeypatch.setattr("annotators.cli.main", lambda: time.sleep(60))
+    monkeypatch.setattr("fxmeter.annotators.cli.main.main", lambda: time.sleep(60))
     assert outcome_of(folder / "config.json", seconds=1).complaint == "ended by SIGALRM"
-    monkeypatch.setattr("annotators.cli.main", lambda: bytearray(2**31))
+    monkeypatch.setattr("fxmeter.annotators.cli.main.main", lambda: bytearray(2**31))
     assert "MemoryError" in outcome_of(folder / "config.json", nbytes=2**28).err
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from models import ModelError
-from models.presets import preset
+from fxmeter.models import ModelError
+from fxmeter.models.presets import preset
+from fxmeter.tracer import load_model
 from tests.tracer.tiny import LLAMA
-from tracer import load_model
 
 
 @pytest.fixture

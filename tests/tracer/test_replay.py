@@ -9,10 +9,10 @@ import torch
 from torch import fx
 from transformers import DynamicCache
 
-from models import decode, prefill
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import record
+from fxmeter.tracer.state.cache import cache_tensors
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, real_model
-from tracer import record
-from tracer.cache import cache_tensors
 
 MODELS = {"deepseek": DEEPSEEK, "llama": LLAMA, "qwen-moe": QWEN_MOE, "gemma3": GEMMA3, "gpt-oss": GPT_OSS}
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from annotators import annotate
-from benchmarks.coverage_real import cache_argument, real_model
-from benchmarks.small_configs import kinds_of_layers, small_config
-from models import decode, prefill
-from tracer import load_model
-from tracer.cache import cache_of
-from tracer.scan_hooks import _scans_of, scans_as_operators
+from fxmeter.annotators import annotate
+from fxmeter.models import decode, prefill
+from fxmeter.tracer import load_model
+from fxmeter.tracer.run.scan_hooks import _scans_of, scans_as_operators
+from fxmeter.tracer.state.cache import cache_of
+from validation.coverage_real import cache_argument, real_model
+from validation.small_configs import kinds_of_layers, small_config
 
 FAMILIES = {
     "mamba": "selective_scan",
@@ -64,7 +64,7 @@ def test_the_operator_gives_the_logits_of_transformers_loop(model_type):
 
 
 def _is_operator(owner, name):
-    return getattr(owner, name).__module__ == "tracer.scan_hooks"
+    return getattr(owner, name).__module__ == "fxmeter.tracer.run.scan_hooks"
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

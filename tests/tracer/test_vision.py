@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AttentionInterface
 
-from models.page import page_tokens
-from models.vision_tower import DeepseekOCRVision as ByHand
-from tracer.vision import DeepseekOCRVision, build_vision, page_pixels
+from fxmeter.models.hand.vision_tower import DeepseekOCRVision as ByHand
+from fxmeter.models.page import page_tokens
+from fxmeter.tracer.load.vision import DeepseekOCRVision, build_vision, page_pixels
 
 BY_HAND = ByHand()
 PAGES = [(0, 0), (1, 1), (1, 2), (3, 1), (2, 2), (1, 5), (3, 2), (7, 1), (2, 4), (3, 3)]

@@ -1,0 +1,78 @@
+"""The main verbs: price one pass of a model, or one call of any module."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+from torch import nn
+
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
+from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.stages.steps import join_steps
+from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.passes import record_module
+
+FEW_STEPS = 8
+"""Up to this many steps of a generation are recorded one by one; for more, a closed form is quicker."""
+
+
+def annotate(
+    model: nn.Module,
+    scenario: Scenario | VisionScenario,
+    *,
+    attention: Attention = "flash",
+    causal: Literal["full", "exact"] = "full",
+    logits: Literal["all", "last"] = "all",
+    routing: Literal["uniform", "worst"] = "uniform",
+    fold: bool = True,
+) -> AnnotatedStage:
+    """What one forward pass of a causal language model costs.
+
+    ``model`` is what :func:`fxmeter.tracer.load_model` returns, or any transformers causal language model on ``meta``.
+    ``scenario`` is :func:`fxmeter.models.prefill`, :func:`fxmeter.models.decode`, :func:`fxmeter.models.generation`,
+    or, for a vision tower, :func:`fxmeter.models.vision`. ``attention`` is the model's own "eager" code or
+    one fused "flash" core per layer. ``causal``, ``logits`` and ``routing`` are the conventions of
+    :class:`fxmeter.annotators.conventions.Conventions`. With ``fold``, identical layers are recorded once; the
+    result is the same.
+    """
+    conventions = Conventions(causal=causal, logits=logits, routing=routing)
+    if isinstance(scenario, Scenario) and scenario.steps > 1:
+        options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
+        stage = _from_closed_form(model, scenario, options) if fold and scenario.steps > FEW_STEPS else None
+        return annotate_steps(model, scenario, fold=fold, **options) if stage is None else stage
+    return annotate_pass(model, scenario, conventions, attention=attention, fold=fold)
+
+
+def annotate_steps(model: nn.Module, scenario: Scenario, **options: Any) -> AnnotatedStage:
+    """A generation as the sum of its steps, each recorded and priced. ``options`` are those of :func:`annotate`."""
+    passes = [scenario.step(index) for index in range(scenario.steps)]
+    return join_steps(scenario, [annotate(model, one, **options) for one in passes])
+
+
+def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, Any]) -> AnnotatedStage | None:
+    from fxmeter.annotators.closed.form import closed_form
+    from fxmeter.annotators.closed.generation import generate
+
+    return generate(closed_form(model, stage="decode", **options), scenario)
+
+
+def annotate_module(
+    module: nn.Module,
+    *example_inputs: Any,
+    attention: Attention = "flash",
+    causal: Literal["full", "exact"] = "full",
+    routing: Literal["uniform", "worst"] = "uniform",
+    fold: bool = True,
+    **kwargs: Any,
+) -> AnnotatedStage:
+    """What ``module(*example_inputs, **kwargs)`` costs, for any module.
+
+    The module runs on ``meta``: a copy of it that shares no storage, so real weights are neither read nor changed,
+    and example tensors only lend their shapes and dtypes.
+    """
+    conventions = Conventions(causal=causal, routing=routing)
+    make = partial(record_module, module, example_inputs, kwargs, attention=attention, fold=fold)
+    return annotate_recording(make, conventions, attention=attention)

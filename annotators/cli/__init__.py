@@ -1,0 +1,1 @@
+"""The command line: parses, calls, prints. The only room that knows click and exit codes."""

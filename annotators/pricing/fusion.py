@@ -1,0 +1,245 @@
+"""Fused traffic: what is left to move when pointwise and reduction chains run as one kernel each.
+
+Policy, that of an optimising compiler (torch.compile's Inductor) as far as it does not depend on the machine:
+
+- **What fuses.** Pointwise ops, copies and creations among them, and reductions. A gather fuses with what uses its
+  rows, a scatter or a cache append with what makes its values; the tensor that is gathered from, or scattered into, is
+  in memory. Two reductions share a kernel only if they go over equally many elements.
+- **What does not.** Matrix products, convolutions, attention cores, sorts, scans, histograms, operators outside aten,
+  and ops that no rule knows are kernels of their own and cost what they cost unfused.
+- **Groups.** Ops in program order join the groups whose results they read, all that they can without a path that
+  leaves a group and returns to it (two kernels cannot wait for each other). A group lies inside one call of a
+  ``ModuleList`` member, as a decoder layer is: what one layer adds and the next one normalises is written and read.
+  That costs one hidden state per layer, and makes a model's layers alike.
+- **Traffic of a group.** A tensor from outside is read once however many members read it: each distinct region once,
+  and never more than the whole. A result is written once if another group, the caller or the cache needs it, and not
+  at all otherwise. Views stay free, and a scalar costs its bytes.
+
+Every byte is charged to the op that first moves it, so sums by module and by op hold. Fused traffic never exceeds
+unfused. The floor below it is what any implementation moves: weights as often as they are read but once each, the cache
+once, inputs and outputs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+
+from fxmeter.annotators.pricing.kernels import Access, Kernel, Key, is_nothing
+from fxmeter.annotators.symbolic import smallest
+
+
+@dataclass(frozen=True, slots=True)
+class FusionGroup:
+    """Ops that run as one kernel: their names in program order, the module of the first, and bytes of one execution."""
+
+    nodes: tuple[str, ...]
+    ops: tuple[str, ...]
+    module: str
+    times: int
+    unfused_bytes: Any
+    fused_bytes: Any
+
+
+@dataclass(slots=True)
+class _Group:
+    calls: tuple[str, ...]
+    members: list[int] = field(default_factory=list)
+    elements: Any = None
+
+
+class _Groups:
+    """Kernels into groups, greedily in program order."""
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self.kernels = kernels
+        self.of: list[_Group] = []
+        self._after: list[set[int]] = []
+        self._apart: list[set[int]] = []
+        last_write: dict[Key, int] = {}
+        readers: dict[Key, list[int]] = {}
+        for place, kernel in enumerate(kernels):
+            after: set[int] = set()
+            apart: set[int] = set()
+            for access in kernel.accesses:
+                writer = last_write.get(access.key)
+                if writer is not None:
+                    after.add(writer)
+                    if not self._fuses(writer, kernel, access):
+                        apart.add(writer)
+                if not is_nothing(access.written):
+                    after.update(readers.get(access.key, ()))
+            self._after.append(after)
+            self._apart.append(apart)
+            self._join(place, kernel, sorted(after - apart))
+            for access in kernel.accesses:
+                if not is_nothing(access.written):
+                    last_write[access.key] = place
+                    readers[access.key] = []
+                else:
+                    readers.setdefault(access.key, []).append(place)
+
+    def _fuses(self, writer: int, kernel: Kernel, access: Access) -> bool:
+        made = self.kernels[writer]
+        return made.calls == kernel.calls and made.kind not in ("alone", "scatter") and not access.gathered
+
+    def _join(self, place: int, kernel: Kernel, earlier: list[int]) -> None:
+        group = _Group(kernel.calls, [place], kernel.elements if kernel.kind == "reduction" else None)
+        self.of.append(group)
+        for member in earlier if kernel.kind != "alone" else ():
+            other = self.of[member]
+            if other is not group and self._may_merge(group, other):
+                group.elements = other.elements if group.elements is None else group.elements
+                group.members = sorted(group.members + other.members)
+                for joined in other.members:
+                    self.of[joined] = group
+
+    def _may_merge(self, a: _Group, b: _Group) -> bool:
+        if self.kernels[b.members[0]].kind == "alone" or a.calls != b.calls:
+            return False
+        if a.elements is not None and b.elements is not None and a.elements != b.elements:
+            return False
+        cut = any(self.of[w] is two for one, two in ((a, b), (b, a)) for m in one.members for w in self._apart[m])
+        return not (cut or self._reaches(a, b) or self._reaches(b, a))
+
+    def _reaches(self, start: _Group, goal: _Group) -> bool:
+        """Whether ``start`` waits for a third group that waits, in the end, for ``goal``."""
+        seen = {id(start), id(goal)}
+        todo = [w for m in start.members for w in self._after[m]]
+        while todo:
+            current = self.of[todo.pop()]
+            if id(current) in seen or current.members[-1] < goal.members[0]:
+                continue
+            seen.add(id(current))
+            for waited in (w for m in current.members for w in self._after[m]):
+                if self.of[waited] is goal:
+                    return True
+                todo.append(waited)
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class FusedTraffic:
+    """By op's name its fused traffic and the first op of its kernel; the floor of the whole pass."""
+
+    bytes: Mapping[str, Any]
+    groups: Mapping[str, str]
+    floor_bytes: Any
+
+
+def fused_traffic(
+    kernels: Sequence[Kernel],
+    times: Mapping[str, int],
+    returned: set[Key],
+    kept: set[Key],
+    copies: Mapping[int, int],
+    resident: Any,
+) -> FusedTraffic:
+    """What each op still moves once it shares a kernel with others.
+
+    ``times`` has how often the pass executes each recorded op; a kernel without is a call that was not recorded.
+    ``returned`` tensors are the pass's outputs, ``kept`` ones still exist after it. ``copies``: how many identical
+    weights stand behind a recorded one, by its storage. ``resident``: bytes in the cache after the pass.
+    """
+    groups = _Groups(kernels)
+    home: dict[Key, set[int]] = {}
+    born: dict[Key, int | None] = {}
+    for place, kernel in enumerate(kernels):
+        for access in kernel.accesses:
+            home.setdefault(access.key, set()).add(id(groups.of[place]))
+            born.setdefault(access.key, None if is_nothing(access.written) else id(groups.of[place]))
+    traffic: dict[int, _GroupTraffic] = {}
+    floor = _Floor(returned, copies)
+    moved: dict[str, Any] = {}
+    first: dict[str, str] = {}
+    for place, kernel in enumerate(kernels):
+        if kernel.name not in times:
+            continue
+        group = groups.of[place]
+        so_far = traffic.setdefault(id(group), _GroupTraffic())
+        total: Any = 0
+        for access in kernel.accesses:
+            inside = born[access.key] == id(group)
+            needed = not inside or access.key in kept or access.role == "cache" or len(home[access.key]) > 1
+            read = 0 if inside else so_far.once("read", access, access.read)
+            written = so_far.once("written", access, access.written) if needed or kernel.kind == "alone" else 0
+            total = total + read + written
+            floor.add(access, read, written, times[kernel.name])
+        first[kernel.name] = kernels[group.members[0]].name
+        if not is_nothing(total):
+            moved[kernel.name] = total
+    return FusedTraffic(moved, first, floor.bytes(resident))
+
+
+class _GroupTraffic:
+    """What a group has moved so far."""
+
+    def __init__(self) -> None:
+        self._moved: dict[tuple[str, Key], dict[Any, Any]] = {}
+
+    def once(self, way: str, access: Access, amount: Any) -> Any:
+        """The part of ``amount`` that was not moved yet."""
+        if is_nothing(amount):
+            return 0
+        regions = self._moved.setdefault((way, access.key), {})
+        before = regions.get(access.region, 0)
+        if not regions:
+            more = amount
+        elif amount > before:
+            more = max(0, min(amount - before, access.nbytes - sum(regions.values())))
+        else:
+            return 0
+        regions[access.region] = before + more
+        return more
+
+
+class _Floor:
+    """Bytes that any implementation moves: weights, cache, inputs and outputs once."""
+
+    def __init__(self, returned: set[Key], copies: Mapping[int, int]) -> None:
+        self._returned, self._copies = returned, copies
+        self._once: dict[tuple[str, Key], Any] = {}
+        self._sizes: dict[Key, Any] = {}
+        self._cached: Any = 0
+
+    def add(self, access: Access, read: Any, written: Any, times: int) -> None:
+        """Count fused traffic in."""
+        self._sizes[access.key] = access.nbytes
+        if access.role == "cache":
+            self._cached = self._cached + (read + written) * times
+        elif access.role in ("weight", "input"):
+            self._once[access.role, access.key] = self._once.get((access.role, access.key), 0) + read
+        elif access.key in self._returned:
+            self._once["output", access.key] = self._once.get(("output", access.key), 0) + written
+
+    def bytes(self, resident: Any) -> Any:
+        """The sum, the cache's ``resident`` bytes at most among it."""
+        total = smallest([self._cached, resident])
+        for (role, key), amount in self._once.items():
+            copies = self._copies.get(key[0], 1) if role == "weight" else 1
+            total = total + smallest([amount, self._sizes[key]]) * copies
+        return total
+
+
+def fusion_groups(graph: nx.DiGraph) -> tuple[FusionGroup, ...]:
+    """The groups of a priced graph with more than one op, in program order."""
+    members: dict[str, list[str]] = {}
+    for name, data in graph.nodes(data=True):
+        if "group" in data:
+            members.setdefault(data["group"], []).append(name)
+    return tuple(_describe(graph, names) for names in members.values() if len(names) > 1)
+
+
+def _describe(graph: nx.DiGraph, names: list[str]) -> FusionGroup:
+    data = [graph.nodes[name] for name in names]
+    return FusionGroup(
+        nodes=tuple(names),
+        ops=tuple(item["op"].removeprefix("aten.").removesuffix(".default") for item in data),
+        module=data[0]["module"],
+        times=data[0]["times"],
+        unfused_bytes=sum(item["cost"].io_bytes for item in data),
+        fused_bytes=sum(item["cost"].fused_io_bytes for item in data),
+    )

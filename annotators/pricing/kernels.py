@@ -1,0 +1,193 @@
+"""Ops as fusion sees them: what each reads and writes of which tensor, and whether it may share a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from fxmeter.annotators.rules.registry import base_name
+from fxmeter.tracer.capture.folding import Instance, Skip
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.spec import Role, Spec
+from fxmeter.tracer.operators.ops import cache_append
+
+Key = tuple[int, int]
+"""A tensor's storage, and how many layer calls that were not run have handed it on since it was made."""
+
+
+def _named(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_ALONE = _named(
+    "cumsum cumprod cummax cummin logcumsumexp topk sort argsort msort kthvalue median mode histc bincount multinomial "
+    "nonzero unique_dim _unique2 unique_consecutive masked_select searchsorted bucketize _local_scalar_dense"
+)
+_GATHERS = _named("gather index_select index embedding take take_along_dim")
+_SCATTERS = _named(
+    "scatter scatter_add scatter_reduce index_put _index_put_impl index_add index_copy index_fill index_reduce "
+    "masked_scatter slice_scatter select_scatter"
+)
+_REDUCTIONS = _named(
+    "_softmax _log_softmax _safe_softmax native_layer_norm native_group_norm _fused_rms_norm linalg_vector_norm "
+    "logsumexp var_mean std_mean"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What an op does with one tensor: which elements of which storage, and the bytes that it reads and writes."""
+
+    key: Key
+    role: Role
+    region: tuple[Any, ...]
+    nbytes: Any
+    read: Any
+    written: Any
+    gathered: bool = False
+
+    @classmethod
+    def of(cls, spec: Spec, key: Key, *, read: Any = 0, written: Any = 0, gathered: bool = False) -> Access:
+        """An access to the elements of ``spec``; the order of its dimensions does not matter."""
+        dims = [(stride, size) for size, stride in zip(spec.shape, spec.strides, strict=True) if size != 1 and stride]
+        region = (spec.offset, *_merged(sorted(dims, key=lambda dim: dim[0])))
+        return cls(key, spec.role, region, spec.storage.nbytes, read, written, gathered)
+
+
+def _merged(dims: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Dimensions by stride, the smallest first; those that continue one another as one."""
+    merged: list[tuple[Any, Any]] = []
+    for stride, size in dims:
+        if merged and merged[-1][0] * merged[-1][1] == stride:
+            merged[-1] = (merged[-1][0], merged[-1][1] * size)
+        else:
+            merged.append((stride, size))
+    return merged
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An op as fusion sees it. ``kind`` is "pointwise", "reduction", "gather", "scatter" or "alone".
+
+    ``calls`` are the calls of list members around it. A layer call that was not run is an "alone" that reads what it
+    was given and makes what it handed on.
+    """
+
+    name: str
+    kind: str
+    calls: tuple[str, ...]
+    accesses: tuple[Access, ...]
+    elements: Any = 0
+
+
+Move = tuple[Spec, Any, Any]
+"""A tensor with the bytes that an op reads and writes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A priced node before tensors have names of their own."""
+
+    node: fx.Node
+    kind: str
+    moves: Sequence[Move]
+
+
+def kernels_of(moved: Iterable[Moved], recording: Recording) -> list[Kernel]:
+    """The ops of a recording as kernels in program order, and between them the layer calls that were not run."""
+    priced = list(moved)
+    timed: list[tuple[int, Moved | tuple[Instance, Skip]]] = [(item.node.meta["ran"][0], item) for item in priced]
+    instances = {id(i): i for item in priced for i in item.node.meta["instances"] if i.skips}
+    timed += [(skip.moment, (i, skip)) for i in instances.values() for skip in i.skips]
+    timed.sort(key=lambda pair: pair[0])
+    used = _used_inside(priced)
+    handed: dict[int, int] = {}
+    kernels = []
+    for moment, item in timed:
+        if isinstance(item, Moved):
+            kernels.append(_kernel(item, handed))
+        else:
+            kernels.append(_skipped(moment, *item, used, handed))
+    return kernels
+
+
+def kept_tensors(recording: Recording, kernels: Sequence[Kernel]) -> tuple[set[Key], set[Key]]:
+    """The tensors that the pass returns, and those that anyone still holds after it."""
+    latest = {access.key[0]: access.key for kernel in kernels for access in kernel.accesses}
+    output: Any = next(node for node in reversed(recording.graph.nodes) if node.op == "output")
+    specs = [spec for node in output.all_input_nodes for spec in _specs(node.meta["spec"])]
+    returned = {latest[spec.storage.id] for spec in specs if spec.storage.id in latest}
+    alive = {s.id for s in recording.storages if s.died is None and s.role == "activation"}
+    return returned, returned | {latest[id] for id in alive if id in latest}
+
+
+def _kernel(item: Moved, handed: Mapping[int, int]) -> Kernel:
+    accesses = tuple(
+        Access.of(
+            spec,
+            (spec.storage.id, handed.get(spec.storage.id, 0)),
+            read=read,
+            written=written,
+            gathered=item.kind == "gather" and place == 0,
+        )
+        for place, (spec, read, written) in enumerate(item.moves)
+    )
+    elements = item.moves[0][0].numel if item.kind == "reduction" and item.moves else 0
+    return Kernel(item.node.name, item.kind, item.node.meta["calls"], accesses, elements)
+
+
+def _skipped(
+    moment: int, instance: Instance, skip: Skip, used: Mapping[int, set[int]], handed: dict[int, int]
+) -> Kernel:
+    accesses = []
+    for recorded, given in zip(instance.given, skip.given, strict=True):
+        if recorded is not None and given is not None and recorded.id in used.get(id(instance), ()):
+            key = (given.id, handed.get(given.id, 0))
+            accesses.append(Access(key, given.role, (), given.nbytes, read=1, written=0))
+    for index, _ in instance.returned:
+        given = skip.given[index]
+        if given is not None:
+            handed[given.id] = handed.get(given.id, 0) + 1
+            accesses.append(Access((given.id, handed[given.id]), given.role, (), given.nbytes, read=0, written=1))
+    return Kernel(f"call at {moment}", "alone", (), tuple(accesses))
+
+
+def _used_inside(priced: Sequence[Moved]) -> dict[int, set[int]]:
+    """Instance → storages that the ops inside it read or write."""
+    used: dict[int, set[int]] = {}
+    for item in priced:
+        for instance in item.node.meta["instances"]:
+            used.setdefault(id(instance), set()).update(spec.storage.id for spec, _, _ in item.moves)
+    return used
+
+
+def _specs(value: Any) -> list[Spec]:
+    if isinstance(value, Spec):
+        return [value]
+    return [spec for item in value for spec in _specs(item)] if isinstance(value, (tuple, list)) else []
+
+
+def is_nothing(amount: Any) -> bool:
+    """Whether an amount of bytes is the number 0 (an expression never is)."""
+    return isinstance(amount, int) and amount == 0
+
+
+def kind_of(op: Any, matmul_flops: Any, *, costed: bool) -> str:
+    """How an op fuses; see the policy of :mod:`fxmeter.annotators.pricing.fusion`."""
+    if not costed or not isinstance(op, OpOverload):
+        return "alone"
+    if op is cache_append:
+        return "scatter"
+    name = base_name(op).removesuffix("_")
+    if not is_nothing(matmul_flops) or op.namespace != "aten" or name in _ALONE:
+        return "alone"
+    if name in _GATHERS:
+        return "gather"
+    if name in _SCATTERS:
+        return "scatter"
+    return "reduction" if name in _REDUCTIONS or torch.Tag.reduction in op.tags else "pointwise"

@@ -1,0 +1,220 @@
+"""Peak activation memory from real lifetimes.
+
+A tensor occupies memory until Python lets go of it, not until its last use, and the recorder saw when that was: every
+storage carries the moments of its birth and death. The bytes alive at a moment are those of the activations born
+before and not dead yet; views share a storage, in-place ops make none, weights, cache and inputs are apart.
+
+A layer call that was not run (:mod:`fxmeter.tracer.capture.folding`) lets go of the same tensors in the same order
+as the recorded
+one that stands for it, so its bytes are those of the recorded call and whatever more was alive when it began: the
+recorder noted that moment. What the recorded call leaves alive for good (a cache may hold an empty slice of a tensor),
+each of the others leaves too. The peak is the largest over all calls.
+"""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from torch import fx
+
+from fxmeter.annotators.pricing.ideal_peak import ideal_peaks, is_activation
+from fxmeter.annotators.rules.registry import specs_in
+from fxmeter.annotators.symbolic import largest
+from fxmeter.tracer.capture.folding import Instance
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.spec import Spec, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A tensor alive at a moment: the node, op and module that made it, and what it is."""
+
+    node: str
+    op: str
+    module: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The moment at which most activation memory is in use: the op that ran, where, and what was alive, largest first.
+
+    ``module`` is the layer call with most alive, of all identical ones; the bytes of ``alive`` add up to ``bytes``.
+    """
+
+    bytes: int
+    node: str
+    op: str
+    module: str
+    alive: tuple[Alive, ...]
+
+
+def peaks_of(recording: Recording, moving: Iterable[fx.Node]) -> dict[str, tuple[Any, Any]]:
+    """Node name → the peak and the ideal peak while it runs, for ops that are ``moving`` bytes or make a tensor."""
+    lifetimes, ideal = Lifetimes(recording), ideal_peaks(recording)
+    asked = dict.fromkeys(moving)
+    return {
+        node.name: (lifetimes.peak_of(node), ideal[node.name])
+        for node in _executed(recording)
+        if node in asked or _made_by(node)
+    }
+
+
+class Lifetimes:
+    """The activations of a recording, and how many bytes of them are alive at any moment."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.storages = _with_those_left(recording)
+        events = [(s.born, s.nbytes) for s in self.storages]
+        events += [(s.died, -s.nbytes) for s in self.storages if s.died is not None]
+        events.sort()
+        self._moments = [moment for moment, _ in events]
+        self._bytes = [0, *accumulate(change for _, change in events)]
+        self._fullest: dict[int, int] = {}
+        self._more: dict[int, int] = {}
+
+    def bytes_at(self, moment: int) -> int:
+        """Alive at ``moment``, what happens then included."""
+        return self._bytes[bisect_right(self._moments, moment)]
+
+    def alive_at(self, moment: int) -> list[Storage]:
+        """The storages behind those bytes."""
+        return [s for s in self.storages if s.born <= moment and (s.died is None or s.died > moment)]
+
+    def _at_calls(self, instance: Instance) -> list[int]:
+        """What is alive when each call of an instance begins, the recorded one first."""
+        return [self.bytes_at(moment) for moment in (instance.began, *(skip.moment for skip in instance.skips))]
+
+    def fullest_call(self, instance: Instance) -> int:
+        """Which call of an instance began with most alive."""
+        if id(instance) not in self._fullest:
+            alive = self._at_calls(instance)
+            self._fullest[id(instance)] = max(range(len(alive)), key=alive.__getitem__)
+        return self._fullest[id(instance)]
+
+    def _more_in_fullest(self, instance: Instance) -> int:
+        """How much more is alive when the fullest call of an instance begins than when the recorded one does."""
+        if id(instance) not in self._more:
+            alive = self._at_calls(instance)
+            self._more[id(instance)] = largest(alive) - alive[0]
+        return self._more[id(instance)]
+
+    def begins(self, node: fx.Node) -> int:
+        """When the fullest of the calls around a node began, or without any the node itself."""
+        for instance in node.meta["instances"]:
+            index = self.fullest_call(instance)
+            return instance.skips[index - 1].moment if index else instance.began
+        return int(node.meta["ran"][0])
+
+    def fullest_moment(self, node: fx.Node) -> int:
+        """The moment of a node's run with most alive."""
+        return max(self._moments_of(node), key=self.bytes_at)
+
+    def _moments_of(self, node: fx.Node) -> list[int]:
+        """When a node begins to run, and whatever happens until it ends."""
+        began, ended = node.meta["ran"]
+        return [began, *self._moments[bisect_left(self._moments, began) : bisect_right(self._moments, ended)]]
+
+    def peak_of(self, node: fx.Node) -> int:
+        """The most alive while the node runs, over all calls that it stands for."""
+        more = sum(self._more_in_fullest(instance) for instance in node.meta["instances"])
+        return largest(map(self.bytes_at, self._moments_of(node))) + more
+
+
+def _with_those_left(recording: Recording) -> list[Storage]:
+    """The activations of a recording, and one more for each call not run of those that the recorded one left alive."""
+    storages = [storage for storage in recording.storages if is_activation(storage)]
+    for instance in sorted(recording.instances(), key=lambda i: -len(i.outer)):
+        returned = {id(storage) for _, storage in instance.returned}
+        inside = (s for s in storages if s.died is None and instance.began < s.born < instance.ended)
+        left = [storage for storage in inside if id(storage) not in returned]
+        storages += [replace(storage, born=skip.moment + 1) for skip in instance.skips for storage in left]
+    return storages
+
+
+def find_peak(recording: Recording) -> Peak | None:
+    """Where the peak of a pass is; None for a pass that makes nothing."""
+    lifetimes = Lifetimes(recording)
+    making = [node for node in _executed(recording) if _made_by(node)]
+    if not making:
+        return None
+    node = max(making, key=lambda n: (lifetimes.peak_of(n), -lifetimes.begins(n)))
+    listed, renamed = _alive_in_fullest_calls(node, lifetimes)
+    makers = {storage.id: (maker, spec) for maker in making for storage, spec in _made_by(maker).items()}
+    alive = [_describe(*makers[storage.id], path) for storage, path in listed]
+    return Peak(
+        bytes=lifetimes.peak_of(node),
+        node=node.name,
+        op=str(node.target),
+        module=_rename(node.meta["module"], renamed),
+        alive=tuple(sorted(alive, key=lambda item: -item.bytes)),
+    )
+
+
+_Renamed = tuple[tuple[str, str], ...]
+
+
+def _alive_in_fullest_calls(node: fx.Node, lifetimes: Lifetimes) -> tuple[list[tuple[Storage, _Renamed]], _Renamed]:
+    """What is alive at a node in the fullest of the calls that it stands for, and how that call's paths read.
+
+    Around the outermost call: what was alive when the fullest one began, but for what it let go of meanwhile; in it the
+    same around the next inner call; and in the innermost what is alive at the node's own moment.
+    """
+    found: list[tuple[Storage, _Renamed]] = []
+    renamed: _Renamed = ()
+    moment, since = lifetimes.fullest_moment(node), -1
+    for instance in node.meta["instances"]:
+        index = lifetimes.fullest_call(instance)
+        skip = instance.skips[index - 1] if index else None
+        gone = {s.id for s in lifetimes.alive_at(instance.began) if s.died is not None and s.died <= moment}
+        if skip is not None:
+            pairs = zip(instance.given, skip.given, strict=True)
+            given = {recorded.id: own.id for recorded, own in pairs if recorded is not None and own is not None}
+            gone = {given.get(id, id) for id in gone}
+        there = lifetimes.alive_at(instance.began if skip is None else skip.moment)
+        found += [(s, renamed) for s in there if s.born > since and s.id not in gone]
+        since, renamed = instance.began, (*renamed, (instance.paths[0], instance.paths[index]))
+    found += [(s, renamed) for s in lifetimes.alive_at(moment) if s.born > since]
+    return found, renamed
+
+
+def _describe(maker: fx.Node, spec: Spec, renamed: _Renamed) -> Alive:
+    return Alive(
+        node=maker.name,
+        op=str(maker.target),
+        module=_rename(maker.meta["module"], renamed),
+        shape=tuple(spec.shape),
+        dtype=str(spec.dtype).removeprefix("torch."),
+        bytes=spec.storage.nbytes,
+    )
+
+
+def _rename(path: str, renamed: _Renamed) -> str:
+    """A recorded module's path as it reads in another call."""
+    for recorded, other in reversed(renamed):
+        if path == recorded or path.startswith(recorded + "."):
+            return other + path[len(recorded) :]
+    return path
+
+
+def _executed(recording: Recording) -> Iterator[fx.Node]:
+    for node in recording.graph.nodes:
+        if node.op == "call_function" and node.target is not operator.getitem:
+            yield node
+
+
+def _made_by(node: fx.Node) -> dict[Storage, Spec]:
+    """The activations that a node made, each with the tensor that it returned there."""
+    began, ended = node.meta["ran"]
+    return {
+        spec.storage: spec
+        for spec in specs_in(node.meta["spec"])
+        if is_activation(spec.storage) and began < spec.storage.born < ended
+    }

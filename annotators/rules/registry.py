@@ -1,0 +1,216 @@
+"""One registry: which rule prices which op.
+
+    @rule(aten.mm.default)                         a function that reads like the op it prices
+    per_element({aten.exp.default: 1}, ...)        a row of a table: FLOPs for each element
+    free({aten.view.default: "a view"})            a row whose value is the reason
+
+Keys are ``OpOverload``s. A second rule for an op is refused, and so is a rule whose parameters are not the op's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from torch._ops import OpOverload
+
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.rules.cost import Cost, Moves
+from fxmeter.models.errors import RuleError
+from fxmeter.tracer.graph.spec import Spec
+
+Formula = Callable[..., Any]
+_CONTEXT = frozenset({"out", "conventions", "routed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Where a grouped product's rows come from: ``tokens`` tokens that chose ``top_k`` experts each."""
+
+    tokens: Any
+    top_k: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one op is priced. ``equation`` is the first docstring line, or the reason why the op is free."""
+
+    op: OpOverload
+    equation: str
+    flops: Formula | None
+    moves: Formula | None
+    kind: str
+
+    def cost(self, given: Mapping[str, Any]) -> Cost:
+        """The op's arithmetic. ``given`` has its arguments by name, ``out``, ``conventions`` and ``routed``."""
+        return _NOTHING if self.flops is None else _call(self.flops, given)
+
+    def traffic(self, given: Mapping[str, Any]) -> Moves:
+        """The op's departures from the default traffic."""
+        return _DEFAULT if self.moves is None else _call(self.moves, given)
+
+
+_NOTHING = Cost()
+_DEFAULT = Moves()
+_RULES: dict[OpOverload, Rule] = {}
+_PARAMETERS: dict[Formula, tuple[str, ...]] = {}
+
+
+def rule(*ops: OpOverload, moves: Formula | None = None) -> Callable[[Formula], Formula]:
+    """Register a function from an op's arguments (tensors as Specs) and ``out`` to its Cost.
+
+    ``moves``, a function of the same kind, returns the Moves that are not the default. Both are returned unchanged,
+    so that formulas can call one another.
+    """
+
+    def register(formula: Formula) -> Formula:
+        equation = (inspect.getdoc(formula) or "").split("\n")[0]
+        if not equation:
+            raise RuleError(f"the rule for {ops[0]} has no equation in its docstring")
+        for op in ops:
+            for function in (formula, moves):
+                if function is not None:
+                    _check_signature(op, function)
+            _add(Rule(op, equation, formula, moves, "formula"))
+        return formula
+
+    return register
+
+
+def free(reasons: Mapping[OpOverload, str], *, moves: Formula | None = None) -> None:
+    """Register ops that do no floating-point arithmetic, each with the reason."""
+    for op, reason in reasons.items():
+        _add(Rule(op, reason, None, moves, "free"))
+
+
+def per_element(flops: Mapping[OpOverload, int], of: str = "out") -> None:
+    """Register ops that cost a number of FLOPs for each element of ``of`` ("out", or an argument's name)."""
+    for op, count in flops.items():
+        _add(Rule(op, f"{count} per element of {of}", _per_element(count, of), None, "table"))
+
+
+def _per_element(count: int, of: str) -> Formula:
+    def flops(given: Mapping[str, Any]) -> Cost:
+        return Cost(vector_flops=float_ops(count, first(given[of]), given))
+
+    _PARAMETERS[flops] = ()
+    return flops
+
+
+def float_ops(count: int, spec: Spec, given: Mapping[str, Any]) -> Any:
+    """``count`` per element of ``spec`` where the op computes in floating point; 0 for integers and booleans.
+
+    Complex arithmetic is done on both parts, so it costs 2; the product of two complex numbers is 4 multiplications
+    and 2 additions, 6.
+    """
+    operands = [s for name, value in given.items() if name != "out" for s in specs_in(value)]
+    complex_operands = sum(s.dtype.is_complex for s in operands)
+    if complex_operands:
+        both = complex_operands == 2 and given["op_name"].startswith(("mul", "div"))
+        return count * (6 if both else 2) * spec.numel
+    return count * spec.numel if spec.is_float or any(s.is_float for s in operands) else 0
+
+
+def first(value: Any) -> Spec:
+    """The (first) Spec of an op's output or argument."""
+    return value[0] if isinstance(value, (tuple, list)) else value
+
+
+def specs_in(value: Any) -> Iterator[Spec]:
+    """Every Spec in an argument: itself, or the items of a list."""
+    if isinstance(value, Spec):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from specs_in(item)
+
+
+def rule_for(op: Any) -> Rule | None:
+    """The rule of an op, or None: its cost is unknown."""
+    return _RULES.get(op)
+
+
+def rules() -> tuple[Rule, ...]:
+    """Every rule, by op name."""
+    return tuple(sorted(_RULES.values(), key=lambda r: str(r.op)))
+
+
+def bind(op: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """An op's arguments by name, those left out at the schema's default."""
+    given = dict(_signature(op).defaults)
+    given.update(zip(given, args, strict=False))
+    given.update(kwargs)
+    return given
+
+
+def changed_arguments(op: OpOverload) -> frozenset[str]:
+    """Names of the arguments that an op changes in place."""
+    return _signature(op).changed
+
+
+def base_name(op: OpOverload) -> str:
+    """An op's name without namespace and overload: "add_" of aten.add_.Tensor."""
+    return _signature(op).name
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What a schema says, read once: asking torch for it again and again is slow."""
+
+    name: str
+    defaults: Mapping[str, Any]
+    changed: frozenset[str]
+
+
+@cache
+def _signature(op: OpOverload) -> _Signature:
+    arguments = op._schema.arguments
+    return _Signature(
+        op._schema.name.split("::")[-1],
+        {argument.name: argument.default_value for argument in arguments},
+        frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write),
+    )
+
+
+def _call(function: Formula, given: Mapping[str, Any]) -> Any:
+    names = _PARAMETERS.get(function)
+    if names is None:
+        names = _PARAMETERS[function] = tuple(inspect.signature(function).parameters)
+    return function(given) if not names else function(**{name: given[name] for name in names})
+
+
+def _check_signature(op: OpOverload, function: Formula) -> None:
+    known = {argument.name for argument in op._schema.arguments} | _CONTEXT
+    unknown = [name for name in inspect.signature(function).parameters if name not in known]
+    if unknown:
+        raise RuleError(f"the rule for {op} takes {', '.join(unknown)}, which {op._schema} does not have")
+
+
+def _add(new: Rule) -> None:
+    if new.op in _RULES:
+        raise RuleError(f"{new.op} has a rule already: {_RULES[new.op].equation}")
+    _RULES[new.op] = new
+
+
+__all__ = [
+    "Conventions",
+    "Cost",
+    "Formula",
+    "Moves",
+    "Routed",
+    "Rule",
+    "base_name",
+    "bind",
+    "changed_arguments",
+    "first",
+    "float_ops",
+    "free",
+    "per_element",
+    "rule",
+    "rule_for",
+    "rules",
+    "specs_in",
+]

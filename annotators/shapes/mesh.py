@@ -1,0 +1,80 @@
+"""Finding every piece of a stage as it is usually meant, so that its expressions are complete.
+
+Along the stage's own axis (query length for prefill, past length for decode) every region is found, and inside each
+the conditions are tried out on a mesh of batches and lengths that is fine at the small end and far at the large.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fxmeter.annotators.closed.grid import Values
+from fxmeter.annotators.shapes.region import NotPolynomial, Point, Region
+
+if TYPE_CHECKING:
+    from fxmeter.annotators.closed.form import ClosedForm, Piece
+
+MOST_PIECES = 64
+
+
+def explore(form: ClosedForm) -> tuple[Piece, ...]:
+    """Every piece that a point of the mesh falls into. Raises NotPolynomial where a point has none."""
+    used: dict[int, Piece] = {}
+    for start in _starts(form):
+        if any(piece.region.contains(*start) for piece in used.values()):
+            continue
+        region = _region(form, start)
+        points = _mesh(region)
+        left = np.arange(len(points[0]))
+        while len(left):
+            point = tuple(int(axis[left[0]]) for axis in points)
+            piece = form.piece(point)  # type: ignore[arg-type]
+            if piece is None or len(used) > MOST_PIECES:
+                raise NotPolynomial(form.reason or f"more than {MOST_PIECES} pieces")
+            used[id(piece)] = piece
+            values = Values([axis[left] for axis in points])
+            inside = np.ones(len(left), dtype=bool)
+            for condition in piece.conditions:
+                inside &= np.broadcast_to(values.holds(condition), inside.shape).astype(bool)
+            left = left[~inside]
+    return tuple(used.values())
+
+
+def _region(form: ClosedForm, start: Point) -> Region:
+    piece = form.piece(start)
+    if piece is None:
+        raise NotPolynomial(form.reason or "no polynomial")
+    return piece.region
+
+
+def _starts(form: ClosedForm) -> list[Point]:
+    """A first point of every region along the stage's axis, for a single sequence and for several."""
+    starts: list[Point] = []
+    for batch in (2, 1):
+        if form.stage == "vision":
+            starts += [(batch, x, y) for x, y in ((2, 2), (2, 1), (1, 2), (1, 1), (0, 0))]
+            continue
+        length = 1
+        while True:
+            point = (batch, length, 0) if form.stage == "prefill" else (batch, 1, length)
+            starts.append(point)
+            end = _region(form, point).upper[1 if form.stage == "prefill" else 2]
+            if end is None:
+                break
+            length = end + 1
+        if form.stage == "decode":
+            starts.append((batch, 1, 0))
+    return starts
+
+
+def _mesh(region: Region) -> list[np.ndarray]:
+    axes = []
+    for low, high in zip(region.lower, region.upper, strict=True):
+        steps = {low + d for d in (*range(12), *(2**k + j for k in range(3, 21) for j in (-1, 0, 1)))}
+        axes.append(np.array(sorted(v for v in steps if high is None or v <= high), dtype=np.int64))
+    mesh = [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
+    total = mesh[1] + mesh[2]
+    kept = (total >= region.sums[0]) & (total <= (region.sums[1] if region.sums[1] is not None else total))
+    return [axis[kept] for axis in mesh]

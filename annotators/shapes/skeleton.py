@@ -1,0 +1,133 @@
+"""A recording taken apart: what its sizes are, and what is left when they are taken out.
+
+Two recordings of one model with the same structure differ in nothing but a list of whole numbers: shapes, strides,
+offsets, storage sizes, and the integers among the ops' arguments. Putting other numbers in their place, or
+polynomials, gives the recording for other sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import fx
+
+from fxmeter.tracer.capture.folding import Instance
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.spec import Spec, Storage
+
+_STORAGE_FACTS = tuple(field.name for field in fields(Storage) if field.name not in ("id", "nbytes"))
+
+
+def take_apart(recording: Recording) -> tuple[Any, list[int]]:
+    """(structure, sizes). Structures compare equal where recordings differ in sizes alone."""
+    walk = _Walk(iter(int, 1), keep=True)
+    walk.recording(recording)
+    return tuple(walk.structure), walk.sizes
+
+
+def put_together(recording: Recording, sizes: Sequence[Any]) -> Recording:
+    """``recording`` with other sizes, in the order of :func:`take_apart`. Its graph is changed in place."""
+    rest = iter(sizes)
+    made = _Walk(rest, keep=False).recording(recording)
+    if next(rest, None) is not None:
+        raise ValueError("more sizes than the recording has")
+    return made
+
+
+class _Walk:
+    """Visits every size of a recording in a fixed order: collects it, or puts the next of ``given`` in its place."""
+
+    def __init__(self, given: Iterator[Any], *, keep: bool) -> None:
+        self.structure: list[Any] = []
+        self.sizes: list[int] = []
+        self._given = given
+        self._keep = keep
+        self._storages: dict[int, Storage] = {}
+        self._places: dict[fx.Node, int] = {}
+        self._instances: dict[int, int] = {}
+
+    def recording(self, recording: Recording) -> Recording:
+        storages = tuple(self._storage(storage) for storage in recording.storages)
+        for place, node in enumerate(recording.graph.nodes):
+            self._places[node] = place
+            instances = tuple(self._instance(instance) for instance in node.meta.get("instances", ()))
+            facts = (node.meta.get("module"), node.meta.get("ran"), instances)
+            self.structure.append((node.op, node.target, node.name, *facts))
+            args, kwargs = self._value(node.args), self._value(dict(node.kwargs))
+            spec = self._value(node.meta.get("spec"))
+            if not self._keep:
+                node.args, node.kwargs = args, kwargs
+                if "spec" in node.meta:
+                    node.meta["spec"] = spec
+        entries = []
+        for entry in recording.cache:
+            self.structure.append((entry.layers, entry.kind, entry.name, entry.node))
+            entries.append(replace(entry, spec=self._value(entry.spec)))
+        self.structure.append(tuple(recording.called.items()))
+        return replace(recording, storages=storages, cache=tuple(entries))
+
+    def _instance(self, instance: Instance) -> int:
+        """Its place among the instances; what it is, when it is met first."""
+        if id(instance) not in self._instances:
+            self._instances[id(instance)] = len(self._instances)
+            skips = tuple((skip.moment, _ids(skip.given)) for skip in instance.skips)
+            returned = tuple((index, _ids((storage,))) for index, storage in instance.returned)
+            moments = (instance.began, instance.ended)
+            self.structure.append((tuple(instance.paths), moments, _ids(instance.given), returned, skips))
+        return self._instances[id(instance)]
+
+    def _size(self, number: int) -> Any:
+        if self._keep:
+            self.sizes.append(number)
+            return number
+        return next(self._given)
+
+    def _storage(self, storage: Storage) -> Storage:
+        if id(storage) not in self._storages:
+            self.structure.append(tuple(getattr(storage, name) for name in _STORAGE_FACTS))
+            size = self._size(storage.nbytes)
+            self._storages[id(storage)] = storage if self._keep else replace(storage, nbytes=size)
+        return self._storages[id(storage)]
+
+    def _value(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is int:
+            self.structure.append(int)
+            return self._size(value)
+        if kind is Spec:
+            return self._spec(value)
+        if isinstance(value, fx.Node):
+            self.structure.append(("node", self._places[value]))
+            return value
+        if isinstance(value, (tuple, list)):
+            self.structure.append((tuple if isinstance(value, tuple) else list, len(value)))
+            made = [self._value(item) for item in value]
+            return tuple(made) if isinstance(value, tuple) else made
+        if isinstance(value, dict):
+            self.structure.append((dict, *value))
+            return {key: self._value(item) for key, item in value.items()}
+        if isinstance(value, slice):
+            return slice(*(self._value(part) for part in (value.start, value.stop, value.step)))
+        self.structure.append(value if isinstance(value, (bool, float, str, type(None))) else repr(value))
+        return value
+
+    def _spec(self, spec: Spec) -> Spec:
+        storage = self._storage(spec.storage)
+        broadcast = tuple(stride == 0 for stride in spec.strides)
+        self.structure.append((spec.dtype, storage.id, broadcast))
+        shape = tuple(map(self._size, spec.shape))
+        strides = tuple(map(self._size, spec.strides))
+        offset = self._size(spec.offset)
+        return spec if self._keep else Spec(shape, spec.dtype, strides, offset, storage)
+
+
+def _ids(storages: tuple[Storage | None, ...]) -> tuple[int | None, ...]:
+    return tuple(None if storage is None else storage.id for storage in storages)
+
+
+def interned(columns: Iterator[tuple[int, ...]], make: Callable[[tuple[int, ...]], Any]) -> list[Any]:
+    """``make`` of each column, equal columns sharing one result."""
+    made: dict[tuple[int, ...], Any] = {}
+    return [made[c] if c in made else made.setdefault(c, make(c)) for c in columns]

@@ -1,0 +1,58 @@
+"""Active parameters: those that one token of one sequence makes a model read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import fx, nn
+
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.stages.one_pass import annotate_pass
+from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.models.errors import TraceError
+from fxmeter.models.scenario import decode
+from fxmeter.tracer.graph.spec import Spec
+
+_LOOK_UP = torch.ops.aten.embedding.default
+
+
+def active_parameters(model: nn.Module) -> int | None:
+    """Parameters read to decode one token: of routed experts the chosen ones; the output head, but no table of rows.
+
+    Read off a recorded decode step at batch 1. A tied table counts as the head that it also is. None where the model
+    cannot decode.
+    """
+    try:
+        return _read(annotate_pass(model, decode(1), Conventions()))
+    except TraceError:
+        return None
+
+
+def _read(stage: AnnotatedStage) -> int:
+    nodes = {weight.path: weight for weight in stage.recording.weights if weight.numel}
+    multiplicity = stage.recording.multiplicity()
+    total = 0
+    for node in stage.fx_graph.nodes:
+        if node.op == "get_attr" and str(node.target) in nodes:
+            weight = nodes[str(node.target)]
+            itemsize = weight.nbytes // weight.numel
+            read = min(weight.numel, math.ceil(_bytes(node, stage.graph) / itemsize))
+            total += read * multiplicity.of(weight.path.rpartition(".")[0])
+    return total
+
+
+def _bytes(node: fx.Node, graph: nx.DiGraph) -> Any:
+    """Bytes that ops read of a tensor, looking through views; looking rows up does not count."""
+    storage, found = node.meta["spec"].storage, 0
+    for user in node.users:
+        if user.op != "call_function":
+            continue
+        spec = user.meta["spec"]
+        if isinstance(spec, Spec) and spec.storage is storage:
+            found += _bytes(user, graph)
+        elif user.target is not _LOOK_UP:
+            found += graph.edges[node.name, user.name]["bytes"]
+    return found

@@ -1,0 +1,48 @@
+"""One pass of a model: recorded, priced, rolled up. What every other way to an answer rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.pricing.price import price
+from fxmeter.annotators.stages.rollup import AnnotatedStage, roll_up
+from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.load.vision import page_pixels
+from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.passes import record, record_module
+from fxmeter.tracer.state.collecting import without_collecting
+
+
+def annotate_pass(
+    model: nn.Module,
+    scenario: Scenario | VisionScenario,
+    conventions: Conventions,
+    *,
+    attention: Attention = "flash",
+    fold: bool = True,
+) -> AnnotatedStage:
+    """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
+    if isinstance(scenario, VisionScenario):
+        pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(model.parameters()).dtype)
+        make = partial(record_module, model, pixels, {}, attention=attention, fold=fold)
+    else:
+        make = partial(record, model, scenario, attention=attention, logits=conventions.logits, fold=fold)
+    return annotate_recording(make, conventions, attention=attention, scenario=scenario)
+
+
+@without_collecting()
+def annotate_recording(
+    make: Callable[[], Recording],
+    conventions: Conventions,
+    *,
+    attention: Attention,
+    scenario: Scenario | VisionScenario | None = None,
+) -> AnnotatedStage:
+    """Price and roll up what ``make`` records."""
+    recording = make()
+    return roll_up(recording, price(recording, conventions), conventions, attention=attention, scenario=scenario)

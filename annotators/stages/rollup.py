@@ -1,0 +1,235 @@
+"""From a priced graph to totals: the module tree, the ops, the cache. Every total is a sum over the same nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import networkx as nx
+from torch import fx
+
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.pricing.fusion import FusionGroup, fusion_groups
+from fxmeter.annotators.pricing.liveness import Peak, find_peak
+from fxmeter.annotators.rules.cost import Cost
+from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.models.stage_cost import ZERO, StageCost
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.run.attention import Attention
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCost:
+    """A module's cost, everything inside it included, for one instance; ``times`` identical ones are in the model.
+
+    ``own`` is the part that its own code executes, outside of its submodules.
+    """
+
+    path: str
+    class_name: str
+    times: int
+    cost: StageCost
+    own: StageCost
+
+
+@dataclass(frozen=True, slots=True)
+class OpCost:
+    """All executions of one op: how many, and what they cost together."""
+
+    op: str
+    count: int
+    cost: StageCost
+
+
+@dataclass(frozen=True, slots=True)
+class Uncosted:
+    """Executions of an op that no rule knows, by module and shapes."""
+
+    op: str
+    count: int
+    module: str
+    shapes: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayer:
+    """What one layer keeps in the cache after the pass: the class that keeps it, and its tensors with their names."""
+
+    layer: int
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    bytes: int
+    names: tuple[str, ...] = ()
+
+
+class ModuleCosts(Mapping[str, ModuleCost]):
+    """Module path → cost. Iterates over what was recorded; a folded layer's path finds its stand-in."""
+
+    def __init__(self, recorded: Mapping[str, ModuleCost], folds: Mapping[str, str]) -> None:
+        self._recorded = recorded
+        self._folds = folds
+
+    def __getitem__(self, path: str) -> ModuleCost:
+        return self._recorded[self._stand_in(path)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recorded)
+
+    def __len__(self) -> int:
+        return len(self._recorded)
+
+    def _stand_in(self, path: str) -> str:
+        seen: set[str] = set()
+        while path not in self._recorded and path not in seen:
+            seen.add(path)
+            parts = path.split(".")
+            for end in range(len(parts), 0, -1):
+                head = ".".join(parts[:end])
+                if head in self._folds:
+                    path = ".".join([self._folds[head], *parts[end:]])
+                    break
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedStage:
+    """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`fxmeter.annotators.pricing.price`
+    documents.
+
+    ``floor_io_bytes`` is the least traffic of any implementation: weights, cache, inputs and outputs once.
+    ``fullest_step`` is the one step of a generation that has the largest peak; None for a single pass.
+    """
+
+    scenario: Scenario | VisionScenario | None
+    attention: Attention
+    conventions: Conventions
+    cost: StageCost
+    modules: ModuleCosts
+    ops: tuple[OpCost, ...]
+    kv_cache: tuple[CacheLayer, ...]
+    uncosted: tuple[Uncosted, ...]
+    floor_io_bytes: int
+    graph: nx.DiGraph = field(repr=False)
+    recording: Recording = field(repr=False)
+    fullest_step: AnnotatedStage | None = field(default=None, repr=False)
+
+    @property
+    def fx_graph(self) -> fx.Graph:
+        """The recorded ``torch.fx`` graph."""
+        return self.recording.graph
+
+    @property
+    def fusion_groups(self) -> tuple[FusionGroup, ...]:
+        """Ops that run as one kernel in ``fused_io_bytes``, where there is more than one."""
+        return fusion_groups(self.graph)
+
+    @property
+    def peak(self) -> Peak | None:
+        """Where most activation memory is in use, and by what; None for a pass that makes nothing."""
+        return find_peak(self.recording if self.fullest_step is None else self.fullest_step.recording)
+
+
+UNREAD = "(parameters that no op reads)"
+
+
+def roll_up(
+    recording: Recording,
+    graph: nx.DiGraph,
+    conventions: Conventions,
+    *,
+    attention: Attention,
+    scenario: Scenario | VisionScenario | None = None,
+) -> AnnotatedStage:
+    """Sum a priced graph by module and by op."""
+    nodes = [data for _, data in graph.nodes(data=True)]
+    modules = module_costs(recording, nodes)
+    return AnnotatedStage(
+        scenario=scenario,
+        attention=attention,
+        conventions=conventions,
+        cost=modules[""].cost,
+        modules=ModuleCosts(modules, recording.folds()),
+        ops=op_costs(op_totals(nodes, recording)),
+        kv_cache=_cache_layers(recording),
+        uncosted=_uncosted(nodes),
+        floor_io_bytes=graph.graph["floor_io_bytes"],
+        graph=graph,
+        recording=recording,
+    )
+
+
+def module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str, ModuleCost]:
+    """Path → cost of every recorded module: the tree, from what each module's own code executes upwards."""
+    multiplicity = recording.multiplicity()
+    parts: dict[str, list[tuple[StageCost, int]]] = {}
+    for data in nodes:
+        if data["cost"] is not ZERO:
+            path, cost = data["module"], data["cost"]
+            if not (isinstance(cost.weight_bytes, int) and cost.weight_bytes == 0):
+                cost = replace(cost, weight_bytes=0)
+            parts.setdefault(path, []).append((cost, data["times"] // multiplicity.of(path)))
+    resident: dict[str, int] = {}
+    for weight in recording.weights:
+        if not multiplicity.folded(weight.path):
+            path = weight.path.rpartition(".")[0]
+            resident[path] = resident.get(path, 0) + weight.nbytes
+    for path, nbytes in resident.items():
+        parts.setdefault(path, []).append((Cost(weight_bytes=nbytes), 1))
+    paths = [path for path in recording.classes if not multiplicity.folded(path)]
+    own = {path: StageCost.weighted(parts.get(path, ())) for path in paths}
+    inside: dict[str, list[tuple[StageCost, int]]] = {}
+    total: dict[str, StageCost] = {}
+    for path in reversed(paths):
+        total[path] = StageCost.weighted([(own[path], 1), *inside[path]]) if path in inside else own[path]
+        if path and total[path] is not ZERO:
+            parent = path.rpartition(".")[0]
+            inside.setdefault(parent, []).append((total[path], multiplicity.of(path) // multiplicity.of(parent)))
+    return {
+        path: ModuleCost(path, recording.classes[path], multiplicity.of(path), total[path], own[path]) for path in paths
+    }
+
+
+def op_totals(nodes: list[dict[str, Any]], recording: Recording) -> dict[str, tuple[int, StageCost]]:
+    """Op → executions, and what they cost together."""
+    counts: dict[str, int] = {}
+    parts: dict[str, list[tuple[StageCost, int]]] = {}
+    for data in nodes:
+        if data["op"] not in ("input", "weight", "cache", "activation", "getitem"):
+            op = data["op"]
+            counts[op] = counts.get(op, 0) + data["times"]
+            parts.setdefault(op, []).append((data["cost"], data["times"]))
+    costs = {op: StageCost.weighted(counted) for op, counted in parts.items()}
+    read = sum(cost.weight_bytes for cost in costs.values())
+    resident = sum(weight.nbytes for weight in recording.weights)
+    if resident > read:
+        counts[UNREAD], costs[UNREAD] = 1, Cost(weight_bytes=resident - read)
+    return {op: (counts[op], cost) for op, cost in costs.items()}
+
+
+def op_costs(totals: Mapping[str, tuple[int, StageCost]]) -> tuple[OpCost, ...]:
+    """By op, most FLOPs first, then most bytes."""
+    order = sorted(totals, key=lambda op: (-totals[op][1].flops, -totals[op][1].io_bytes, op))
+    return tuple(OpCost(op, *totals[op]) for op in order)
+
+
+def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
+    shapes: dict[tuple[int, str], list[tuple[int, ...]]] = {}
+    sizes: dict[tuple[int, str], int] = {}
+    names: dict[tuple[int, str], list[str]] = {}
+    for entry in recording.cache:
+        for layer in entry.layers:
+            key = (layer, entry.kind)
+            shapes.setdefault(key, []).append(tuple(entry.spec.shape))
+            names.setdefault(key, []).append(entry.name)
+            sizes[key] = sizes.get(key, 0) + entry.spec.nbytes
+    return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in sorted(sizes))
+
+
+def _uncosted(nodes: list[dict[str, Any]]) -> tuple[Uncosted, ...]:
+    counts: dict[tuple[str, str, str], int] = {}
+    for data in nodes:
+        if not data["costed"]:
+            key = (data["op"], data["module"], data["inputs"])
+            counts[key] = counts.get(key, 0) + data["times"]
+    return tuple(Uncosted(op, count, module, shapes) for (op, module, shapes), count in counts.items())

@@ -1,0 +1,204 @@
+"""A sweep: what every stage costs at every point, from closed forms that are made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from torch import nn
+
+from fxmeter.annotators.closed.form import ClosedForm, closed_form
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.stages.active import active_parameters
+from fxmeter.annotators.studies.axes import Axes, SweepPoint
+from fxmeter.annotators.studies.report import ModelInfo
+from fxmeter.models.errors import ScenarioError
+from fxmeter.models.page import CropGrid
+from fxmeter.models.stage_cost import FIELDS, StageCost
+from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.state.context import config_of
+
+SweepStage = Literal["vision", "prefill", "decode"]
+Key = tuple[SweepStage, Attention]
+CHUNK = 256
+"""Points that are evaluated together, between two calls of ``advance``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFigures:
+    """One stage of a point: the pass, and its cost. Decode is ``steps`` passes, their costs added up as a generation's.
+
+    ``past_len`` is before the first of them; ``crops`` is of the vision stage, the lengths of the other two.
+    """
+
+    stage: SweepStage
+    attention: Attention
+    batch: int
+    crops: CropGrid | None
+    query_len: int | None
+    past_len: int | None
+    steps: int
+    cost: StageCost
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A model's costs at every point. ``figures`` has those of each point, stage by stage, flash after eager.
+
+    ``uncosted`` counts executions of ops without a rule that one pass of each stage has; their FLOPs are missing.
+    ``recorded`` has a line for every stage that had no closed form everywhere.
+    """
+
+    model: ModelInfo
+    config_sha256: str
+    conventions: Conventions
+    axes: Axes
+    attentions: tuple[Attention, ...]
+    created: str
+    points: tuple[SweepPoint, ...]
+    figures: tuple[tuple[StageFigures, ...], ...]
+    uncosted: int
+    recorded: tuple[str, ...]
+
+
+class Forms:
+    """The closed forms of a model and, for pages, of its vision tower; each made when it is first asked for."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        tower: nn.Module | None = None,
+        causal: Literal["full", "exact"] = "full",
+        logits: Literal["all", "last"] = "all",
+        routing: Literal["uniform", "worst"] = "uniform",
+    ) -> None:
+        self.model, self.tower = model, tower
+        self.conventions = Conventions(causal=causal, logits=logits, routing=routing)
+        self._made: dict[Key, ClosedForm] = {}
+
+    def of(self, stage: SweepStage, attention: Attention) -> ClosedForm:
+        """The form of a stage."""
+        if (stage, attention) not in self._made:
+            module = self.tower if stage == "vision" else self.model
+            if module is None:
+                raise ScenarioError("pages need a model with a vision tower")
+            options = asdict(self.conventions)
+            self._made[stage, attention] = closed_form(module, stage=stage, attention=attention, **options)
+        return self._made[stage, attention]
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model in one line."""
+        seen = 0 if self.tower is None else sum(p.numel() for p in self.tower.parameters())
+        return replace(
+            ModelInfo.of(self.model), vision_parameters=seen, active_parameters=active_parameters(self.model)
+        )
+
+
+def run_sweep(
+    forms: Forms,
+    axes: Axes,
+    *,
+    attentions: Sequence[Attention] = ("eager", "flash"),
+    advance: Callable[[int], None] = lambda _: None,
+) -> Sweep:
+    """Evaluate every point. ``advance`` is told how many costs were added, of ``len(axes) · stages · attentions``."""
+    points = axes.points()
+    keys = [(stage, attention) for stage in stages_of(axes) for attention in attentions]
+    columns = [figures(forms, *key, points, advance) for key in keys]
+    return Sweep(
+        model=forms.info,
+        config_sha256=config_sha256(forms),
+        conventions=forms.conventions,
+        axes=axes,
+        attentions=tuple(attentions),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        points=points,
+        figures=tuple(zip(*columns, strict=True)),
+        uncosted=uncosted(forms, keys, points),
+        recorded=recorded(forms, keys),
+    )
+
+
+def stages_of(axes: Axes) -> tuple[SweepStage, ...]:
+    """The stages that every point of a sweep has."""
+    if axes.crops:
+        return ("vision", "prefill", "decode")
+    return ("prefill", "decode") if axes.prefill else ("decode",)
+
+
+def figures(
+    forms: Forms,
+    stage: SweepStage,
+    attention: Attention,
+    points: Sequence[SweepPoint],
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[StageFigures]:
+    """One stage of every point."""
+    form = forms.of(stage, attention)
+    found = []
+    for start in range(0, len(points), CHUNK):
+        chunk = points[start : start + CHUNK]
+        found += [
+            StageFigures(stage, attention, point.batch, *_pass(stage, point), cost)
+            for point, cost in zip(chunk, _costs(form, stage, chunk), strict=True)
+        ]
+        advance(len(chunk))
+    return found
+
+
+def _pass(stage: SweepStage, point: SweepPoint) -> tuple[CropGrid | None, int | None, int | None, int]:
+    """(crops, query_len, past_len, steps) of a point's stage."""
+    if stage == "vision":
+        return point.crops, None, None, 1
+    return (None, point.prefill, 0, 1) if stage == "prefill" else (None, 1, point.decode, point.steps)
+
+
+def _costs(form: ClosedForm, stage: SweepStage, points: Sequence[SweepPoint]) -> Iterator[StageCost]:
+    batch = [point.batch for point in points]
+    if stage == "vision":
+        crops: Any = tuple(zip(*(point.crops for point in points if point.crops is not None), strict=True))
+        found = form.evaluate(batch=batch, crops=crops, fields=FIELDS)
+    elif stage == "prefill":
+        found = form.evaluate(batch=batch, query_len=[point.prefill for point in points], fields=FIELDS)
+    else:
+        past, steps = [point.decode for point in points], [point.steps for point in points]
+        found = form.evaluate_generation(batch=batch, past_len=past, steps=steps, fields=FIELDS)
+    rows = zip(*(found[name].tolist() for name in FIELDS), strict=True)
+    return (StageCost(**dict(zip(FIELDS, map(int, row), strict=True))) for row in rows)
+
+
+def uncosted(forms: Forms, keys: Sequence[Key], points: Sequence[SweepPoint]) -> int:
+    """Executions without a rule that one pass of each stage has, added up."""
+    return sum(_uncosted(forms.of(*key), key[0], points) for key in keys)
+
+
+def recorded(forms: Forms, keys: Sequence[Key]) -> tuple[str, ...]:
+    """Why stages had to be recorded point by point, where they had."""
+    return tuple(reason for key in keys if (reason := forms.of(*key).reason) is not None)
+
+
+def _uncosted(form: ClosedForm, stage: SweepStage, points: Sequence[SweepPoint]) -> int:
+    """Executions without a rule in one pass; where some points were recorded, in the first of them too."""
+    found = max((piece.uncosted for piece in form.pieces()), default=0)
+    if form.reason is None:
+        return found
+    crops, query_len, past_len, _ = _pass(stage, points[0])
+    lengths = crops if crops is not None else (query_len, past_len)
+    recorded = form.annotate((points[0].batch, *lengths))  # type: ignore[arg-type]
+    return max(found, sum(item.count for item in recorded.uncosted))
+
+
+def config_sha256(forms: Forms) -> str:
+    """Of the model's config (and of its tower's parameters), whatever transformers release wrote it."""
+    fields = config_of(forms.model).to_dict()
+    for name in ("transformers_version", "_name_or_path"):
+        fields.pop(name, None)
+    tower = [] if forms.tower is None else [(n, list(p.shape)) for n, p in forms.tower.named_parameters()]
+    text = json.dumps([fields, tower], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,230 @@
+"""Memory over a pass: every allocation from its birth to its death, the modules and ops that ran meanwhile.
+
+Time is the order of events: the recorder's clock ticks once for each tensor made, tensor let go of, op begun and op
+ended. The pass has to be recorded in full (``fold=False``), so that every layer is there.
+
+Activations are told apart by the op that made them: matrix products, attention cores, reductions (normalisations and
+softmax too), other arithmetic, and copies (what moves or selects data: casts, concatenations, lookups). The cache is
+what a serving cache would have: an append grows it by the new entries, in place. Weights are there all along.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from torch import fx
+from torch._ops import OpOverload
+
+from fxmeter.annotators.pricing.ideal_peak import is_activation
+from fxmeter.annotators.pricing.kernels import kind_of
+from fxmeter.annotators.rules.registry import specs_in
+from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.studies.report import title_of
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.operators.ops import NAMESPACE, cache_append
+
+ACTIVATIONS = ("matrix products", "attention cores", "reductions", "other arithmetic", "copies")
+"""Kinds of activations, by the op that made them."""
+RESIDENT = ("inputs", "KV cache", "weights")
+"""Kinds of what is there before the pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """``bytes`` of one kind in use from moment ``born`` until moment ``died``.
+
+    ``tensor``, its dtype and shape, and the ``op`` and ``module`` that made it are empty for what no op made.
+    """
+
+    born: int
+    died: int
+    kind: str
+    bytes: int
+    tensor: str = ""
+    op: str = ""
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A call of a module (its path is ``name``) or an op, from moment ``began`` to moment ``ended``.
+
+    ``flops`` and ``io_bytes`` are those of an op, 0 for a module.
+    """
+
+    began: int
+    ended: int
+    depth: int
+    name: str
+    op: bool
+    flops: int = 0
+    io_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One pass. ``spans`` are in the order in which they begin, an outer one before what is in it.
+
+    ``peak_bytes`` of activations are in use at moment ``peak``; the pass ends at moment ``end``.
+    """
+
+    title: str
+    attention: str
+    allocations: tuple[Allocation, ...]
+    spans: tuple[Span, ...]
+    peak: int
+    peak_bytes: int
+    end: int
+
+    def live_bytes(self) -> Iterator[tuple[int, Mapping[str, int]]]:
+        """(moment, kind → bytes in use) whenever something changes, what changes then included."""
+        live = dict.fromkeys((*ACTIVATIONS, *RESIDENT), 0)
+        changes = [(item.born, item.kind, item.bytes) for item in self.allocations]
+        changes += [(item.died, item.kind, -item.bytes) for item in self.allocations if item.died < self.end]
+        for moment, group in groupby(sorted(changes), key=operator.itemgetter(0)):
+            for _, kind, change in group:
+                live[kind] += change
+            yield moment, dict(live)
+
+
+def timeline_of(stage: AnnotatedStage) -> Timeline:
+    """The memory of a stage that was annotated in full, with ``fold=False``, as one pass."""
+    recording = stage.recording
+    if recording.instances():
+        raise ValueError("a folded recording leaves out layers: annotate with fold=False")
+    nodes = list(_executed(recording.graph))
+    ends = [node.meta["ran"][1] for node in nodes] + [s.died for s in recording.storages if s.died is not None]
+    end = max(ends, default=0) + 1
+    activations = [*_activations(stage, nodes, end)]
+    moment, peak_bytes = _peak(activations, end)
+    resident = sum(weight.nbytes for weight in recording.weights)
+    return Timeline(
+        title=title_of(stage),
+        attention=stage.attention,
+        allocations=(
+            Allocation(0, end, "weights", resident),
+            *_inputs(recording, end),
+            *_cache(recording, nodes, end),
+            *activations,
+        ),
+        spans=tuple(_spans(stage, nodes)),
+        peak=moment,
+        peak_bytes=peak_bytes,
+        end=end,
+    )
+
+
+def _executed(graph: fx.Graph) -> Iterator[fx.Node]:
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target is not operator.getitem:
+            yield node
+
+
+def _activations(stage: AnnotatedStage, nodes: list[fx.Node], end: int) -> Iterator[Allocation]:
+    for node in nodes:
+        began, ended = node.meta["ran"]
+        made = {spec.storage: spec for spec in specs_in(node.meta["spec"])}
+        for storage, spec in made.items():
+            if is_activation(storage) and began < storage.born < ended:
+                died = end if storage.died is None else storage.died
+                kind, module = _kind(node, stage.graph.nodes[node.name]), node.meta["module"]
+                yield Allocation(storage.born, died, kind, storage.nbytes, str(spec), str(node.target), module)
+
+
+def _kind(node: fx.Node, priced: Mapping[str, Any]) -> str:
+    """Which of ACTIVATIONS an op makes."""
+    op, cost = node.target, priced["cost"]
+    if isinstance(op, OpOverload) and op.namespace == NAMESPACE:
+        return "attention cores" if "attention" in op._schema.name else "reductions"
+    if cost.matmul_flops:
+        return "matrix products"
+    if kind_of(op, cost.matmul_flops, costed=priced["costed"]) == "reduction":
+        return "reductions"
+    return "other arithmetic" if cost.vector_flops else "copies"
+
+
+def _peak(allocations: list[Allocation], end: int) -> tuple[int, int]:
+    """The first moment with most bytes in use, and the bytes."""
+    changes = [(item.born, item.bytes) for item in allocations]
+    changes += [(item.died, -item.bytes) for item in allocations if item.died < end]
+    most = moment = live = 0
+    for when, change in sorted(changes):
+        live += change
+        if live > most:
+            moment, most = when, live
+    return moment, most
+
+
+def _inputs(recording: Recording, end: int) -> Iterator[Allocation]:
+    """What the caller holds during the pass."""
+    for node in recording.graph.nodes:
+        if node.op == "placeholder" and node.meta["spec"].role == "input":
+            spec = node.meta["spec"]
+            yield Allocation(0, end, "inputs", spec.nbytes, str(spec), "input", node.name)
+
+
+def _cache(recording: Recording, nodes: list[fx.Node], end: int) -> Iterator[Allocation]:
+    """The tensors that hold the cache, each until the one with the new entries takes its place.
+
+    One that is not in the cache any more when the pass ends goes with its last use, whoever holds it: the caller may.
+    """
+    kept: dict[int, int] = {}
+    for entry in recording.cache:
+        kept[entry.spec.storage.id] = kept.get(entry.spec.storage.id, 0) + entry.spec.nbytes
+    used, grown = {}, {}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            used.update({spec.storage.id: node.meta["ran"][1] for spec in specs_in(source.meta["spec"])})
+        if node.target is cache_append and isinstance(node.args[0], fx.Node):
+            grown[node.args[0].meta["spec"].storage.id] = node.meta["spec"].storage.born
+    seen = set()
+    for node in recording.graph.nodes:
+        for spec in specs_in(node.meta.get("spec")) if node.op in ("placeholder", "call_function") else ():
+            storage = spec.storage
+            if storage.role != "cache" or storage.counts or storage.id in seen:
+                continue
+            seen.add(storage.id)
+            left = end if storage.id in kept else used.get(storage.id, end)
+            died = left if storage.died is None else storage.died
+            size = kept.get(storage.id, spec.nbytes)
+            op, module = (str(node.target), node.meta["module"]) if node.op == "call_function" else ("", "")
+            yield Allocation(max(0, storage.born), grown.get(storage.id, died), "KV cache", size, str(spec), op, module)
+
+
+def _spans(stage: AnnotatedStage, nodes: list[fx.Node]) -> Iterator[Span]:
+    """Calls of modules around the ops that they run, nested; containers, which are never called, left out."""
+    called = {"", *stage.recording.called}
+    found: list[Span | None] = []
+    stack: list[tuple[str, int, int]] = []
+
+    def close(keep: int) -> None:
+        while len(stack) > keep:
+            path, place, began = stack.pop()
+            found[place] = Span(began, ended, len(stack), path, op=False)
+
+    ended = 0
+    for node in nodes:
+        began = node.meta["ran"][0]
+        chain = [path for path in _heads(node.meta["module"]) if path in called]
+        shared = 0
+        while shared < min(len(chain), len(stack)) and stack[shared][0] == chain[shared]:
+            shared += 1
+        close(shared)
+        for path in chain[shared:]:
+            stack.append((path, len(found), began))
+            found.append(None)
+        ended = node.meta["ran"][1]
+        cost = stage.graph.nodes[node.name]["cost"]
+        found.append(Span(began, ended, len(stack), str(node.target), True, cost.flops, cost.io_bytes))
+    close(0)
+    return (span for span in found if span is not None)
+
+
+def _heads(path: str) -> list[str]:
+    """The root, every module around ``path``, and itself, the outermost first."""
+    parts = path.split(".") if path else []
+    return ["", *(".".join(parts[: end + 1]) for end in range(len(parts)))]

@@ -1,0 +1,61 @@
+"""Formulas on the console. No arithmetic."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fxmeter.annotators.closed.formulas import FormulaCase, Formulas
+from fxmeter.annotators.closed.languages import SCREEN, abbreviated
+from fxmeter.annotators.views.console import plain_table
+
+MOST_TERMS = 4
+_NAMES = {
+    "matmul_flops": "matmul FLOPs",
+    "vector_flops": "vector FLOPs",
+    "weight_read_bytes": "weights read",
+    "kv_read_bytes": "KV read",
+    "kv_write_bytes": "KV written",
+    "activation_read_bytes": "activations read",
+    "activation_write_bytes": "activations written",
+    "fused_io_bytes": "I/O if fused",
+    "activation_bytes": "activations made",
+    "peak_activation_bytes": "peak alive",
+    "ideal_peak_activation_bytes": "ideal peak",
+    "kv_bytes": "KV cache after",
+    "weight_bytes": "weights resident",
+    "flops": "FLOPs",
+    "io_bytes": "I/O",
+}
+
+
+def formula_view(found: Formulas) -> RenderableType:
+    """A line for each field and case, what the letters stand for, and the conventions."""
+    chosen = found.form.conventions
+    module = f"{found.module or 'the whole stage'} ({found.class_name}"
+    times = f", one of {found.times} alike" if found.times > 1 else ""
+    table = plain_table()
+    table.add_column("FLOPs and bytes", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for name, cases in found.fields.items():
+        for index, case in enumerate(cases):
+            table.add_row(_NAMES[name] if index == 0 else "", _line(found, case, len(cases) > 1))
+    letters = " · ".join(f"{name}: {meaning}" for name, meaning in found.arguments)
+    return Group(
+        Text.assemble((found.title, "bold"), f"  {module}{times})"),
+        Text(letters),
+        Text(f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}", style="dim"),
+        "",
+        table,
+    )
+
+
+def _line(found: Formulas, case: FormulaCase, several: bool) -> Text:
+    formula, left_out = abbreviated(case.formula, MOST_TERMS)
+    text = Text(SCREEN.write(formula))
+    if left_out:
+        text.append(f"  and {left_out} more in the max (--json has all)", style="dim")
+    when = found.when(case, SCREEN)
+    if several or when is not None:
+        text.append(f"\n  {'otherwise' if when is None else f'if {when}'}", style="dim")
+    return text

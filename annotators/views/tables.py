@@ -1,0 +1,183 @@
+"""The rows that reports show: the module tree with identical layers on one line, and the heaviest ops.
+
+Everything here is selection and arithmetic; :mod:`fxmeter.annotators.views.report` only puts it on the screen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost
+from fxmeter.models.stage_cost import ZERO, StageCost
+
+_INDEXED = re.compile(r"^\d+$")
+_CONTAINERS = ("ModuleList", "ModuleDict")
+_POSITION = re.compile(r"\.\d+$")
+_SHAPE = re.compile(r"\w+\[([^]]*)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRow:
+    """A line of the module tree; ``cost`` includes all identical instances that the line stands for."""
+
+    depth: int
+    label: str
+    cost: StageCost
+
+
+@dataclass(frozen=True, slots=True)
+class HeavyOp:
+    """Executions of one op on the same shapes: ``cost`` is their sum."""
+
+    op: str
+    where: str
+    shapes: str
+    count: int
+    cost: StageCost
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRow:
+    """Layers whose cache is alike: ``layer_bytes`` each, ``bytes`` together.
+
+    ``kept`` says in words what such a layer keeps, ``tensors`` has (names, shape) for each shape.
+    """
+
+    layers: str
+    kept: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    layer_bytes: int
+    bytes: int
+
+
+KEPT = {
+    "DynamicLayer": "every token",
+    "DynamicSlidingWindowLayer": "window",
+    "DynamicIndexedLayer": "every token, index",
+    "DeepseekV4CSACache": "window, compressed",
+    "DeepseekV4HCACache": "window, compressed",
+    "LinearAttentionLayer": "state",
+    "LinearAttentionAndFullAttentionLayer": "every token, state",
+    "LinearAttentionAndSlidingWindowAttentionLayer": "window, state",
+}
+"""transformers' class of a cache layer → what it keeps. Any other class is shown by its name."""
+
+
+def cache_rows(stage: AnnotatedStage) -> list[CacheRow]:
+    """What the pass leaves in the cache, layers alike on one row."""
+    groups: dict[tuple[str, tuple[tuple[str, tuple[int, ...]], ...], int], list[int]] = {}
+    for item in stage.kv_cache:
+        named: dict[tuple[int, ...], list[str]] = {}
+        for name, shape in zip(item.names, item.shapes, strict=True):
+            named.setdefault(shape, []).append(_POSITION.sub("", name))
+        tensors = tuple((", ".join(filter(None, names)), shape) for shape, names in named.items())
+        groups.setdefault((item.kind, tensors, item.bytes), []).append(item.layer)
+    return [
+        CacheRow(f"{spans(layers)} ({len(layers)}×)", KEPT.get(kind, kind), tensors, nbytes, nbytes * len(layers))
+        for (kind, tensors, nbytes), layers in groups.items()
+    ]
+
+
+def module_tree(stage: AnnotatedStage, depth: int, least_share: float = 0.001) -> list[TreeRow]:
+    """The tree of a stage's modules, down to ``depth`` levels.
+
+    Identical layers share a line, containers that execute nothing are left out, and modules with less than
+    ``least_share`` of the stage's FLOPs and of its bytes are counted together at the end of their parent.
+    """
+    children: dict[str, list[ModuleCost]] = {}
+    for module in stage.modules.values():
+        if module.path and module.class_name not in _CONTAINERS:
+            children.setdefault(_visible_parent(module.path, stage), []).append(module)
+    rows = [TreeRow(0, stage.modules[""].class_name, stage.cost)]
+
+    def add(parent: str, level: int) -> None:
+        small: list[StageCost] = []
+        for module in children.get(parent, ()) if level <= depth else ():
+            cost = module.cost * module.times
+            if max(cost.flops / max(1, stage.cost.flops), cost.io_bytes / max(1, stage.cost.io_bytes)) < least_share:
+                small.append(cost)
+            else:
+                rows.append(TreeRow(level, _label(module.path, parent, stage), cost))
+                add(module.path, level + 1)
+        if small:
+            names = "1 module" if len(small) == 1 else f"{len(small)} modules"
+            rows.append(TreeRow(level, f"({names} below {least_share:.1%})", StageCost.total(small)))
+
+    add("", 1)
+    return rows
+
+
+def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
+    """The ``count`` heaviest groups of executions of one op on the same shapes, by "flops" or "io_bytes"."""
+    groups: dict[tuple[str, str], list[tuple[str, int, StageCost]]] = {}
+    for _, data in stage.graph.nodes(data=True):
+        if data["cost"] is not ZERO:
+            key = (data["op"], data["inputs"])
+            groups.setdefault(key, []).append((data["module"], data["times"], data["cost"] * data["times"]))
+    heavy = [
+        HeavyOp(
+            op.removesuffix(".default"),
+            _common_name(module for module, _, _ in parts),
+            _SHAPE.sub(lambda m: m[1].replace(", ", "×"), inputs),
+            sum(times for _, times, _ in parts),
+            StageCost.total(cost for _, _, cost in parts),
+        )
+        for (op, inputs), parts in groups.items()
+    ]
+    heavy.sort(key=lambda item: (-getattr(item.cost, by), item.op, item.shapes))
+    return heavy[:count]
+
+
+def spans(indices: Iterable[int]) -> str:
+    """Whole numbers in order as ranges: 0, 1, 2, 5 → "0-2,5"; of many ranges the first two and the last."""
+    parts: list[list[int]] = []
+    for index in sorted(indices):
+        if parts and index == parts[-1][1] + 1:
+            parts[-1][1] = index
+        else:
+            parts.append([index, index])
+    texts = [str(a) if a == b else f"{a}-{b}" for a, b in parts]
+    return ",".join(texts) if len(texts) <= 4 else f"{','.join(texts[:2])},…,{texts[-1]}"
+
+
+def _visible_parent(path: str, stage: AnnotatedStage) -> str:
+    parent = path.rpartition(".")[0]
+    while parent and stage.modules[parent].class_name in _CONTAINERS:
+        parent = parent.rpartition(".")[0]
+    return parent
+
+
+def _label(path: str, parent: str, stage: AnnotatedStage) -> str:
+    """The path below its visible parent; a folded layer with all its positions: "layers.1-11 (11×)"."""
+    name = path[len(parent) + 1 :] if parent else path
+    folded = [p for p, stand_in in stage.recording.folds().items() if stand_in == path]
+    if not folded:
+        return name
+    head = name.rpartition(".")[0]
+    positions = [int(p.rpartition(".")[2]) for p in (path, *folded)]
+    return f"{head}.{spans(positions)} ({len(positions)}×)" if head else f"{spans(positions)} ({len(positions)}×)"
+
+
+def path_label(path: str, stage: AnnotatedStage) -> str:
+    """A module's whole path, a folded layer in it with all its positions: "model.layers.1-11 (11×).mlp"."""
+    folded: dict[str, list[str]] = {}
+    for member, stand_in in stage.recording.folds().items():
+        folded.setdefault(stand_in, [stand_in]).append(member)
+    for stand_in, members in folded.items():
+        if path == stand_in or path.startswith(stand_in + "."):
+            positions = spans(int(member.rpartition(".")[2]) for member in members)
+            return f"{stand_in.rpartition('.')[0]}.{positions}{path[len(stand_in) :]}"
+    return path or "(root)"
+
+
+def _common_name(modules: Iterable[str]) -> str:
+    """Where a group of ops runs: the modules' own names, positions in lists left out."""
+    names: list[str] = []
+    for module in dict.fromkeys(modules):
+        parts = [part for part in module.split(".") if not _INDEXED.match(part)]
+        name = ".".join(parts[-2:]) or "(root)"
+        if name not in names:
+            names.append(name)
+    return names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"

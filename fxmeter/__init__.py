@@ -1,0 +1,62 @@
+"""What one forward pass of an LLM decoder costs, and how long it takes, from its ``config.json`` alone.
+
+Three floors, each importing only from those below it: ``fxmeter.annotators`` prices, ``fxmeter.tracer`` records,
+``fxmeter.models`` has scenarios, costs and presets. Names are imported on first use: ``import fxmeter`` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fxmeter import annotators, models, tracer
+    from fxmeter.annotators.api import annotate, annotate_module
+    from fxmeter.annotators.closed.form import closed_form
+    from fxmeter.models.errors import FxmeterError
+    from fxmeter.models.scenario import decode, generation, prefill, vision
+    from fxmeter.tracer.load.loading import load_model
+
+_HOMES = {
+    "FxmeterError": "fxmeter.models.errors",
+    "annotate": "fxmeter.annotators.api",
+    "annotate_module": "fxmeter.annotators.api",
+    "closed_form": "fxmeter.annotators.closed.form",
+    "decode": "fxmeter.models.scenario",
+    "generation": "fxmeter.models.scenario",
+    "load_model": "fxmeter.tracer.load.loading",
+    "prefill": "fxmeter.models.scenario",
+    "vision": "fxmeter.models.scenario",
+}
+_FLOORS = ("annotators", "models", "tracer")
+
+__all__ = [
+    "FxmeterError",
+    "annotate",
+    "annotate_module",
+    "annotators",
+    "closed_form",
+    "decode",
+    "generation",
+    "load_model",
+    "models",
+    "prefill",
+    "tracer",
+    "vision",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FLOORS:
+        return import_module(f"fxmeter.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fxmeter")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Recording one pass: every op that runs, identical layers once."""

@@ -1,0 +1,261 @@
+"""Recording a forward pass as a ``torch.fx.Graph`` with the shape, storage and module of every tensor.
+
+    module + example inputs ──on meta──▶ every aten op passes Recorder ──▶ fx.Graph, and on each node
+                                         node.meta["spec"]       Spec of the result, a tuple of them, or None
+                                         node.meta["module"]     path of the module that ran it
+                                         node.meta["instances"]  the folded layers around it
+                                         node.meta["calls"]      the calls of list members around it, e.g. "layers.3#1"
+                                         node.meta["ran"]        moments at which it began and ended
+
+A dispatch mode sees real storages, so views, in-place writes and lifetimes are facts here, not deductions. Nothing
+in this file keeps a tensor alive: nodes hold specs, and tensors are found by identity through weak references.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fxmeter.tracer.capture.folding import CannotFoldError, Instance
+from fxmeter.tracer.capture.questions import QUESTIONS, UnknownValueError, answer
+from fxmeter.tracer.graph.spec import Role, Spec, Storage
+from fxmeter.tracer.operators.meta_kernels import META_KERNELS
+from fxmeter.tracer.state.tree import derived, named_tensors, walk
+
+
+class Recorder(TorchDispatchMode):
+    """While active, appends a node to ``graph`` for every op that is dispatched.
+
+    ``weights`` are the parameters and buffers of ``root``, found by identity; a tensor that is none of them, not
+    declared by :meth:`placeholder` and not made by a recorded op is a constant that the model's code carries.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.storages: list[Storage] = []
+        self.instances: tuple[Instance, ...] = ()
+        self.constants: dict[str, Tensor] = {}
+        self.called: dict[str, int] = {}
+        self._paths, self._weights, self._members = derived(root, _names)
+        self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
+        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+        self._handed: list[weakref.ref[Tensor]] = []
+        self._live: dict[int, Storage] = {}
+        self._watched: dict[int, weakref.ref[Any]] = {}
+        self._moment = 0
+        self._ended = False
+        self._hooks: list[Any] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled inside; the wrapper would be half the cost of recording an op
+
+    def __enter__(self) -> Recorder:
+        self._hooks = [
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._ended = True
+        super().__exit__(*exc)
+        for hook in self._hooks:
+            hook.remove()
+        if exc[0] is None:
+            self._let_go()
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        around, calls = self._stack[-1]
+        path = self._paths.get(id(module), around)
+        if around and not path.startswith(around + "."):
+            path = around  # registered elsewhere, or not at all: a part of what runs it
+        self.called[path] = self.called.get(path, 0) + 1
+        if id(module) in self._members:
+            calls = (*calls, f"{path}#{self.called[path]}")
+        inside = not around or path == around or path.startswith(f"{around}.")
+        self._stack.append((path if inside else around, calls))  # a shared module works for whoever calls it
+
+    def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
+        self._stack.pop()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._handed:
+            self._let_go()
+        arguments = (self._to_nodes(args), self._to_nodes(kwargs))
+        node = self.graph.create_node("call_function", func, *arguments, name=_target_name(func))
+        kernel = META_KERNELS.get(func)
+        node.meta["module"], node.meta["calls"] = self._stack[-1]
+        node.meta["instances"] = self.instances
+        began = self.moment()
+        try:
+            out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
+        except (NotImplementedError, RuntimeError) as error:
+            out = _without_data(func, node, args, kwargs, error)
+        if isinstance(out, Tensor):
+            node.meta["spec"] = self._made(out, node)
+        elif isinstance(out, (tuple, list)):
+            specs = []
+            for index, item in enumerate(out):
+                if isinstance(item, Tensor):
+                    part = self.graph.call_function(operator.getitem, (node, index))
+                    part.meta.update(node.meta, spec=self._made(item, part))
+                    specs.append(part.meta["spec"])
+                else:
+                    specs.append(None)
+            node.meta["spec"] = tuple(specs)
+        else:
+            node.meta["spec"] = None
+        node.meta["ran"] = (began, self.moment())
+        return out
+
+    def moment(self) -> int:
+        """The clock's next tick. Whatever happens to storages, ops and layers has a moment of its own."""
+        self._moment += 1
+        return self._moment
+
+    def placeholder(self, name: str, tensor: Tensor, role: Role) -> fx.Node:
+        """Declare a tensor that exists before the pass."""
+        node = self.graph.placeholder(name)
+        node.meta["spec"] = self._resident(tensor, node, role)
+        return node
+
+    def node_of(self, tensor: Tensor) -> fx.Node | None:
+        """The node whose output this very tensor is, or None."""
+        entry = self._nodes.get(id(tensor))
+        return None if entry is None or entry[0]() is not tensor else entry[1]
+
+    def hand_back(self, tensor: Tensor) -> Tensor:
+        """The result of a call that is not run: to the graph the same as ``tensor``, which nobody may hold any more."""
+        self._let_go()
+        node = self.node_of(tensor)
+        if node is None:
+            raise CannotFoldError("a skipped layer hands back a tensor that no op made")
+        with torch._C._DisableTorchDispatch():
+            result = tensor.detach()
+        self._nodes[id(result)] = (weakref.ref(result, self._forget(id(result))), node)
+        self._handed.append(weakref.ref(tensor))
+        return result
+
+    def _let_go(self) -> None:
+        """Whoever had what was handed back has let go of it when the next op begins, of it and of its views."""
+        if any(reference() is not None for reference in self._handed):
+            raise CannotFoldError("a tensor handed back by a skipped layer is used or held in its own right")
+        self._handed.clear()
+
+    def storage_of(self, tensor: Tensor) -> Storage | None:
+        """The storage record behind a tensor that the recorder has seen, or None."""
+        return self._live.get(tensor.untyped_storage()._cdata)
+
+    def role_of(self, tensor: Tensor) -> Role:
+        """The role of a tensor's storage as far as it is known now: the cache is settled after the pass."""
+        if id(tensor) in self._weights:
+            return "weight"
+        storage = self.storage_of(tensor)
+        return "activation" if storage is None else storage.role
+
+    def to_nodes(self, value: Any) -> Any:
+        """``value`` with every tensor in it replaced by its node."""
+        return self._to_nodes(value)
+
+    def _to_nodes(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.node_of(value) or self._unseen(value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._to_nodes, value)) if type(value) in (list, tuple) else value
+        if isinstance(value, dict):
+            return {key: self._to_nodes(item) for key, item in value.items()}
+        return value
+
+    def _unseen(self, tensor: Tensor) -> fx.Node:
+        """A get_attr node for a weight at its first use, or for a constant of the model's code."""
+        name = self._weights.get(id(tensor))
+        if name is None:
+            name = f"_constant_{len(self.constants)}"
+            self.constants[name] = tensor
+        node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
+        node.meta["weight"] = name not in self.constants
+        if name in self.constants and not tensor.is_meta:
+            node.meta["constant"] = tensor
+        node.meta["spec"] = self._resident(tensor, node, "weight")
+        return node
+
+    def _resident(self, tensor: Tensor, node: fx.Node, role: Role) -> Spec:
+        node.meta["module"] = ""
+        node.meta["calls"] = node.meta["instances"] = ()
+        return self._know(tensor, node, role, born=-1)
+
+    def _made(self, tensor: Tensor, node: fx.Node) -> Spec:
+        return self._know(tensor, node, "activation", born=self.moment())
+
+    def _know(self, tensor: Tensor, node: fx.Node, role: Role, born: int) -> Spec:
+        key = id(tensor)
+        allocation = tensor.untyped_storage()
+        address = allocation._cdata
+        storage = self._live.get(address)
+        if storage is None:
+            storage = Storage(len(self.storages), allocation.nbytes(), role, born)
+            self.storages.append(storage)
+            self._live[address] = storage
+            self._watched[address] = weakref.ref(allocation, partial(self._freed, address, storage))
+        self._nodes[key] = (weakref.ref(tensor, self._forget(key)), node)
+        return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
+
+    def _forget(self, key: int) -> Callable[[Any], None]:
+        nodes = self._nodes
+
+        def gone(reference: Any) -> None:
+            entry = nodes.get(key)
+            if entry is not None and entry[0] is reference:
+                del nodes[key]
+
+        return gone
+
+    def _freed(self, address: int, storage: Storage, _: Any) -> None:
+        if not self._ended:
+            storage.died = self.moment()
+        if self._live.get(address) is storage:
+            del self._live[address]
+
+
+def _without_data(func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
+    """The answer to a question about data that needs none; ``error`` where it does."""
+    if func in QUESTIONS:
+        try:
+            return answer(func, node, args, kwargs)
+        except UnknownValueError:
+            pass
+    raise error
+
+
+@cache
+def _target_name(func: Any) -> str:
+    return fx.Graph()._target_to_str(func)
+
+
+def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:
+    """Module → path, weight or buffer → name, and the members of lists, all by identity."""
+    paths = {id(module): path for path, module in walk(root)}
+    weights = {id(t): name for store in ("_parameters", "_buffers") for name, t in named_tensors(root, store)}
+    members = {id(m) for _, module in walk(root) if isinstance(module, nn.ModuleList) for m in module}
+    return paths, weights, members
+
+
+def module_classes(root: nn.Module) -> Mapping[str, str]:
+    """Path → class name, for every module of ``root``."""
+    return derived(root, _classes)
+
+
+def _classes(root: nn.Module) -> dict[str, str]:
+    return {path: type(module).__name__ for path, module in walk(root)}

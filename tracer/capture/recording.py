@@ -1,0 +1,235 @@
+"""What a recording is once the pass has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxmeter.tracer.capture.folding import CannotFoldError, Instance
+from fxmeter.tracer.capture.recorder import Recorder
+from fxmeter.tracer.graph.spec import Spec, Storage
+from fxmeter.tracer.operators.ops import cache_append
+from fxmeter.tracer.state.cache import cache_counters, cache_tensors
+from fxmeter.tracer.state.tree import derived, named_tensors
+
+_CAT = torch.ops.aten.cat.default
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A tensor resident in the cache after the pass; each of ``layers`` holds an identical one.
+
+    ``node`` is the name of the graph node that last wrote it, or else works on the same layer's cache; None where the
+    pass left the layer alone.
+    """
+
+    layers: tuple[int, ...]
+    kind: str
+    name: str
+    spec: Spec
+    node: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A parameter, once however often it is tied; ``path`` is where the model registers it first."""
+
+    path: str
+    numel: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A forward pass as a graph. Nodes carry ``spec``, ``module`` and ``instances`` in ``node.meta``.
+
+    ``graph`` is complete, and can be executed, when nothing was folded; a folded one leaves out the layers that its
+    instances stand for.
+    """
+
+    graph: fx.Graph
+    storages: tuple[Storage, ...]
+    cache: tuple[CacheEntry, ...]
+    weights: tuple[Weight, ...]
+    classes: Mapping[str, str]
+    called: Mapping[str, int]
+    constants: Mapping[str, Tensor] = field(repr=False)
+    seconds: float = 0.0
+
+    def graph_module(self, root: nn.Module) -> fx.GraphModule:
+        """The graph with ``root``'s tensors behind it, ready for ``fx.Interpreter``."""
+        for name, tensor in self.constants.items():
+            if not hasattr(root, name):
+                root.register_buffer(name, tensor, persistent=False)
+        try:
+            return fx.GraphModule(root, self.graph)
+        finally:
+            for name in self.constants:
+                root._buffers.pop(name, None)
+
+    def instances(self) -> tuple[Instance, ...]:
+        """The recorded calls that stand for others too."""
+        seen = {id(i): i for node in self.graph.nodes for i in node.meta.get("instances", ())}
+        return tuple(instance for instance in seen.values() if len(instance.paths) > 1)
+
+    def folds(self) -> Mapping[str, str]:
+        """Path of each module instance that was not recorded → path of the one that stands for it."""
+        return {path: instance.paths[0] for instance in self.instances() for path in instance.paths[1:]}
+
+    def multiplicity(self) -> Multiplicity:
+        """How many identical instances each module has."""
+        return Multiplicity(self.instances())
+
+
+class Multiplicity:
+    """Module path → identical instances in the model, that one included."""
+
+    def __init__(self, instances: tuple[Instance, ...]) -> None:
+        self._times = {instance.paths[0]: instance.times for instance in instances}
+        self._folded = {path for instance in instances for path in instance.paths[1:]}
+
+    def of(self, path: str) -> int:
+        """Instances of a recorded module."""
+        return next((self._times[head] for head in _heads(path) if head in self._times), 1)
+
+    def folded(self, path: str) -> bool:
+        """Whether another module stands for this one."""
+        return any(head in self._folded for head in _heads(path))
+
+
+def _heads(path: str) -> Iterator[str]:
+    """``path``, then every module around it, the innermost first."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def times_of(node: fx.Node) -> int:
+    """How often the pass executes this node's op: the multiplicity of the layer instances around it."""
+    instances = node.meta.get("instances", ())
+    return instances[-1].times if instances else 1
+
+
+def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
+    """Mark the storages that the cache holds, and show every concatenation that extends it as an append.
+
+    A dynamic cache grows by ``cat([cache, new])``, which copies everything; a serving cache writes the new entries in
+    place, and that is the operation whose cost is wanted.
+    """
+    for counter in cache_counters(cache):
+        storage = recorder.storage_of(counter)
+        if storage is not None:
+            storage.counts = True
+    resident = []
+    for entry in cache_tensors(cache):
+        node = recorder.node_of(entry.tensor)
+        storage = recorder.storage_of(entry.tensor)
+        if storage is not None:
+            storage.role = "cache"
+        resident.append((entry, node))
+    writer: dict[int, fx.Node] = {}
+    for node in reversed(recorder.graph.nodes):
+        spec = node.meta.get("spec")
+        if node.op != "call_function":
+            continue
+        for changed in _changed(node):
+            writer.setdefault(changed.storage.id, node)
+        if not isinstance(spec, Spec):
+            continue
+        if spec.storage.role == "cache":
+            if node.target is _CAT:
+                _as_append(node, spec)
+            if spec.storage.id not in writer and _writes(node, spec):
+                writer[spec.storage.id] = node
+    entries = []
+    nodes = _nodes_of(resident, writer)
+    for entry, node in resident:
+        spec = node.meta["spec"] if node is not None else _spec_of(recorder, entry.tensor)
+        last = writer.get(spec.storage.id)
+        by = last or nodes.get(entry.layer)
+        instances = by.meta["instances"] if by is not None else ()
+        if any(spec.storage in skip.given for instance in instances for skip in instance.skips):
+            raise CannotFoldError("several layers keep what they remember in one tensor")
+        layers = _layers(entry.layer, instances)
+        entries.append(CacheEntry(layers, entry.kind, entry.name, spec, by.name if by else None))
+    return tuple(entries)
+
+
+def _nodes_of(resident: list[tuple[Any, fx.Node | None]], writer: Mapping[int, fx.Node]) -> dict[int, fx.Node]:
+    """For each layer a node that works on its cache: entries that the pass does not write are put down to it."""
+    found: dict[int, fx.Node] = {}
+    for entry, node in resident:
+        if node is not None:
+            last = writer.get(node.meta["spec"].storage.id) or next(iter(node.users), None)
+            if last is not None:
+                found.setdefault(entry.layer, last)
+    return found
+
+
+def _layers(layer: int, instances: tuple[Instance, ...]) -> tuple[int, ...]:
+    """The layers whose cache a recorded one stands for: the same steps on as the modules are in their lists."""
+    layers = [layer]
+    for instance in instances:
+        positions = [int(path.rpartition(".")[2]) for path in instance.paths]
+        layers = [base + position - positions[0] for base in layers for position in positions]
+    return tuple(layers)
+
+
+def _as_append(node: fx.Node, spec: Spec) -> None:
+    parts, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
+    assert isinstance(parts, (list, tuple))
+    full = [part for part in parts if isinstance(part, fx.Node) and part.meta["spec"].numel > 0]
+    if len(full) == 1:
+        past, new = None, full[0]
+    elif len(full) == 2 and _may_be_cache(full[0]):
+        past, new = full
+        past.meta["spec"].storage.role = "cache"
+    else:
+        return
+    node.target = cache_append
+    node.args = (past, new, dim)
+
+
+def _may_be_cache(node: fx.Node) -> bool:
+    """Whether the first operand of an append is the cache so far: it is, or it was itself put together by one."""
+    storage = node.meta["spec"].storage
+    if storage.role == "cache":
+        return True
+    return node.op == "call_function" and node.target is _CAT and storage.role == "activation"
+
+
+def _changed(node: fx.Node) -> Iterator[Spec]:
+    """The operands that an op changes in place."""
+    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, fx.Node):
+                yield value.meta["spec"]
+
+
+def _writes(node: fx.Node, spec: Spec) -> bool:
+    """Whether ``node`` made its output or changed it in place, rather than viewing it."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+        return True
+    operands = (n.meta.get("spec") for n in node.all_input_nodes)
+    return not any(isinstance(s, Spec) and s.storage is spec.storage for s in operands)
+
+
+def _spec_of(recorder: Recorder, tensor: Tensor) -> Spec:
+    storage = recorder.storage_of(tensor)
+    if storage is None:
+        storage = Storage(-1, tensor.untyped_storage().nbytes(), "cache")
+    return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
+
+
+def resident_weights(root: nn.Module) -> tuple[Weight, ...]:
+    """Every parameter of ``root`` once."""
+    return derived(root, _weights)
+
+
+def _weights(root: nn.Module) -> tuple[Weight, ...]:
+    return tuple(Weight(path, p.numel(), p.nbytes) for path, p in named_tensors(root, "_parameters"))

@@ -1,0 +1,1 @@
+"""What a recorded graph is made of: the shapes, storages and roles of tensors."""

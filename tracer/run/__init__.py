@@ -1,0 +1,1 @@
+"""From a model and a scenario to a pass: inputs, cache, attention, scans."""

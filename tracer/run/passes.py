@@ -1,0 +1,319 @@
+"""From a model and a scenario to a recording: inputs, a cache that holds the context, one pass."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from transformers.cache_utils import Cache
+
+from fxmeter.models.errors import FxmeterError, ScenarioError, TraceError
+from fxmeter.models.scenario import Scenario
+from fxmeter.tracer.capture.folding import CannotFoldError, Folding, NoObserver
+from fxmeter.tracer.capture.recorder import Recorder, module_classes
+from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
+from fxmeter.tracer.operators.meta_kernels import MetaKernels
+from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
+from fxmeter.tracer.run.scan_hooks import scans_as_operators
+from fxmeter.tracer.state.cache import cache_of, cache_tensors, tensors_of
+from fxmeter.tracer.state.collecting import without_collecting
+from fxmeter.tracer.state.context import (
+    CACHE_ARGUMENTS,
+    Held,
+    attributes_restored,
+    empty_cache,
+    forward_parameters,
+    run_prompt,
+)
+from fxmeter.tracer.state.tree import unchanging, walk
+
+Logits = Literal["all", "last"]
+
+
+def record(
+    model: nn.Module,
+    scenario: Scenario,
+    *,
+    attention: Attention = "flash",
+    logits: Logits = "all",
+    fold: bool = True,
+    input_ids: Tensor | None = None,
+    cache: Any = None,
+) -> Recording:
+    """Record one pass of a causal language model, on whatever device it lives (normally ``meta``).
+
+    ``input_ids`` [B, S_q] and a ``cache`` that already holds ``scenario.past_len`` tokens may be given, for instance
+    to re-execute the graph on real tensors; otherwise both are made here. With ``fold``, identical layers are
+    recorded once. Raises TraceError where the model's code cannot run without data.
+    """
+    shape = (scenario.batch, scenario.query_len)
+    if input_ids is not None and tuple(input_ids.shape) != shape:
+        raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
+    with unchanging(model):
+        folding = Folding(model) if fold else None
+        given = (model, scenario, attention, logits, folding, input_ids, cache)
+        try:
+            return _attempt(*given)
+        except TraceError as failure:
+            if cache is not None:  # the attempt has changed it
+                raise
+            try:
+                return _attempt(*given, masked=attention == "flash" and asks_for_a_mask(model))
+            except TraceError:
+                raise failure from failure.__cause__
+
+
+def _attempt(
+    model: nn.Module,
+    scenario: Scenario,
+    attention: Attention,
+    logits: Logits,
+    folding: Folding | None,
+    input_ids: Tensor | None,
+    cache: Any,
+    *,
+    masked: bool | None = None,
+) -> Recording:
+    """Folded where that can be, in full otherwise."""
+    if folding is not None:
+        kept = copy.deepcopy(cache) if isinstance(cache, Cache) else cache
+        try:
+            return _record(model, scenario, attention, logits, folding, input_ids, cache, masked=masked)
+        except CannotFoldError:
+            cache = kept
+    return _record(model, scenario, attention, logits, None, input_ids, cache, masked=masked)
+
+
+def _record(
+    model: nn.Module,
+    scenario: Scenario,
+    attention: Attention,
+    logits: Logits,
+    folding: Folding | None,
+    input_ids: Tensor | None,
+    cache: Any,
+    *,
+    masked: bool | None = None,
+) -> Recording:
+    """One attempt. The second one, with ``masked`` given, is for code that reads the mask or forgets the device."""
+    device = next(model.parameters()).device
+    with ExitStack() as stack:
+        stack.enter_context(_ready(model, attention, masked=bool(masked)))
+        before = stack.enter_context(attributes_restored(model))
+        if masked is not None:
+            stack.enter_context(device)
+        if cache is None:
+            cache = filled_cache(model, scenario, folding)
+        held = Held(cache, before, scenario.batch)
+        if input_ids is None:
+            keeps = scenario.past_len == 0 or any(held.tensors())
+            length = scenario.query_len if keeps else scenario.kv_len  # without a cache every step is a whole prefill
+            input_ids = torch.zeros((scenario.batch, length), dtype=torch.long, device=device)
+        kwargs = _forward_arguments(model, input_ids, cache, logits)
+        return record_call(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
+
+
+def record_call(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    folding: Folding | None = None,
+    cache: Any = None,
+    output: Any = None,
+) -> Recording:
+    """Record ``module(*args, **kwargs)`` for any module. ``output`` picks the graph's output from what it returns."""
+    started = time.perf_counter()
+    recorder = Recorder(module)
+    for entry in cache_tensors(cache):
+        recorder.placeholder(f"cache_{entry.layer}_{entry.name}".replace(".", "_"), entry.tensor, "cache")
+    _declare_inputs(recorder, args, kwargs)
+    with torch.no_grad(), ExitStack() as stack:
+        if folding is not None:
+            stack.enter_context(folding.active(recorder))
+        stack.enter_context(_as_trace_errors(module))
+        stack.enter_context(without_collecting())
+        with recorder:
+            out = module(*args, **kwargs)
+    if cache is None:
+        cache = cache_of(out)
+    elif isinstance(cache, Held) and not isinstance(cache.cache, Cache):
+        cache = replace(cache, cache=cache_of(out))  # not changed in place: the one returned is the one after the pass
+    entries = settle_cache(recorder, cache)
+    recorder.graph.output(recorder.to_nodes(_plain_output(out if output is None else output(out))))
+    return Recording(
+        graph=recorder.graph,
+        storages=tuple(recorder.storages),
+        cache=entries,
+        weights=resident_weights(module),
+        classes=module_classes(module),
+        called=recorder.called,
+        constants=recorder.constants,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def record_module(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    attention: Attention = "flash",
+    fold: bool = True,
+) -> Recording:
+    """Record one call of any module on ``meta``; the module and the tensors given are not touched."""
+    return record_twin(on_meta(module), args, kwargs, attention=attention, fold=fold)
+
+
+def record_twin(
+    twin: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    attention: Attention = "flash",
+    fold: bool = True,
+) -> Recording:
+    """The same for what :func:`on_meta` returned, which may be recorded again and again."""
+
+    def call(folding: Folding | None) -> Recording:
+        on_twin, named = tree_to_meta(args), tree_to_meta(dict(kwargs))
+        cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
+        return record_call(twin, on_twin, named, folding=folding, cache=cache)
+
+    with unchanging(twin), _ready(twin, attention):
+        try:
+            return call(Folding(twin) if fold else None)
+        except CannotFoldError:
+            return call(None)
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` whose parameters and buffers are on ``meta``; nothing is allocated, ties are kept."""
+    memo: dict[int, Any] = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if id(tensor) not in memo:
+            meta = torch.empty_like(tensor, device="meta")
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(meta, requires_grad=False) if is_parameter else meta
+    return copy.deepcopy(module, memo)
+
+
+def tree_to_meta(value: Any) -> Any:
+    """Nested arguments with every tensor on ``meta``; a cache is copied."""
+    if isinstance(value, Tensor):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    if isinstance(value, Cache):
+        return copy.deepcopy(value, {id(tensor): tree_to_meta(tensor) for tensor in tensors_of(value)})
+    return pytree.tree_map_only((Tensor, Cache), tree_to_meta, value, is_leaf=lambda item: isinstance(item, Cache))
+
+
+def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) -> Any:
+    """A cache of the model's own class that holds ``scenario.past_len`` tokens; None where the model makes its own."""
+    if scenario.past_len == 0:
+        return empty_cache(model)
+
+    def arguments(prompt: Tensor, cache: Any) -> dict[str, Any]:
+        return _forward_arguments(model, prompt, cache, "last", strict=False)
+
+    def folded() -> AbstractContextManager[Any]:
+        return nullcontext() if folding is None else folding.active(NoObserver())
+
+    def recording(kwargs: dict[str, Any]) -> Recorder:
+        recorder = Recorder(model)
+        _declare_inputs(recorder, (), kwargs)
+        return recorder
+
+    modes = [lambda _: MetaKernels(), recording]
+    with _as_trace_errors(model):
+        return run_prompt(model, scenario.batch, scenario.past_len, arguments, modes, folded)
+
+
+def _forward_arguments(
+    model: nn.Module, input_ids: Tensor, cache: Any, logits: Logits, *, strict: bool = True
+) -> dict[str, Any]:
+    parameters = forward_parameters(model)
+    kwargs: dict[str, Any] = {"input_ids": input_ids, "use_cache": True}
+    for name in CACHE_ARGUMENTS:
+        if name in parameters:
+            kwargs[name] = cache
+            break
+    if logits == "last":
+        if "logits_to_keep" in parameters:
+            kwargs["logits_to_keep"] = 1
+        elif strict:
+            raise ScenarioError(
+                f"{type(model).__name__} cannot compute the logits of the last token alone "
+                "(its forward takes no logits_to_keep); use logits='all'"
+            )
+    elif logits != "all":
+        raise ScenarioError(f"logits must be 'all' or 'last', not {logits!r}")
+    return kwargs
+
+
+def _declare_inputs(recorder: Recorder, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """A placeholder for every tensor among the arguments, named after the argument."""
+    for place, value in [*((f"arg{i}", a) for i, a in enumerate(args)), *kwargs.items()]:
+        if isinstance(value, Cache):
+            continue
+        leaves = pytree.tree_leaves(value)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        for index, tensor in enumerate(tensors):
+            if recorder.node_of(tensor) is None:
+                recorder.placeholder(place if len(tensors) == 1 else f"{place}_{index}", tensor, "input")
+
+
+def _logits_of(out: Any) -> Any:
+    logits = out.get("logits") if isinstance(out, dict) else getattr(out, "logits", None)
+    return out if logits is None else logits
+
+
+def _plain_output(out: Any) -> Any:
+    """Nested tuples, lists and dicts of tensors; anything else in the output is left out."""
+    if isinstance(out, Tensor):
+        return out
+    if isinstance(out, dict):
+        return {str(key): plain for key, item in out.items() if (plain := _plain_output(item)) is not None}
+    if isinstance(out, (tuple, list)):
+        return tuple(plain for item in out if (plain := _plain_output(item)) is not None)
+    if hasattr(out, "__dataclass_fields__"):
+        return _plain_output({name: getattr(out, name) for name in out.__dataclass_fields__})
+    return None
+
+
+@contextmanager
+def _ready(model: nn.Module, attention: Attention, *, masked: bool = False) -> Iterator[None]:
+    """Inference mode, this attention, and scans as operators."""
+    with attention_of(model, attention, masked=masked), scans_as_operators(model), _quiet_model(model):
+        yield
+
+
+@contextmanager
+def _quiet_model(model: nn.Module) -> Iterator[None]:
+    """Inference mode of the modules, as before afterwards."""
+    training = [module for _, module in walk(model) if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _as_trace_errors(module: nn.Module) -> Iterator[None]:
+    """What a model's own code raises, as one TraceError that names the class."""
+    try:
+        yield
+    except (FxmeterError, KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise TraceError(f"{type(module).__name__} could not be run on shapes alone: {text[:300]}") from error

@@ -1,0 +1,230 @@
+"""Where a model's code scans over time, one operator of :mod:`tracer.operators.scans` in place of its Python loop.
+
+transformers marks the functions that a kernel package can take over ("chunk_gated_delta_rule" of fla,
+"selective_scan_fn" of mamba_ssm, ...). Those marks say what a function computes and fix its signature, whatever the
+model: ``KERNELS`` has one adapter for each. Loops that nothing marks are in ``UNMARKED`` by place, with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from fxmeter.tracer.operators.indexers import qsa_indexer_forward
+from fxmeter.tracer.operators.scans import (
+    gated_delta_rule,
+    lightning_attention,
+    linear_recurrence,
+    mlstm,
+    selective_scan,
+    selective_state_update,
+    state_space_dual,
+    wkv,
+)
+from fxmeter.tracer.state.tree import walk
+
+
+def _selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    **_: Any,
+) -> Any:
+    out, state = selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    return (out, state) if return_last_state else out
+
+
+def _selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    **_: Any,
+) -> Tensor:
+    return selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus)
+
+
+def _mamba_chunk_scan_combined(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    **_: Any,
+) -> Any:
+    least, most = map(float, dt_limit)
+    out, state = state_space_dual(x, dt, A, B, C, chunk_size, D, dt_bias, initial_states, dt_softplus, least, most)
+    return (out, state) if return_final_states else out
+
+
+def _delta_rule(chunked: bool) -> Callable[..., Any]:
+    def call(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        chunk_size: int = 64,
+        initial_state: Tensor | None = None,
+        output_final_state: bool = False,
+        use_qk_l2norm_in_kernel: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        chunk = chunk_size if chunked else None
+        out, state = gated_delta_rule(query, key, value, g, beta, initial_state, chunk, use_qk_l2norm_in_kernel)
+        return out, state if output_final_state else None
+
+    return call
+
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "selective_scan_fn": _selective_scan_fn,
+    "selective_state_update": _selective_state_update,
+    "mamba_chunk_scan_combined": _mamba_chunk_scan_combined,
+    "chunk_gated_delta_rule": _delta_rule(chunked=True),
+    "fused_recurrent_gated_delta_rule": _delta_rule(chunked=False),
+    "chunk_kda": _delta_rule(chunked=True),
+    "fused_recurrent_kda": _delta_rule(chunked=False),
+}
+"""The kernel that transformers says a function stands for → the same signature, by one operator."""
+
+
+def _rwkv_linear_attention(
+    time_decay: Tensor,
+    time_first: Tensor,
+    key: Tensor,
+    value: Tensor,
+    state: Any = None,
+    return_state: bool = False,
+) -> tuple[Tensor, Any]:
+    before = (None, None, None) if state is None else state
+    out, *after = wkv(time_decay, time_first, key, value, *before)
+    return out, after if return_state or state is not None else None
+
+
+def _rnn_scan(
+    self: Any,
+    hidden_states: Tensor,
+    recurrent_gate: Tensor,
+    reset: Tensor,
+    recurrent_states: Tensor | None,
+    acc_dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    return linear_recurrence(hidden_states, recurrent_gate * ~reset, recurrent_states)
+
+
+def _mlstm_backend(
+    self: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    igate: Tensor,
+    fgate: Tensor,
+    c_initial: Tensor | None = None,
+    n_initial: Tensor | None = None,
+    m_initial: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    chunk = self.config.chunk_size if query.shape[2] > 1 else 1
+    out, *state = mlstm(query, key, value, igate, fgate, c_initial, n_initial, m_initial, chunk, float(self.config.eps))
+    return out, tuple(state)
+
+
+def _lightning_attention_forward(
+    self: Any,
+    hidden_states: Tensor,
+    position_embeddings: Any,
+    attention_mask: Tensor | None,
+    past_key_values: Any = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    code = sys.modules[type(self).__module__]
+    batch, length = hidden_states.shape[:2]
+    qkv = code.apply_mask_to_padding_states(self.act_fn(self.qkv_proj(hidden_states)), attention_mask)
+    qkv = qkv.reshape(batch, length, self.num_attention_heads, 3 * self.head_dim).transpose(1, 2)
+    before = None if past_key_values is None else past_key_values.get_linear_cache(self.layer_idx)
+    out, state = lightning_attention(*qkv.split(self.head_dim, dim=-1), self.slope_rate, before, self.block_size)
+    out = self.norm(out.transpose(1, 2).reshape(batch, length, self.num_attention_heads * self.head_dim))
+    out = self.out_proj(torch.sigmoid(self.output_gate(hidden_states)) * out)
+    if past_key_values is not None:
+        past_key_values.set_linear_cache(self.layer_idx, state)
+    return out, state
+
+
+UNMARKED: dict[str, Callable[..., Any]] = {
+    # a module-level function with a CUDA kernel of its own that predates the marks
+    "rwkv_linear_attention": _rwkv_linear_attention,
+    # a method that loops over time and has no kernel
+    "RecurrentGemmaRglru._rnn_scan": _rnn_scan,
+    # a module that chooses among kernels of the package xlstm and native loops
+    "xLSTMBackend.forward": _mlstm_backend,
+    # a loop over blocks written out in the middle of a forward: the rest of that forward is repeated here
+    "MiniMaxLightningAttention.forward": _lightning_attention_forward,
+    # the same, over the queries
+    "Qwen4ExpTextQSAIndexer.forward": qsa_indexer_forward,
+}
+"""Function, or class and method, in a modelling module of transformers → the same by one operator."""
+
+
+@contextmanager
+def scans_as_operators(model: nn.Module) -> Iterator[None]:
+    """Inside the block the scans of ``model``'s code are operators; afterwards the code is as it was."""
+    modules = {type(module).__module__ for _, module in walk(model)}
+    with ExitStack() as stack:
+        for name in sorted(modules):
+            if name.startswith("transformers.models."):
+                for owner, attribute, replacement in _scans_of(sys.modules[name]):
+                    stack.enter_context(patch.object(owner, attribute, replacement))
+        yield
+
+
+@functools.cache
+def _scans_of(module: ModuleType) -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
+    """What to replace in a modelling module: its owner, its name, and the replacement."""
+    found: list[tuple[Any, str, Callable[..., Any]]] = []
+    for name, value in list(vars(module).items()):
+        if inspect.isfunction(value):
+            adapter = KERNELS.get(_kernel_of(value)) or UNMARKED.get(name)
+            if adapter is not None:
+                found.append((module, name, adapter))
+        elif inspect.isclass(value) and value.__module__ == module.__name__:
+            methods = [m for m in ("forward", "_rnn_scan") if f"{name}.{m}" in UNMARKED]
+            found += [(value, method, UNMARKED[f"{name}.{method}"]) for method in methods]
+    return tuple(found)
+
+
+def _kernel_of(function: Any) -> str:
+    """The kernel that transformers' ``use_kernel_func_from_hub_with_fallback`` marked a function with, or ""."""
+    code, cells = function.__code__, function.__closure__ or ()
+    if not code.co_qualname.startswith("use_kernel_func_from_hub_with_fallback.<locals>"):
+        return ""
+    return str(dict(zip(code.co_freevars, cells, strict=True))["func_name"].cell_contents)

@@ -1,0 +1,1 @@
+"""What a model holds: its modules, their attributes, its cache."""

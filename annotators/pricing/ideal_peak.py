@@ -18,11 +18,10 @@ from typing import Any
 
 from torch import fx
 
-from fxmeter.annotators.rules.registry import specs_in
 from fxmeter.annotators.symbolic import largest
 from fxmeter.tracer.capture.folding import Instance, Skip
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.graph.spec import Storage
+from fxmeter.tracer.graph.spec import Storage, specs_in
 
 Tensors = frozenset[int]
 Profile = Mapping[str, Any]
@@ -226,7 +225,7 @@ def _op(node: fx.Node) -> _Op:
     made = {
         spec.storage.id: spec.storage.nbytes
         for spec in specs_in(node.meta["spec"])
-        if is_activation(spec.storage) and began < spec.storage.born < ended
+        if spec.storage.is_activation and began < spec.storage.born < ended
     }
     return _Op(node.name, tuple(uses - made.keys()), tuple(made.items()), node.meta["instances"])
 
@@ -234,8 +233,3 @@ def _op(node: fx.Node) -> _Op:
 def _returned(recording: Recording) -> Sequence[Storage]:
     output: Any = next(node for node in reversed(recording.graph.nodes) if node.op == "output")
     return [spec.storage for node in output.all_input_nodes for spec in specs_in(node.meta["spec"])]
-
-
-def is_activation(storage: Storage) -> bool:
-    """Whether the pass made it, and not for the cache."""
-    return storage.role == "activation" and not storage.counts and storage.nbytes > 0

@@ -10,10 +10,10 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from fxmeter.annotators.rules.registry import base_name
 from fxmeter.tracer.capture.folding import Instance, Skip
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.graph.spec import Role, Spec
+from fxmeter.tracer.graph.schema import base_name
+from fxmeter.tracer.graph.spec import Role, Spec, specs_in
 from fxmeter.tracer.operators.ops import cache_append
 
 Key = tuple[int, int]
@@ -120,7 +120,7 @@ def kept_tensors(recording: Recording, kernels: Sequence[Kernel]) -> tuple[set[K
     """The tensors that the pass returns, and those that anyone still holds after it."""
     latest = {access.key[0]: access.key for kernel in kernels for access in kernel.accesses}
     output: Any = next(node for node in reversed(recording.graph.nodes) if node.op == "output")
-    specs = [spec for node in output.all_input_nodes for spec in _specs(node.meta["spec"])]
+    specs = [spec for node in output.all_input_nodes for spec in specs_in(node.meta["spec"])]
     returned = {latest[spec.storage.id] for spec in specs if spec.storage.id in latest}
     alive = {s.id for s in recording.storages if s.died is None and s.role == "activation"}
     return returned, returned | {latest[id] for id in alive if id in latest}
@@ -164,12 +164,6 @@ def _used_inside(priced: Sequence[Moved]) -> dict[int, set[int]]:
         for instance in item.node.meta["instances"]:
             used.setdefault(id(instance), set()).update(spec.storage.id for spec, _, _ in item.moves)
     return used
-
-
-def _specs(value: Any) -> list[Spec]:
-    if isinstance(value, Spec):
-        return [value]
-    return [spec for item in value for spec in _specs(item)] if isinstance(value, (tuple, list)) else []
 
 
 def is_nothing(amount: Any) -> bool:

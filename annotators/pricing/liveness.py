@@ -22,12 +22,11 @@ from typing import Any
 
 from torch import fx
 
-from fxmeter.annotators.pricing.ideal_peak import ideal_peaks, is_activation
-from fxmeter.annotators.rules.registry import specs_in
+from fxmeter.annotators.pricing.ideal_peak import ideal_peaks
 from fxmeter.annotators.symbolic import largest
 from fxmeter.tracer.capture.folding import Instance
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.graph.spec import Spec, Storage
+from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class Lifetimes:
 
 def _with_those_left(recording: Recording) -> list[Storage]:
     """The activations of a recording, and one more for each call not run of those that the recorded one left alive."""
-    storages = [storage for storage in recording.storages if is_activation(storage)]
+    storages = [storage for storage in recording.storages if storage.is_activation]
     for instance in sorted(recording.instances(), key=lambda i: -len(i.outer)):
         returned = {id(storage) for _, storage in instance.returned}
         inside = (s for s in storages if s.died is None and instance.began < s.born < instance.ended)
@@ -216,5 +215,5 @@ def _made_by(node: fx.Node) -> dict[Storage, Spec]:
     return {
         spec.storage: spec
         for spec in specs_in(node.meta["spec"])
-        if is_activation(spec.storage) and began < spec.storage.born < ended
+        if spec.storage.is_activation and began < spec.storage.born < ended
     }

@@ -31,14 +31,14 @@ from torch._ops import OpOverload
 import fxmeter.annotators.rules  # noqa: F401  registers every rule
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import fused_traffic
-from fxmeter.annotators.pricing.ideal_peak import is_activation
 from fxmeter.annotators.pricing.kernels import Move, Moved, is_nothing, kept_tensors, kernels_of, kind_of
 from fxmeter.annotators.pricing.liveness import peaks_of
 from fxmeter.annotators.rules.cost import Cost, Moves
-from fxmeter.annotators.rules.registry import Routed, base_name, bind, changed_arguments, rule_for, specs_in
+from fxmeter.annotators.rules.registry import Routed, rule_for
 from fxmeter.models.stage_cost import ZERO
 from fxmeter.tracer.capture.recording import Recording, times_of
-from fxmeter.tracer.graph.spec import Spec, Storage
+from fxmeter.tracer.graph.schema import base_name, bind, changed_arguments
+from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 
 _TOPK = torch.ops.aten.topk.default
 _GROUPED = torch.ops.aten._grouped_mm.default
@@ -180,7 +180,7 @@ def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
     for spec in outputs:
         if spec.storage.id not in held:
             traffic.write(spec, moves.written.get("out", spec.nbytes))
-            if is_activation(spec.storage):
+            if spec.storage.is_activation:
                 made[spec.storage.id] = spec.storage
     traffic.add("activation_bytes", sum(storage.nbytes for storage in made.values()))
     reads = {n: sum(by_spec.get(id(s), 0) for s in specs_in(n.meta["spec"])) for n in node.all_input_nodes}

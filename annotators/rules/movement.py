@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from fxmeter.annotators.rules.cost import Cost, Moves
-from fxmeter.annotators.rules.registry import free, rule, specs_in
-from fxmeter.tracer.graph.spec import Spec
+from fxmeter.annotators.rules.registry import free, rule
+from fxmeter.tracer.graph.spec import Spec, specs_in
 from fxmeter.tracer.operators.ops import cache_append
 
 aten = torch.ops.aten

@@ -10,9 +10,8 @@ Keys are ``OpOverload``s. A second rule for an op is refused, and so is a rule w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from torch._ops import OpOverload
@@ -20,7 +19,7 @@ from torch._ops import OpOverload
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.rules.cost import Cost, Moves
 from fxmeter.models.errors import RuleError
-from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.graph.spec import Spec, specs_in
 
 Formula = Callable[..., Any]
 _CONTEXT = frozenset({"out", "conventions", "routed"})
@@ -119,15 +118,6 @@ def first(value: Any) -> Spec:
     return value[0] if isinstance(value, (tuple, list)) else value
 
 
-def specs_in(value: Any) -> Iterator[Spec]:
-    """Every Spec in an argument: itself, or the items of a list."""
-    if isinstance(value, Spec):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from specs_in(item)
-
-
 def rule_for(op: Any) -> Rule | None:
     """The rule of an op, or None: its cost is unknown."""
     return _RULES.get(op)
@@ -136,43 +126,6 @@ def rule_for(op: Any) -> Rule | None:
 def rules() -> tuple[Rule, ...]:
     """Every rule, by op name."""
     return tuple(sorted(_RULES.values(), key=lambda r: str(r.op)))
-
-
-def bind(op: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """An op's arguments by name, those left out at the schema's default."""
-    given = dict(_signature(op).defaults)
-    given.update(zip(given, args, strict=False))
-    given.update(kwargs)
-    return given
-
-
-def changed_arguments(op: OpOverload) -> frozenset[str]:
-    """Names of the arguments that an op changes in place."""
-    return _signature(op).changed
-
-
-def base_name(op: OpOverload) -> str:
-    """An op's name without namespace and overload: "add_" of aten.add_.Tensor."""
-    return _signature(op).name
-
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """What a schema says, read once: asking torch for it again and again is slow."""
-
-    name: str
-    defaults: Mapping[str, Any]
-    changed: frozenset[str]
-
-
-@cache
-def _signature(op: OpOverload) -> _Signature:
-    arguments = op._schema.arguments
-    return _Signature(
-        op._schema.name.split("::")[-1],
-        {argument.name: argument.default_value for argument in arguments},
-        frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write),
-    )
 
 
 def _call(function: Formula, given: Mapping[str, Any]) -> Any:
@@ -202,9 +155,6 @@ __all__ = [
     "Moves",
     "Routed",
     "Rule",
-    "base_name",
-    "bind",
-    "changed_arguments",
     "first",
     "float_ops",
     "free",
@@ -212,5 +162,4 @@ __all__ = [
     "rule",
     "rule_for",
     "rules",
-    "specs_in",
 ]

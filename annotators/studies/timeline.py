@@ -19,12 +19,11 @@ from typing import Any
 from torch import fx
 from torch._ops import OpOverload
 
-from fxmeter.annotators.pricing.ideal_peak import is_activation
 from fxmeter.annotators.pricing.kernels import kind_of
-from fxmeter.annotators.rules.registry import specs_in
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.spec import specs_in
 from fxmeter.tracer.operators.ops import NAMESPACE, cache_append
 
 ACTIVATIONS = ("matrix products", "attention cores", "reductions", "other arithmetic", "copies")
@@ -129,7 +128,7 @@ def _activations(stage: AnnotatedStage, nodes: list[fx.Node], end: int) -> Itera
         began, ended = node.meta["ran"]
         made = {spec.storage: spec for spec in specs_in(node.meta["spec"])}
         for storage, spec in made.items():
-            if is_activation(storage) and began < storage.born < ended:
+            if storage.is_activation and began < storage.born < ended:
                 died = end if storage.died is None else storage.died
                 kind, module = _kind(node, stage.graph.nodes[node.name]), node.meta["module"]
                 yield Allocation(storage.born, died, kind, storage.nbytes, str(spec), str(node.target), module)

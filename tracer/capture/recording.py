@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 
 from fxmeter.tracer.capture.folding import CannotFoldError, Instance
 from fxmeter.tracer.capture.recorder import Recorder
-from fxmeter.tracer.graph.spec import Spec, Storage
+from fxmeter.tracer.graph.schema import bind, changed_arguments
+from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.state.cache import cache_counters, cache_tensors
 from fxmeter.tracer.state.tree import derived, named_tensors
@@ -204,10 +205,9 @@ def _may_be_cache(node: fx.Node) -> bool:
 
 def _changed(node: fx.Node) -> Iterator[Spec]:
     """The operands that an op changes in place."""
-    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, fx.Node):
-                yield value.meta["spec"]
+    if isinstance(node.target, torch._ops.OpOverload) and (names := changed_arguments(node.target)):
+        arguments = bind(node.target, node.args, node.kwargs)
+        yield from specs_in([fx.map_arg(arguments[name], lambda n: n.meta["spec"]) for name in names])
 
 
 def _writes(node: fx.Node, spec: Spec) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +27,11 @@ class Storage:
     born: int = -1
     died: int | None = None
     counts: bool = False
+
+    @property
+    def is_activation(self) -> bool:
+        """Whether the pass made it, and not for the cache."""
+        return self.role == "activation" and not self.counts and self.nbytes > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +86,12 @@ class Spec:
 
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')}[{', '.join(map(str, self.shape))}]"
+
+
+def specs_in(value: Any) -> Iterator[Spec]:
+    """Every Spec in an argument or a result of an op: itself, or those in the items of a list."""
+    if isinstance(value, Spec):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from specs_in(item)

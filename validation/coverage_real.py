@@ -22,9 +22,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from fxmeter.models import Scenario, decode, prefill
 from fxmeter.tracer.capture.questions import balanced_picks
 from fxmeter.tracer.load.decoder import DecoderWithHead
+from fxmeter.tracer.run.prompt import empty_cache, forward_parameters
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
-from fxmeter.tracer.state.cache import cache_of
-from fxmeter.tracer.state.context import CACHE_ARGUMENTS, attributes_restored, empty_cache, forward_parameters
+from fxmeter.tracer.state.attributes import attributes_restored
+from fxmeter.tracer.state.cache import CACHE_ARGUMENTS, cache_of
 from validation.held_tensors import left_behind, only_new_objects
 
 BATCH, PROMPT = 3, 24

@@ -21,6 +21,7 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models import FxmeterError, prefill
 from fxmeter.models.stage_cost import FIELDS
 from fxmeter.tracer import load_model
+from fxmeter.tracer.graph.nodes import meta_of
 from fxmeter.tracer.run.passes import record
 from validation.coverage_real import SCENARIOS, RealPass, real_model, real_pass
 from validation.small_configs import kinds_of_layers, small_config
@@ -147,7 +148,7 @@ def compare_growth(model: nn.Module, attention: str) -> str:
 
 def _nodes_by_module(model: nn.Module, length: int, attention: Any) -> Counter[str]:
     graph = record(model, prefill(length), attention=attention).graph
-    return Counter(str(node.meta.get("module")) for node in graph.nodes if node.op == "call_function")
+    return Counter(meta_of(node).module for node in graph.nodes if node.op == "call_function")
 
 
 UNSEEN = (

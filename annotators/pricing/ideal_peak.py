@@ -19,9 +19,10 @@ from typing import Any
 from torch import fx
 
 from fxmeter.annotators.symbolic import largest
-from fxmeter.tracer.capture.folding import Instance, Skip
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.graph.spec import Storage, specs_in
+from fxmeter.tracer.graph.instances import Instance, Skip
+from fxmeter.tracer.graph.nodes import executed, made_by, meta_of, output_of, specs_of
+from fxmeter.tracer.graph.spec import Storage
 
 Tensors = frozenset[int]
 Profile = Mapping[str, Any]
@@ -185,10 +186,9 @@ class _Blocks:
     def __init__(self, recording: Recording) -> None:
         timed: list[tuple[int, _Op | tuple[Instance, Skip]]] = []
         instances: dict[int, Instance] = {}
-        for node in recording.graph.nodes:
-            if node.op == "call_function" and node.target is not operator.getitem:
-                timed.append((node.meta["ran"][0], _op(node)))
-                instances.update({id(instance): instance for instance in node.meta["instances"]})
+        for node in executed(recording.graph):
+            timed.append((meta_of(node).span[0], _op(node)))
+            instances.update({id(instance): instance for instance in meta_of(node).instances})
         for instance in instances.values():
             timed += [(skip.moment, (instance, skip)) for skip in instance.skips]
         timed.sort(key=operator.itemgetter(0))
@@ -220,16 +220,10 @@ class _Blocks:
 
 
 def _op(node: fx.Node) -> _Op:
-    uses = {spec.storage.id for source in node.all_input_nodes for spec in specs_in(source.meta["spec"])}
-    began, ended = node.meta["ran"]
-    made = {
-        spec.storage.id: spec.storage.nbytes
-        for spec in specs_in(node.meta["spec"])
-        if spec.storage.is_activation and began < spec.storage.born < ended
-    }
-    return _Op(node.name, tuple(uses - made.keys()), tuple(made.items()), node.meta["instances"])
+    uses = {spec.storage.id for source in node.all_input_nodes for spec in specs_of(source)}
+    made = {storage.id: storage.nbytes for storage in made_by(node)}
+    return _Op(node.name, tuple(uses - made.keys()), tuple(made.items()), meta_of(node).instances)
 
 
 def _returned(recording: Recording) -> Sequence[Storage]:
-    output: Any = next(node for node in reversed(recording.graph.nodes) if node.op == "output")
-    return [spec.storage for node in output.all_input_nodes for spec in specs_in(node.meta["spec"])]
+    return [spec.storage for node in output_of(recording.graph).all_input_nodes for spec in specs_of(node)]

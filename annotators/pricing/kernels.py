@@ -10,10 +10,11 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from fxmeter.tracer.capture.folding import Instance, Skip
 from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.instances import Instance, Skip
+from fxmeter.tracer.graph.nodes import meta_of, output_of, specs_of
 from fxmeter.tracer.graph.schema import base_name
-from fxmeter.tracer.graph.spec import Role, Spec, specs_in
+from fxmeter.tracer.graph.spec import Role, Spec
 from fxmeter.tracer.operators.ops import cache_append
 
 Key = tuple[int, int]
@@ -101,8 +102,8 @@ class Moved:
 def kernels_of(moved: Iterable[Moved], recording: Recording) -> list[Kernel]:
     """The ops of a recording as kernels in program order, and between them the layer calls that were not run."""
     priced = list(moved)
-    timed: list[tuple[int, Moved | tuple[Instance, Skip]]] = [(item.node.meta["ran"][0], item) for item in priced]
-    instances = {id(i): i for item in priced for i in item.node.meta["instances"] if i.skips}
+    timed: list[tuple[int, Moved | tuple[Instance, Skip]]] = [(meta_of(item.node).span[0], item) for item in priced]
+    instances = {id(i): i for item in priced for i in meta_of(item.node).instances if i.skips}
     timed += [(skip.moment, (i, skip)) for i in instances.values() for skip in i.skips]
     timed.sort(key=lambda pair: pair[0])
     used = _used_inside(priced)
@@ -119,8 +120,7 @@ def kernels_of(moved: Iterable[Moved], recording: Recording) -> list[Kernel]:
 def kept_tensors(recording: Recording, kernels: Sequence[Kernel]) -> tuple[set[Key], set[Key]]:
     """The tensors that the pass returns, and those that anyone still holds after it."""
     latest = {access.key[0]: access.key for kernel in kernels for access in kernel.accesses}
-    output: Any = next(node for node in reversed(recording.graph.nodes) if node.op == "output")
-    specs = [spec for node in output.all_input_nodes for spec in specs_in(node.meta["spec"])]
+    specs = [spec for node in output_of(recording.graph).all_input_nodes for spec in specs_of(node)]
     returned = {latest[spec.storage.id] for spec in specs if spec.storage.id in latest}
     alive = {s.id for s in recording.storages if s.died is None and s.role == "activation"}
     return returned, returned | {latest[id] for id in alive if id in latest}
@@ -138,7 +138,7 @@ def _kernel(item: Moved, handed: Mapping[int, int]) -> Kernel:
         for place, (spec, read, written) in enumerate(item.moves)
     )
     elements = item.moves[0][0].numel if item.kind == "reduction" and item.moves else 0
-    return Kernel(item.node.name, item.kind, item.node.meta["calls"], accesses, elements)
+    return Kernel(item.node.name, item.kind, meta_of(item.node).calls, accesses, elements)
 
 
 def _skipped(
@@ -161,7 +161,7 @@ def _used_inside(priced: Sequence[Moved]) -> dict[int, set[int]]:
     """Instance → storages that the ops inside it read or write."""
     used: dict[int, set[int]] = {}
     for item in priced:
-        for instance in item.node.meta["instances"]:
+        for instance in meta_of(item.node).instances:
             used.setdefault(id(instance), set()).update(spec.storage.id for spec, _, _ in item.moves)
     return used
 

@@ -13,9 +13,8 @@ each of the others leaves too. The peak is the largest over all calls.
 
 from __future__ import annotations
 
-import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -24,9 +23,10 @@ from torch import fx
 
 from fxmeter.annotators.pricing.ideal_peak import ideal_peaks
 from fxmeter.annotators.symbolic import largest
-from fxmeter.tracer.capture.folding import Instance
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
+from fxmeter.tracer.graph.instances import Instance
+from fxmeter.tracer.graph.nodes import executed, made_by, meta_of
+from fxmeter.tracer.graph.spec import Spec, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def peaks_of(recording: Recording, moving: Iterable[fx.Node]) -> dict[str, tuple
     asked = dict.fromkeys(moving)
     return {
         node.name: (lifetimes.peak_of(node), ideal[node.name])
-        for node in _executed(recording)
-        if node in asked or _made_by(node)
+        for node in executed(recording.graph)
+        if node in asked or made_by(node)
     }
 
 
@@ -107,10 +107,10 @@ class Lifetimes:
 
     def begins(self, node: fx.Node) -> int:
         """When the fullest of the calls around a node began, or without any the node itself."""
-        for instance in node.meta["instances"]:
+        for instance in meta_of(node).instances:
             index = self.fullest_call(instance)
             return instance.skips[index - 1].moment if index else instance.began
-        return int(node.meta["ran"][0])
+        return int(meta_of(node).span[0])
 
     def fullest_moment(self, node: fx.Node) -> int:
         """The moment of a node's run with most alive."""
@@ -118,12 +118,12 @@ class Lifetimes:
 
     def _moments_of(self, node: fx.Node) -> list[int]:
         """When a node begins to run, and whatever happens until it ends."""
-        began, ended = node.meta["ran"]
+        began, ended = meta_of(node).span
         return [began, *self._moments[bisect_left(self._moments, began) : bisect_right(self._moments, ended)]]
 
     def peak_of(self, node: fx.Node) -> int:
         """The most alive while the node runs, over all calls that it stands for."""
-        more = sum(self._more_in_fullest(instance) for instance in node.meta["instances"])
+        more = sum(self._more_in_fullest(instance) for instance in meta_of(node).instances)
         return largest(map(self.bytes_at, self._moments_of(node))) + more
 
 
@@ -141,18 +141,18 @@ def _with_those_left(recording: Recording) -> list[Storage]:
 def find_peak(recording: Recording) -> Peak | None:
     """Where the peak of a pass is; None for a pass that makes nothing."""
     lifetimes = Lifetimes(recording)
-    making = [node for node in _executed(recording) if _made_by(node)]
+    making = [node for node in executed(recording.graph) if made_by(node)]
     if not making:
         return None
     node = max(making, key=lambda n: (lifetimes.peak_of(n), -lifetimes.begins(n)))
     listed, renamed = _alive_in_fullest_calls(node, lifetimes)
-    makers = {storage.id: (maker, spec) for maker in making for storage, spec in _made_by(maker).items()}
+    makers = {storage.id: (maker, spec) for maker in making for storage, spec in made_by(maker).items()}
     alive = [_describe(*makers[storage.id], path) for storage, path in listed]
     return Peak(
         bytes=lifetimes.peak_of(node),
         node=node.name,
         op=str(node.target),
-        module=_rename(node.meta["module"], renamed),
+        module=_rename(meta_of(node).module, renamed),
         alive=tuple(sorted(alive, key=lambda item: -item.bytes)),
     )
 
@@ -169,7 +169,7 @@ def _alive_in_fullest_calls(node: fx.Node, lifetimes: Lifetimes) -> tuple[list[t
     found: list[tuple[Storage, _Renamed]] = []
     renamed: _Renamed = ()
     moment, since = lifetimes.fullest_moment(node), -1
-    for instance in node.meta["instances"]:
+    for instance in meta_of(node).instances:
         index = lifetimes.fullest_call(instance)
         skip = instance.skips[index - 1] if index else None
         gone = {s.id for s in lifetimes.alive_at(instance.began) if s.died is not None and s.died <= moment}
@@ -188,7 +188,7 @@ def _describe(maker: fx.Node, spec: Spec, renamed: _Renamed) -> Alive:
     return Alive(
         node=maker.name,
         op=str(maker.target),
-        module=_rename(maker.meta["module"], renamed),
+        module=_rename(meta_of(maker).module, renamed),
         shape=tuple(spec.shape),
         dtype=str(spec.dtype).removeprefix("torch."),
         bytes=spec.storage.nbytes,
@@ -201,19 +201,3 @@ def _rename(path: str, renamed: _Renamed) -> str:
         if path == recorded or path.startswith(recorded + "."):
             return other + path[len(recorded) :]
     return path
-
-
-def _executed(recording: Recording) -> Iterator[fx.Node]:
-    for node in recording.graph.nodes:
-        if node.op == "call_function" and node.target is not operator.getitem:
-            yield node
-
-
-def _made_by(node: fx.Node) -> dict[Storage, Spec]:
-    """The activations that a node made, each with the tensor that it returned there."""
-    began, ended = node.meta["ran"]
-    return {
-        spec.storage: spec
-        for spec in specs_in(node.meta["spec"])
-        if spec.storage.is_activation and began < spec.storage.born < ended
-    }

@@ -36,8 +36,9 @@ from fxmeter.annotators.pricing.liveness import peaks_of
 from fxmeter.annotators.rules.cost import Cost, Moves
 from fxmeter.annotators.rules.registry import Routed, rule_for
 from fxmeter.models.stage_cost import ZERO
-from fxmeter.tracer.capture.recording import Recording, times_of
-from fxmeter.tracer.graph.schema import base_name, bind, changed_arguments
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of, specs_of, times_of
+from fxmeter.tracer.graph.schema import base_name, changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 
 _TOPK = torch.ops.aten.topk.default
@@ -72,7 +73,7 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
         name, op = node.name, node.target
         if node.op == "output":
             continue
-        specs = list(specs_in(node.meta["spec"]))
+        specs = list(specs_of(node))
         shapes[node] = ", ".join(map(str, specs))
         sizes[node] = sum(spec.nbytes for spec in specs)
         if node.op != "call_function":
@@ -95,7 +96,7 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
         graph.add_node(
             name,
             op=_name(op),
-            module=node.meta["module"],
+            module=meta_of(node).module,
             times=times[name],
             cost=Cost(**fields) if fields else ZERO,
             costed=found.costed,
@@ -121,7 +122,7 @@ def _copies(recording: Recording) -> dict[int, int]:
             while head and head not in times:
                 head = head.rpartition(".")[0]
             constant = str(node.target) in recording.constants
-            copies[node.meta["spec"].storage.id] = 0 if constant else times.get(head, 1)
+            copies[spec_of(node).storage.id] = 0 if constant else times.get(head, 1)
     return copies
 
 
@@ -142,11 +143,11 @@ class _Priced:
 
 
 def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
-    op, out = node.target, node.meta["spec"]
+    op, out = node.target, meta_of(node).spec
     if not isinstance(op, OpOverload):
         return _Priced(costed=op is operator.getitem)
     known = rule_for(op)
-    given = bind(op, fx.map_arg(node.args, _spec_of), fx.map_arg(node.kwargs, _spec_of))
+    given = arguments_of(node, op)
     outputs = list(specs_in(out))
     arguments = {name: specs for name, value in given.items() if (specs := list(specs_in(value)))}
     held = {spec.storage.id for specs in arguments.values() for spec in specs}
@@ -183,7 +184,7 @@ def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
             if spec.storage.is_activation:
                 made[spec.storage.id] = spec.storage
     traffic.add("activation_bytes", sum(storage.nbytes for storage in made.values()))
-    reads = {n: sum(by_spec.get(id(s), 0) for s in specs_in(n.meta["spec"])) for n in node.all_input_nodes}
+    reads = {n: sum(by_spec.get(id(s), 0) for s in specs_of(n)) for n in node.all_input_nodes}
     return _Priced(traffic.fields, reads, traffic.moves, known is not None)
 
 
@@ -220,19 +221,15 @@ _READ_FIELD = {
 _NO_MOVES = Moves()
 
 
-def _spec_of(node: fx.Node) -> Any:
-    return node.meta["spec"]
-
-
 def _routing_of(node: fx.Node) -> Routed | None:
     """The top-k selection that a grouped product's group offsets come from, nearest first; None where there is none."""
     offsets = node.args[2] if len(node.args) > 2 else node.kwargs.get("offs")
-    rows = node.all_input_nodes[0].meta["spec"].shape[0]
+    rows = spec_of(node.all_input_nodes[0]).shape[0]
     queue, seen = [offsets] if isinstance(offsets, fx.Node) else [], set()
     while queue:
         current = queue.pop(0)
         if current.target is _TOPK:
-            *tokens, top_k = current.meta["spec"][0].shape
+            *tokens, top_k = next(specs_of(current)).shape
             routed = Routed(math.prod(tokens), top_k)
             if routed.tokens * routed.top_k == rows:
                 return routed
@@ -258,8 +255,8 @@ def _reader(node: fx.Node) -> fx.Node | None:
     for user in node.users:
         if user.op != "call_function":
             continue
-        spec = user.meta["spec"]
-        views = isinstance(spec, Spec) and spec.storage is node.meta["spec"].storage
+        spec = meta_of(user).spec
+        views = isinstance(spec, Spec) and spec.storage is spec_of(node).storage
         reader = _reader(user) if views else user
         if reader is not None:
             return reader

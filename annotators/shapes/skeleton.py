@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import fx
 
-from fxmeter.tracer.capture.folding import Instance
 from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.instances import Instance
+from fxmeter.tracer.graph.nodes import meta_of
 from fxmeter.tracer.graph.spec import Spec, Storage
 
 _STORAGE_FACTS = tuple(field.name for field in fields(Storage) if field.name not in ("id", "nbytes"))
@@ -52,20 +53,19 @@ class _Walk:
         storages = tuple(self._storage(storage) for storage in recording.storages)
         for place, node in enumerate(recording.graph.nodes):
             self._places[node] = place
-            instances = tuple(self._instance(instance) for instance in node.meta.get("instances", ()))
-            facts = (node.meta.get("module"), node.meta.get("ran"), instances)
+            meta = meta_of(node)
+            instances = tuple(map(self._instance, meta.instances))
+            facts = (meta.module, meta.span, instances)
             self.structure.append((node.op, node.target, node.name, *facts))
             args, kwargs = self._value(node.args), self._value(dict(node.kwargs))
-            spec = self._value(node.meta.get("spec"))
+            spec = self._value(meta.spec)
             if not self._keep:
-                node.args, node.kwargs = args, kwargs
-                if "spec" in node.meta:
-                    node.meta["spec"] = spec
+                node.args, node.kwargs, meta.spec = args, kwargs, spec
         entries = []
         for entry in recording.cache:
             self.structure.append((entry.layers, entry.kind, entry.name, entry.node))
             entries.append(replace(entry, spec=self._value(entry.spec)))
-        self.structure.append(tuple(recording.called.items()))
+        self.structure.append(tuple(recording.calls.items()))
         return replace(recording, storages=storages, cache=tuple(entries))
 
     def _instance(self, instance: Instance) -> int:

@@ -14,6 +14,7 @@ from fxmeter.annotators.stages.one_pass import annotate_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models.errors import TraceError
 from fxmeter.models.scenario import decode
+from fxmeter.tracer.graph.nodes import meta_of, spec_of
 from fxmeter.tracer.graph.spec import Spec
 
 _LOOK_UP = torch.ops.aten.embedding.default
@@ -46,11 +47,11 @@ def _read(stage: AnnotatedStage) -> int:
 
 def _bytes(node: fx.Node, graph: nx.DiGraph) -> Any:
     """Bytes that ops read of a tensor, looking through views; looking rows up does not count."""
-    storage, found = node.meta["spec"].storage, 0
+    storage, found = spec_of(node).storage, 0
     for user in node.users:
         if user.op != "call_function":
             continue
-        spec = user.meta["spec"]
+        spec = meta_of(user).spec
         if isinstance(spec, Spec) and spec.storage is storage:
             found += _bytes(user, graph)
         elif user.target is not _LOOK_UP:

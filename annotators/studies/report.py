@@ -19,7 +19,7 @@ from fxmeter.annotators.stages.steps import per_step
 from fxmeter.models.scenario import VisionScenario
 from fxmeter.models.stage_cost import StageCost
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION
-from fxmeter.tracer.state.context import config_of
+from fxmeter.tracer.run.prompt import config_of
 
 SCHEMA_VERSION = 1
 

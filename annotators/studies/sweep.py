@@ -20,7 +20,7 @@ from fxmeter.models.errors import ScenarioError
 from fxmeter.models.page import CropGrid
 from fxmeter.models.stage_cost import FIELDS, StageCost
 from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.state.context import config_of
+from fxmeter.tracer.run.prompt import config_of
 
 SweepStage = Literal["vision", "prefill", "decode"]
 Key = tuple[SweepStage, Attention]

@@ -23,7 +23,8 @@ from fxmeter.annotators.pricing.kernels import kind_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.graph.spec import specs_in
+from fxmeter.tracer.graph.nodes import executed, made_by, meta_of, spec_of, specs_of
+from fxmeter.tracer.graph.spec import Size
 from fxmeter.tracer.operators.ops import NAMESPACE, cache_append
 
 ACTIVATIONS = ("matrix products", "attention cores", "reductions", "other arithmetic", "copies")
@@ -95,8 +96,8 @@ def timeline_of(stage: AnnotatedStage) -> Timeline:
     recording = stage.recording
     if recording.instances():
         raise ValueError("a folded recording leaves out layers: annotate with fold=False")
-    nodes = list(_executed(recording.graph))
-    ends = [node.meta["ran"][1] for node in nodes] + [s.died for s in recording.storages if s.died is not None]
+    nodes = list(executed(recording.graph))
+    ends = [meta_of(node).span[1] for node in nodes] + [s.died for s in recording.storages if s.died is not None]
     end = max(ends, default=0) + 1
     activations = [*_activations(stage, nodes, end)]
     moment, peak_bytes = _peak(activations, end)
@@ -117,21 +118,12 @@ def timeline_of(stage: AnnotatedStage) -> Timeline:
     )
 
 
-def _executed(graph: fx.Graph) -> Iterator[fx.Node]:
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target is not operator.getitem:
-            yield node
-
-
 def _activations(stage: AnnotatedStage, nodes: list[fx.Node], end: int) -> Iterator[Allocation]:
     for node in nodes:
-        began, ended = node.meta["ran"]
-        made = {spec.storage: spec for spec in specs_in(node.meta["spec"])}
-        for storage, spec in made.items():
-            if storage.is_activation and began < storage.born < ended:
-                died = end if storage.died is None else storage.died
-                kind, module = _kind(node, stage.graph.nodes[node.name]), node.meta["module"]
-                yield Allocation(storage.born, died, kind, storage.nbytes, str(spec), str(node.target), module)
+        kind, module = _kind(node, stage.graph.nodes[node.name]), meta_of(node).module
+        for storage, spec in made_by(node).items():
+            died = end if storage.died is None else storage.died
+            yield Allocation(storage.born, died, kind, storage.nbytes, str(spec), str(node.target), module)
 
 
 def _kind(node: fx.Node, priced: Mapping[str, Any]) -> str:
@@ -161,8 +153,8 @@ def _peak(allocations: list[Allocation], end: int) -> tuple[int, int]:
 def _inputs(recording: Recording, end: int) -> Iterator[Allocation]:
     """What the caller holds during the pass."""
     for node in recording.graph.nodes:
-        if node.op == "placeholder" and node.meta["spec"].role == "input":
-            spec = node.meta["spec"]
+        if node.op == "placeholder" and spec_of(node).role == "input":
+            spec = spec_of(node)
             yield Allocation(0, end, "inputs", spec.nbytes, str(spec), "input", node.name)
 
 
@@ -171,32 +163,33 @@ def _cache(recording: Recording, nodes: list[fx.Node], end: int) -> Iterator[All
 
     One that is not in the cache any more when the pass ends goes with its last use, whoever holds it: the caller may.
     """
-    kept: dict[int, int] = {}
+    kept: dict[int, Size] = {}
     for entry in recording.cache:
         kept[entry.spec.storage.id] = kept.get(entry.spec.storage.id, 0) + entry.spec.nbytes
-    used, grown = {}, {}
+    used: dict[int, int] = {}
+    grown: dict[int, int] = {}
     for node in nodes:
         for source in node.all_input_nodes:
-            used.update({spec.storage.id: node.meta["ran"][1] for spec in specs_in(source.meta["spec"])})
+            used.update({spec.storage.id: meta_of(node).span[1] for spec in specs_of(source)})
         if node.target is cache_append and isinstance(node.args[0], fx.Node):
-            grown[node.args[0].meta["spec"].storage.id] = node.meta["spec"].storage.born
+            grown[spec_of(node.args[0]).storage.id] = spec_of(node).storage.born
     seen = set()
     for node in recording.graph.nodes:
-        for spec in specs_in(node.meta.get("spec")) if node.op in ("placeholder", "call_function") else ():
+        for spec in specs_of(node) if node.op in ("placeholder", "call_function") else ():
             storage = spec.storage
             if storage.role != "cache" or storage.counts or storage.id in seen:
                 continue
             seen.add(storage.id)
             left = end if storage.id in kept else used.get(storage.id, end)
             died = left if storage.died is None else storage.died
-            size = kept.get(storage.id, spec.nbytes)
-            op, module = (str(node.target), node.meta["module"]) if node.op == "call_function" else ("", "")
+            size: Size = kept.get(storage.id, spec.nbytes)
+            op, module = (str(node.target), meta_of(node).module) if node.op == "call_function" else ("", "")
             yield Allocation(max(0, storage.born), grown.get(storage.id, died), "KV cache", size, str(spec), op, module)
 
 
 def _spans(stage: AnnotatedStage, nodes: list[fx.Node]) -> Iterator[Span]:
     """Calls of modules around the ops that they run, nested; containers, which are never called, left out."""
-    called = {"", *stage.recording.called}
+    called = {"", *stage.recording.calls}
     found: list[Span | None] = []
     stack: list[tuple[str, int, int]] = []
 
@@ -207,8 +200,8 @@ def _spans(stage: AnnotatedStage, nodes: list[fx.Node]) -> Iterator[Span]:
 
     ended = 0
     for node in nodes:
-        began = node.meta["ran"][0]
-        chain = [path for path in _heads(node.meta["module"]) if path in called]
+        began = meta_of(node).span[0]
+        chain = [path for path in _heads(meta_of(node).module) if path in called]
         shared = 0
         while shared < min(len(chain), len(stack)) and stack[shared][0] == chain[shared]:
             shared += 1
@@ -216,7 +209,7 @@ def _spans(stage: AnnotatedStage, nodes: list[fx.Node]) -> Iterator[Span]:
         for path in chain[shared:]:
             stack.append((path, len(found), began))
             found.append(None)
-        ended = node.meta["ran"][1]
+        ended = meta_of(node).span[1]
         cost = stage.graph.nodes[node.name]["cost"]
         found.append(Span(began, ended, len(stack), str(node.target), True, cost.flops, cost.io_bytes))
     close(0)

@@ -21,6 +21,7 @@ from fxmeter.annotators.plots.memory import thinned
 from fxmeter.annotators.studies.timeline import ACTIVATIONS, timeline_of
 from fxmeter.models import decode, generation, prefill
 from fxmeter.tracer import load_model
+from fxmeter.tracer.graph.nodes import meta_of
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
 
 MAMBA = {
@@ -157,14 +158,14 @@ def test_a_traces_events_are_in_order_and_its_slices_nest(trace, process):
                 paths.append(event["args"]["module"])
             else:
                 node = next(ran)
-                assert (event["name"], event["ts"]) == (str(node.target), node.meta["ran"][0])
-                assert stack[-1]["args"]["module"] == node.meta["module"]
+                assert (event["name"], event["ts"]) == (str(node.target), meta_of(node).span[0])
+                assert stack[-1]["args"]["module"] == meta_of(node).module
             stack.append(event)
         elif event["ph"] == "E":
             assert event["ts"] > stack.pop()["ts"] if stack else False
     assert not stack
     assert next(ran, None) is None
-    called = [path for path in stage.recording.called if stage.modules[path].cost.io_bytes]
+    called = [path for path in stage.recording.calls if stage.modules[path].cost.io_bytes]
     assert set(called) <= set(paths)
     counts = Counter(e["name"] for e in events if e["ph"] == "B" and "flops" in e["args"])
     assert counts == {op.op: op.count for op in stage.ops if not op.op.startswith("(")}

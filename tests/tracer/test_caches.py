@@ -10,7 +10,7 @@ from fxmeter.annotators.views.tables import cache_rows
 from fxmeter.models import decode, prefill
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.decoder import DecoderWithHead
-from fxmeter.tracer.state.context import empty_cache
+from fxmeter.tracer.run.prompt import empty_cache
 from tests.tracer.tiny import GEMMA3, GPT_OSS, LLAMA, config
 from validation.held_tensors import left_behind, only_new_objects
 from validation.small_configs import small_config

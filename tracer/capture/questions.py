@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from fxmeter.tracer.graph.nodes import meta_of, spec_of, specs_of
 from fxmeter.tracer.graph.spec import Spec
 
 aten = torch.ops.aten
@@ -47,7 +48,7 @@ def answer(func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
     """What ``func`` returns, on meta where it returns tensors. Raises UnknownValueError where weights would decide."""
     if func in (aten.index.Tensor, aten.index_put_.default):
         return _by_mask(func, node, args, kwargs)
-    known = _values([n for n in node.all_input_nodes if isinstance(n.meta["spec"], Spec)])
+    known = _values([n for n in node.all_input_nodes if isinstance(meta_of(n).spec, Spec)])
     on_cpu = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
     out = func(*on_cpu[0], **{**on_cpu[1], **({"device": "cpu"} if "device" in on_cpu[1] else {})})
     if func is aten._to_copy.default:
@@ -79,14 +80,14 @@ def _values(nodes: list[fx.Node]) -> dict[fx.Node, Any]:
 
 
 def _run(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
-    spec: Any = node.meta.get("spec")
+    spec: Any = meta_of(node).spec
     target: Any = node.target
     if node.op == "placeholder":
         if spec.is_float or spec.role != "input":
             raise UnknownValueError
         return torch.full(spec.shape, _TOKEN, dtype=spec.dtype)
     if node.op == "get_attr":
-        value = node.meta.get("constant")
+        value = meta_of(node).constant
         # a list of positions that torch made a tensor of, unseen: whichever they are, all tokens are alike
         return torch.zeros(spec.shape, dtype=spec.dtype) if value is None else value
     if node.target is aten.topk.default:
@@ -100,11 +101,12 @@ def _run(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
 def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
     """Everything that decides the values of ``nodes``, in-place changes of the tensors met included."""
     needed = set(nodes)
-    storages = {id(n.meta["spec"].storage) for n in nodes}
+    storages = {id(spec_of(n).storage) for n in nodes}
     if not nodes:
         return needed
     for node in reversed(nodes[0].graph.nodes):
-        spec = node.meta.get("spec")
+        meta = meta_of(node)
+        spec = meta.spec
         if node not in needed:
             changes = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
             if not (changes and isinstance(spec, Spec) and id(spec.storage) in storages):
@@ -113,7 +115,7 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
         if isinstance(spec, Spec):
             if math.prod(spec.shape) > LARGEST:
                 raise UnknownValueError
-            if node.op == "get_attr" and "constant" not in node.meta and (spec.is_float or node.meta["weight"]):
+            if node.op == "get_attr" and meta.constant is None and (spec.is_float or meta.is_weight):
                 raise UnknownValueError
             storages.add(id(spec.storage))
         if node.target is not aten.topk.default:
@@ -123,10 +125,10 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
 
 def _balanced(node: fx.Node) -> tuple[Tensor, Tensor]:
     """A top-k that picks every position equally often."""
-    values, picked = node.meta["spec"]
+    values, picked = specs_of(node)
     (source,) = node.all_input_nodes
-    dim = node.args[2] if len(node.args) > 2 else -1
-    return torch.ones(values.shape, dtype=values.dtype), balanced_picks(picked.shape, source.meta["spec"].shape[dim])
+    dim: Any = node.args[2] if len(node.args) > 2 else -1
+    return torch.ones(values.shape, dtype=values.dtype), balanced_picks(picked.shape, spec_of(source).shape[dim])
 
 
 def balanced_picks(shape: Sequence[int], positions: int) -> Tensor:

@@ -1,11 +1,6 @@
 """Recording a forward pass as a ``torch.fx.Graph`` with the shape, storage and module of every tensor.
 
-    module + example inputs ──on meta──▶ every aten op passes Recorder ──▶ fx.Graph, and on each node
-                                         node.meta["spec"]       Spec of the result, a tuple of them, or None
-                                         node.meta["module"]     path of the module that ran it
-                                         node.meta["instances"]  the folded layers around it
-                                         node.meta["calls"]      the calls of list members around it, e.g. "layers.3#1"
-                                         node.meta["ran"]        moments at which it began and ended
+    module + example inputs ──on meta──▶ every aten op passes Recorder ──▶ fx.Graph with a NodeMeta on each node
 
 A dispatch mode sees real storages, so views, in-place writes and lifetimes are facts here, not deductions. Nothing
 in this file keeps a tensor alive: nodes hold specs, and tensors are found by identity through weak references.
@@ -24,8 +19,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fxmeter.tracer.capture.folding import CannotFoldError, Instance
+from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.questions import QUESTIONS, UnknownValueError, answer
+from fxmeter.tracer.graph.instances import Instance
+from fxmeter.tracer.graph.nodes import NodeMeta, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
@@ -44,7 +41,7 @@ class Recorder(TorchDispatchMode):
         self.storages: list[Storage] = []
         self.instances: tuple[Instance, ...] = ()
         self.constants: dict[str, Tensor] = {}
-        self.called: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
         self._paths, self._weights, self._members = derived(root, _names)
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
@@ -80,9 +77,9 @@ class Recorder(TorchDispatchMode):
         path = self._paths.get(id(module), around)
         if around and not path.startswith(around + "."):
             path = around  # registered elsewhere, or not at all: a part of what runs it
-        self.called[path] = self.called.get(path, 0) + 1
+        self.calls[path] = self.calls.get(path, 0) + 1
         if id(module) in self._members:
-            calls = (*calls, f"{path}#{self.called[path]}")
+            calls = (*calls, f"{path}#{self.calls[path]}")
         inside = not around or path == around or path.startswith(f"{around}.")
         self._stack.append((path if inside else around, calls))  # a shared module works for whoever calls it
 
@@ -93,32 +90,32 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._handed:
             self._let_go()
-        arguments = (self._to_nodes(args), self._to_nodes(kwargs))
-        node = self.graph.create_node("call_function", func, *arguments, name=_target_name(func))
+        node = self.graph.create_node(
+            "call_function", func, self._to_nodes(args), self._to_nodes(kwargs), name=_target_name(func)
+        )
+        module, calls = self._stack[-1]
+        meta = describe(node, NodeMeta(module=module, calls=calls, instances=self.instances))
         kernel = META_KERNELS.get(func)
-        node.meta["module"], node.meta["calls"] = self._stack[-1]
-        node.meta["instances"] = self.instances
         began = self.moment()
         try:
             out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
         except (NotImplementedError, RuntimeError) as error:
             out = _without_data(func, node, args, kwargs, error)
         if isinstance(out, Tensor):
-            node.meta["spec"] = self._made(out, node)
+            meta.spec = self._made(out, node)
         elif isinstance(out, (tuple, list)):
-            specs = []
-            for index, item in enumerate(out):
-                if isinstance(item, Tensor):
-                    part = self.graph.call_function(operator.getitem, (node, index))
-                    part.meta.update(node.meta, spec=self._made(item, part))
-                    specs.append(part.meta["spec"])
-                else:
-                    specs.append(None)
-            node.meta["spec"] = tuple(specs)
-        else:
-            node.meta["spec"] = None
-        node.meta["ran"] = (began, self.moment())
+            meta.spec = tuple(self._part(item, node, index) for index, item in enumerate(out))
+        meta.span = (began, self.moment())
         return out
+
+    def _part(self, item: Any, node: fx.Node, index: int) -> Spec | None:
+        """One of several results, as a node of its own."""
+        if not isinstance(item, Tensor):
+            return None
+        part, whole = self.graph.call_function(operator.getitem, (node, index)), meta_of(node)
+        spec = self._made(item, part)
+        describe(part, NodeMeta(spec, whole.module, whole.calls, whole.instances))
+        return spec
 
     def moment(self) -> int:
         """The clock's next tick. Whatever happens to storages, ops and layers has a moment of its own."""
@@ -128,8 +125,12 @@ class Recorder(TorchDispatchMode):
     def placeholder(self, name: str, tensor: Tensor, role: Role) -> fx.Node:
         """Declare a tensor that exists before the pass."""
         node = self.graph.placeholder(name)
-        node.meta["spec"] = self._resident(tensor, node, role)
+        describe(node, NodeMeta(self._know(tensor, node, role, born=-1)))
         return node
+
+    def output(self, value: Any) -> None:
+        """Declare what the pass returns: tensors, in nested tuples, lists and dicts."""
+        describe(self.graph.output(self._to_nodes(value)), NodeMeta())
 
     def node_of(self, tensor: Tensor) -> fx.Node | None:
         """The node whose output this very tensor is, or None."""
@@ -165,11 +166,8 @@ class Recorder(TorchDispatchMode):
         storage = self.storage_of(tensor)
         return "activation" if storage is None else storage.role
 
-    def to_nodes(self, value: Any) -> Any:
-        """``value`` with every tensor in it replaced by its node."""
-        return self._to_nodes(value)
-
     def _to_nodes(self, value: Any) -> Any:
+        """``value`` with every tensor in it replaced by its node."""
         if isinstance(value, Tensor):
             return self.node_of(value) or self._unseen(value)
         if isinstance(value, (list, tuple)):
@@ -185,16 +183,10 @@ class Recorder(TorchDispatchMode):
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = tensor
         node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
-        node.meta["weight"] = name not in self.constants
-        if name in self.constants and not tensor.is_meta:
-            node.meta["constant"] = tensor
-        node.meta["spec"] = self._resident(tensor, node, "weight")
+        is_weight = name not in self.constants
+        constant = None if is_weight or tensor.is_meta else tensor
+        describe(node, NodeMeta(self._know(tensor, node, "weight", born=-1), is_weight=is_weight, constant=constant))
         return node
-
-    def _resident(self, tensor: Tensor, node: fx.Node, role: Role) -> Spec:
-        node.meta["module"] = ""
-        node.meta["calls"] = node.meta["instances"] = ()
-        return self._know(tensor, node, role, born=-1)
 
     def _made(self, tensor: Tensor, node: fx.Node) -> Spec:
         return self._know(tensor, node, "activation", born=self.moment())

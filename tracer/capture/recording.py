@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxmeter.tracer.capture.folding import CannotFoldError, Instance
+from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.recorder import Recorder
-from fxmeter.tracer.graph.schema import bind, changed_arguments
+from fxmeter.tracer.graph.instances import Instance
+from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of
+from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.state.cache import cache_counters, cache_tensors
@@ -46,7 +48,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A forward pass as a graph. Nodes carry ``spec``, ``module`` and ``instances`` in ``node.meta``.
+    """A forward pass as a graph. Each node carries a :class:`~fxmeter.tracer.graph.nodes.NodeMeta`.
 
     ``graph`` is complete, and can be executed, when nothing was folded; a folded one leaves out the layers that its
     instances stand for.
@@ -57,7 +59,7 @@ class Recording:
     cache: tuple[CacheEntry, ...]
     weights: tuple[Weight, ...]
     classes: Mapping[str, str]
-    called: Mapping[str, int]
+    calls: Mapping[str, int]
     constants: Mapping[str, Tensor] = field(repr=False)
     seconds: float = 0.0
 
@@ -74,7 +76,7 @@ class Recording:
 
     def instances(self) -> tuple[Instance, ...]:
         """The recorded calls that stand for others too."""
-        seen = {id(i): i for node in self.graph.nodes for i in node.meta.get("instances", ())}
+        seen = {id(i): i for node in self.graph.nodes for i in meta_of(node).instances}
         return tuple(instance for instance in seen.values() if len(instance.paths) > 1)
 
     def folds(self) -> Mapping[str, str]:
@@ -109,12 +111,6 @@ def _heads(path: str) -> Iterator[str]:
         path = path.rpartition(".")[0]
 
 
-def times_of(node: fx.Node) -> int:
-    """How often the pass executes this node's op: the multiplicity of the layer instances around it."""
-    instances = node.meta.get("instances", ())
-    return instances[-1].times if instances else 1
-
-
 def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
     """Mark the storages that the cache holds, and show every concatenation that extends it as an append.
 
@@ -134,9 +130,9 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
         resident.append((entry, node))
     writer: dict[int, fx.Node] = {}
     for node in reversed(recorder.graph.nodes):
-        spec = node.meta.get("spec")
         if node.op != "call_function":
             continue
+        spec = meta_of(node).spec
         for changed in _changed(node):
             writer.setdefault(changed.storage.id, node)
         if not isinstance(spec, Spec):
@@ -149,10 +145,10 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
     entries = []
     nodes = _nodes_of(resident, writer)
     for entry, node in resident:
-        spec = node.meta["spec"] if node is not None else _spec_of(recorder, entry.tensor)
+        spec = spec_of(node) if node is not None else _spec_of(recorder, entry.tensor)
         last = writer.get(spec.storage.id)
         by = last or nodes.get(entry.layer)
-        instances = by.meta["instances"] if by is not None else ()
+        instances = meta_of(by).instances if by is not None else ()
         if any(spec.storage in skip.given for instance in instances for skip in instance.skips):
             raise CannotFoldError("several layers keep what they remember in one tensor")
         layers = _layers(entry.layer, instances)
@@ -165,7 +161,7 @@ def _nodes_of(resident: list[tuple[Any, fx.Node | None]], writer: Mapping[int, f
     found: dict[int, fx.Node] = {}
     for entry, node in resident:
         if node is not None:
-            last = writer.get(node.meta["spec"].storage.id) or next(iter(node.users), None)
+            last = writer.get(spec_of(node).storage.id) or next(iter(node.users), None)
             if last is not None:
                 found.setdefault(entry.layer, last)
     return found
@@ -183,12 +179,12 @@ def _layers(layer: int, instances: tuple[Instance, ...]) -> tuple[int, ...]:
 def _as_append(node: fx.Node, spec: Spec) -> None:
     parts, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
     assert isinstance(parts, (list, tuple))
-    full = [part for part in parts if isinstance(part, fx.Node) and part.meta["spec"].numel > 0]
+    full = [part for part in parts if isinstance(part, fx.Node) and spec_of(part).numel > 0]
     if len(full) == 1:
         past, new = None, full[0]
     elif len(full) == 2 and _may_be_cache(full[0]):
         past, new = full
-        past.meta["spec"].storage.role = "cache"
+        spec_of(past).storage.role = "cache"
     else:
         return
     node.target = cache_append
@@ -197,7 +193,7 @@ def _as_append(node: fx.Node, spec: Spec) -> None:
 
 def _may_be_cache(node: fx.Node) -> bool:
     """Whether the first operand of an append is the cache so far: it is, or it was itself put together by one."""
-    storage = node.meta["spec"].storage
+    storage = spec_of(node).storage
     if storage.role == "cache":
         return True
     return node.op == "call_function" and node.target is _CAT and storage.role == "activation"
@@ -206,8 +202,8 @@ def _may_be_cache(node: fx.Node) -> bool:
 def _changed(node: fx.Node) -> Iterator[Spec]:
     """The operands that an op changes in place."""
     if isinstance(node.target, torch._ops.OpOverload) and (names := changed_arguments(node.target)):
-        arguments = bind(node.target, node.args, node.kwargs)
-        yield from specs_in([fx.map_arg(arguments[name], lambda n: n.meta["spec"]) for name in names])
+        arguments = arguments_of(node, node.target)
+        yield from specs_in([arguments[name] for name in names])
 
 
 def _writes(node: fx.Node, spec: Spec) -> bool:
@@ -215,8 +211,8 @@ def _writes(node: fx.Node, spec: Spec) -> bool:
     target = node.target
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
         return True
-    operands = (n.meta.get("spec") for n in node.all_input_nodes)
-    return not any(isinstance(s, Spec) and s.storage is spec.storage for s in operands)
+    operands = (meta_of(source).spec for source in node.all_input_nodes)
+    return not any(isinstance(operand, Spec) and operand.storage is spec.storage for operand in operands)
 
 
 def _spec_of(recorder: Recorder, tensor: Tensor) -> Spec:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 Role = Literal["weight", "cache", "input", "activation"]
+
+Size: TypeAlias = Any
+"""An int, or whatever computes like one: a polynomial in the sizes of a scenario."""
 
 
 @dataclass(slots=True, eq=False)
@@ -22,7 +25,7 @@ class Storage:
     """
 
     id: int
-    nbytes: int
+    nbytes: Size
     role: Role
     born: int = -1
     died: int | None = None
@@ -38,10 +41,10 @@ class Storage:
 class Spec:
     """A tensor without its data. ``shape`` and ``strides`` are in elements."""
 
-    shape: tuple[Any, ...]
+    shape: tuple[Size, ...]
     dtype: torch.dtype
-    strides: tuple[Any, ...]
-    offset: int
+    strides: tuple[Size, ...]
+    offset: Size
     storage: Storage = field(repr=False)
 
     @property
@@ -55,17 +58,17 @@ class Spec:
         return self.dtype.itemsize
 
     @property
-    def numel(self) -> Any:
+    def numel(self) -> Size:
         """Elements, counting a broadcast one as often as it is seen."""
         return math.prod(self.shape)
 
     @property
-    def nbytes(self) -> Any:
+    def nbytes(self) -> Size:
         """``numel`` in bytes: what writing the tensor moves."""
         return self.numel * self.itemsize
 
     @property
-    def distinct_bytes(self) -> Any:
+    def distinct_bytes(self) -> Size:
         """Bytes of the elements that differ in address (stride 0 once): what reading it moves."""
         distinct = math.prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride != 0)
         return distinct * self.itemsize
@@ -88,8 +91,8 @@ class Spec:
         return f"{str(self.dtype).removeprefix('torch.')}[{', '.join(map(str, self.shape))}]"
 
 
-def specs_in(value: Any) -> Iterator[Spec]:
-    """Every Spec in an argument or a result of an op: itself, or those in the items of a list."""
+def specs_in(value: object) -> Iterator[Spec]:
+    """Every Spec in an op's argument or result: itself, or the items of a list."""
     if isinstance(value, Spec):
         yield value
     elif isinstance(value, (tuple, list)):

@@ -21,17 +21,11 @@ from fxmeter.tracer.capture.recorder import Recorder, module_classes
 from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
 from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
+from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
-from fxmeter.tracer.state.cache import cache_of, cache_tensors, tensors_of
+from fxmeter.tracer.state.attributes import Held, attributes_restored
+from fxmeter.tracer.state.cache import CACHE_ARGUMENTS, cache_of, cache_tensors, tensors_of
 from fxmeter.tracer.state.collecting import without_collecting
-from fxmeter.tracer.state.context import (
-    CACHE_ARGUMENTS,
-    Held,
-    attributes_restored,
-    empty_cache,
-    forward_parameters,
-    run_prompt,
-)
 from fxmeter.tracer.state.tree import unchanging, walk
 
 Logits = Literal["all", "last"]
@@ -147,14 +141,14 @@ def record_call(
     elif isinstance(cache, Held) and not isinstance(cache.cache, Cache):
         cache = replace(cache, cache=cache_of(out))  # not changed in place: the one returned is the one after the pass
     entries = settle_cache(recorder, cache)
-    recorder.graph.output(recorder.to_nodes(_plain_output(out if output is None else output(out))))
+    recorder.output(_plain_output(out if output is None else output(out)))
     return Recording(
         graph=recorder.graph,
         storages=tuple(recorder.storages),
         cache=entries,
         weights=resident_weights(module),
         classes=module_classes(module),
-        called=recorder.called,
+        calls=recorder.calls,
         constants=recorder.constants,
         seconds=time.perf_counter() - started,
     )

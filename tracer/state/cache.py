@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-_CACHE_NAMES = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
+CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
+"""Names that transformers gives the cache, among the arguments of forward methods and in what they return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _all_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def cache_of(outputs: Any) -> Any:
     """The cache that a model returned, or None."""
-    for name in _CACHE_NAMES:
+    for name in CACHE_ARGUMENTS:
         cache = outputs.get(name) if isinstance(outputs, dict) else getattr(outputs, name, None)
         if cache is not None:
             return cache

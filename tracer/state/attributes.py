@@ -1,0 +1,80 @@
+"""What modules keep in their attributes: seen, undone, and where it is state of the model, held as such."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from fxmeter.tracer.state.cache import CacheTensor, cache_tensors
+from fxmeter.tracer.state.tree import Stores, walk
+
+
+class Attributes:
+    """The attributes and submodules of all modules of a model as they were, to see and undo what a pass changes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = walk(model)
+        self._stores = Stores([store for _, module in modules for store in (module.__dict__, module._modules)])
+        self._kept = [(path, module, dict(module.__dict__)) for path, module in modules]
+        self._modules = [(module, dict(module._modules)) for _, module in modules if module._modules]
+
+    def _changed(self) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
+        if self._stores.same():
+            return
+        for path, module, kept in self._kept:
+            now = module.__dict__
+            if len(now) != len(kept) or not all(map(operator.is_, now.values(), kept.values())):
+                yield path, module, kept
+
+    def new_tensors(self) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
+        """(path, module, name, tensor) of every attribute that has become another tensor."""
+        for path, module, kept in self._changed():
+            for name, value in module.__dict__.items():
+                if isinstance(value, Tensor) and value is not kept.get(name):
+                    yield path, module, name, value
+
+    def restore(self) -> None:
+        """Put everything back but what torch keeps for itself."""
+        if self._stores.same():
+            return
+        for _, module, kept in self._changed():
+            now = module.__dict__
+            for name in [n for n in now if not n.startswith("_") and n not in kept]:
+                del now[name]
+            now.update({name: value for name, value in kept.items() if not name.startswith("_")})
+        for module, submodules in self._modules:
+            if not all(map(operator.is_, module._modules.values(), submodules.values())):
+                module._modules.update(submodules)
+
+
+@contextmanager
+def attributes_restored(model: nn.Module) -> Iterator[Attributes]:
+    """Attributes and submodules that a pass changes are afterwards as they were."""
+    attributes = Attributes(model)
+    try:
+        yield attributes
+    finally:
+        attributes.restore()
+
+
+@dataclass(frozen=True)
+class Held:
+    """A cache, and the tensors that modules keep as ``attributes`` from one pass to the next."""
+
+    cache: Any
+    attributes: Attributes
+    batch: int
+
+    def tensors(self) -> Iterator[CacheTensor]:
+        """Every tensor held, the cache's first."""
+        yield from cache_tensors(self.cache)
+        for path, module, name, value in self.attributes.new_tensors():
+            if value.dim() > 1 and value.shape[0] == self.batch:
+                layer = re.search(r"\.(\d+)(\.|$)", path)
+                yield CacheTensor(int(layer[1]) if layer else -1, type(module).__name__, name, value)

@@ -4,6 +4,7 @@
     ├── ScenarioError                 a length, batch or option that cannot be
     ├── ModelError                    a model that cannot be found, read or built
     ├── TraceError                    the model was built but could not be run on meta
+    ├── DeviceError                   a device that is not known, or whose file cannot be
     └── RuleError                     a pricing rule is duplicated or broken
 
 Messages say what was wrong, the value received, and what to do.
@@ -26,6 +27,10 @@ class ModelError(FxmeterError, ValueError):
 
 class TraceError(FxmeterError, RuntimeError):
     """The model was built, but its forward pass could not be recorded on meta."""
+
+
+class DeviceError(FxmeterError, ValueError):
+    """A device that is not known, or whose file cannot be."""
 
 
 class RuleError(FxmeterError, RuntimeError):

@@ -17,13 +17,26 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = ["models", "tracer", "annotators"]
 ROOMS = {
-    "models": ["errors", "sizes", "stage_cost", "scenario", "presets", "source", "version", "page", "hand"],
+    "models": [
+        "errors",
+        "names",
+        "sizes",
+        "devices",
+        "stage_cost",
+        "scenario",
+        "presets",
+        "source",
+        "version",
+        "page",
+        "hand",
+    ],
     "tracer": ["graph", "state", "operators", "capture", "run", "load"],
     "annotators": [
         "symbolic",
         "conventions",
         "rules",
         "pricing",
+        "timing",
         "stages",
         "shapes",
         "closed",

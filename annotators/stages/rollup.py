@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -12,7 +13,11 @@ from torch import fx
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import FusionGroup, fusion_groups
 from fxmeter.annotators.pricing.liveness import Peak, find_peak
+from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.timing.kernels import kernels_of
+from fxmeter.annotators.timing.stage_time import StageTime, stage_time
+from fxmeter.models.devices.device import Device
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import ZERO, StageCost
 from fxmeter.tracer.capture.recording import Recording
@@ -123,6 +128,25 @@ class AnnotatedStage:
     def fusion_groups(self) -> tuple[FusionGroup, ...]:
         """Ops that run as one kernel in ``fused_io_bytes``, where there is more than one."""
         return fusion_groups(self.graph)
+
+    def time(self, device: str | Path | Device) -> StageTime:
+        """How long the pass takes on ``device``: a name or alias of ``fxmeter devices``, or the path of a device file.
+
+        Args:
+            device: for example "h100-sxm5-80g", "a100" or "my-machine.json".
+
+        Returns:
+            :class:`fxmeter.annotators.timing.stage_time.StageTime`: ``bound_s``, ``estimate_s``, ``launch_s`` and
+            ``bound_by``, of the pass, of each module and of each kernel. A fused attention core computes the pairs
+            that its mask lets through, whatever convention the counts follow.
+
+        Raises:
+            DeviceError: no such device.
+        """
+        exact = replace(self.conventions, causal="exact")
+        graph = self.graph if exact == self.conventions else price(self.recording, exact)
+        times = {path: module.times for path, module in self.modules.items()}
+        return stage_time(kernels_of(self.recording, graph), device, times)
 
     @property
     def peak(self) -> Peak | None:

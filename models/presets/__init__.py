@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any
 
 from fxmeter.models.errors import ModelError
+from fxmeter.models.names import near
 
 __all__ = ["Preset", "preset", "preset_names"]
 
@@ -55,7 +55,5 @@ def preset(name: str) -> Preset:
     """
     names = preset_names()
     if name not in names:
-        near = get_close_matches(name.lower(), names, n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ModelError(f"no preset named {name!r}; {hint}`fxmeter models` lists them")
+        raise ModelError(f"no preset named {name!r}; {near(name, names)}`fxmeter models` lists them")
     return Preset(**json.loads(files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")))

@@ -1,0 +1,1 @@
+"""How long a priced pass takes on a device: kernels, their roofs, and what they really reach."""

@@ -1,0 +1,133 @@
+"""A priced pass as the kernels that a device runs: what each computes, in which dtype, and what it moves.
+
+A kernel is a fusion group, a matrix product, an attention core or a collective. Two rules go beyond the fusion groups
+of :mod:`fxmeter.annotators.pricing.fusion`, as every serving engine has them: products of one activation with
+several weights (query, key and value; gate and up) are one kernel that reads the activation once; and an attention
+core computes what its mask lets through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import networkx as nx
+import torch
+from torch import fx
+
+from fxmeter.models.stage_cost import StageCost
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.spec import Spec, specs_in
+
+Kind = Literal["product", "attention", "elementwise", "collective"]
+
+DTYPES: Mapping[torch.dtype, str] = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float8_e4m3fn: "fp8",
+    torch.float8_e5m2: "fp8",
+    torch.int8: "int8",
+    torch.complex64: "fp32",
+    torch.complex128: "fp64",
+}
+"""Names of dtypes in device files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Work of one launch. Amounts are whole numbers, or polynomials in the sizes of a closed form.
+
+    ``name`` and ``op`` are those of its first op, ``module`` the module that runs it, ``times`` identical launches
+    in the pass. ``dtype`` is what its matrix units, or its vector units, compute in. ``nbytes`` moves through memory,
+    ``network_bytes`` to other devices.
+    """
+
+    name: str
+    op: str
+    module: str
+    times: int
+    kind: Kind
+    dtype: str
+    matmul_flops: Any
+    vector_flops: Any
+    nbytes: Any
+    network_bytes: Any = 0
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Ops that share a launch, and bytes that they would read twice."""
+
+    names: list[str]
+    saved: Any = 0
+
+
+def kernels_of(recording: Recording, graph: nx.DiGraph) -> tuple[Kernel, ...]:
+    """The kernels of a priced pass in program order. Views and other free ops run nothing."""
+    nodes = {node.name: node for node in recording.graph.nodes if node.op == "call_function"}
+    groups: dict[Any, _Parts] = {}
+    for name, node in nodes.items():
+        data = graph.nodes[name]
+        if "group" not in data:
+            continue
+        key, shared = _sibling(node, data)
+        if key in groups:
+            groups[key].names.append(name)
+            groups[key].saved = groups[key].saved + shared
+        else:
+            groups[key] = _Parts([name])
+    return tuple(_kernel(parts, nodes, graph) for parts in groups.values())
+
+
+def _sibling(node: fx.Node, data: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What ops of one launch have in common, and the bytes that a second one of them need not read again.
+
+    A product of an activation and a weight belongs to the others of that activation; any other op to its group.
+    """
+    operands = [spec for source in node.all_input_nodes for spec in specs_in(source.meta["spec"])]
+    if not _is_zero(data["cost"].matmul_flops) and len(operands) == 2:
+        left, right = operands
+        if left.role == "activation" and right.role == "weight":
+            place = (left.storage.id, left.offset, str(left.numel))
+            return ("product", node.meta["calls"], str(node.target), place), left.distinct_bytes
+    return ("group", data["group"]), 0
+
+
+def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph) -> Kernel:
+    data = [graph.nodes[name] for name in parts.names]
+    cost = StageCost.total(item["cost"] for item in data)
+    first = nodes[parts.names[0]]
+    op = data[0]["op"]
+    product = not _is_zero(cost.matmul_flops)
+    kind: Kind = "attention" if product and "attention" in op else "product" if product else "elementwise"
+    return Kernel(
+        name=parts.names[0],
+        op=op,
+        module=data[0]["module"],
+        times=data[0]["times"],
+        kind=kind,
+        dtype=_dtype(first),
+        matmul_flops=cost.matmul_flops,
+        vector_flops=cost.vector_flops,
+        nbytes=cost.fused_io_bytes - parts.saved,
+    )
+
+
+def _is_zero(amount: Any) -> bool:
+    """Whether an amount is the number 0; a polynomial never is."""
+    return isinstance(amount, int) and amount == 0
+
+
+def _dtype(node: fx.Node) -> str:
+    """The dtype that an op computes in: of its first floating-point operand, else of its result."""
+    for spec in _floating(node):
+        return DTYPES.get(spec.dtype, "fp32")
+    return "fp32"
+
+
+def _floating(node: fx.Node) -> Iterator[Spec]:
+    for value in (*(source.meta["spec"] for source in node.all_input_nodes), node.meta["spec"]):
+        yield from (spec for spec in specs_in(value) if spec.is_float)

@@ -1,0 +1,130 @@
+"""The time of a stage: the sum over its kernels, by module and by op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.roofline import ROOFS, KernelTime, kernel_time
+from fxmeter.models.devices import device as device_named
+from fxmeter.models.devices.device import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Seconds of a part of a pass. Times add up: kernels run one after another.
+
+    ``roofs_s`` has for each of :data:`fxmeter.annotators.timing.roofline.ROOFS` the seconds of those kernels that are
+    bound by it; their sum is ``estimate_s``.
+    """
+
+    bound_s: float = 0.0
+    estimate_s: float = 0.0
+    launch_s: float = 0.0
+    roofs_s: tuple[float, ...] = (0.0,) * len(ROOFS)
+
+    def __add__(self, other: Time) -> Time:
+        roofs = tuple(map(add, self.roofs_s, other.roofs_s))
+        return Time(
+            self.bound_s + other.bound_s, self.estimate_s + other.estimate_s, self.launch_s + other.launch_s, roofs
+        )
+
+    def __mul__(self, times: int) -> Time:
+        roofs = tuple(roof * times for roof in self.roofs_s)
+        return Time(self.bound_s * times, self.estimate_s * times, self.launch_s * times, roofs)
+
+    @property
+    def bound_by(self) -> str:
+        """What most of the estimate is bound by: "compute", "vector", "memory", "network" or "launch"."""
+        return ROOFS[max(range(len(ROOFS)), key=lambda index: self.roofs_s[index])]
+
+    @classmethod
+    def of(cls, timed: KernelTime) -> Time:
+        """One launch."""
+        by = timed.bound_by
+        roofs = tuple(float(timed.estimate_s) if name == by else 0.0 for name in ROOFS)
+        return cls(float(timed.bound_s), float(timed.estimate_s), float(timed.launch_s), roofs)
+
+
+ZERO = Time()
+
+
+@dataclass(frozen=True, slots=True)
+class TimedKernel:
+    """A kernel, one launch of it, and all of them."""
+
+    kernel: Kernel
+    one: Time
+    all: Time
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """How long a stage takes on a device: see :mod:`fxmeter.annotators.timing.roofline` for the three numbers.
+
+    ``modules`` maps a module's path to the time of everything inside it (one instance), ``kernels`` are all kernels.
+    ``host_s`` is what a server spends outside of the device, in no other figure here. ``extrapolated`` says why the
+    estimate is outside of what it was held to; empty where it is not. ``steps`` passes are in the totals.
+    """
+
+    device: Device
+    total: Time
+    modules: Mapping[str, Time] = field(repr=False)
+    kernels: tuple[TimedKernel, ...] = field(repr=False)
+    extrapolated: tuple[str, ...] = ()
+    steps: int = 1
+
+    @property
+    def bound_s(self) -> float:
+        """Nothing runs faster."""
+        return self.total.bound_s
+
+    @property
+    def estimate_s(self) -> float:
+        """What to expect."""
+        return self.total.estimate_s
+
+    @property
+    def launch_s(self) -> float:
+        """What the estimate spends outside of the roofs."""
+        return self.total.launch_s
+
+    @property
+    def bound_by(self) -> str:
+        """What most of the estimate is bound by."""
+        return self.total.bound_by
+
+    def share_of(self, part: Time) -> float:
+        """A part's share of the estimate."""
+        return part.estimate_s / self.estimate_s if self.estimate_s else 0.0
+
+
+def stage_time(
+    kernels: Iterable[Kernel],
+    device: str | Path | Device,
+    times_of_module: Mapping[str, int],
+    *,
+    extrapolated: tuple[str, ...] = (),
+    steps: int = 1,
+) -> StageTime:
+    """Sum up the kernels of a stage. ``times_of_module`` has how many instances a recorded module stands for."""
+    chosen = device_named(device)
+    timed = []
+    for kernel in kernels:
+        one = Time.of(kernel_time(kernel, chosen))
+        timed.append(TimedKernel(kernel, one, one * kernel.times))
+    modules: dict[str, Time] = {}
+    for item in timed:
+        path = item.kernel.module
+        while True:
+            inside = item.kernel.times // times_of_module.get(path, 1)
+            modules[path] = modules.get(path, ZERO) + item.one * inside
+            if not path:
+                break
+            path = path.rpartition(".")[0]
+    total = reduce(add, (item.all for item in timed), ZERO)
+    return StageTime(chosen, total, modules, tuple(timed), extrapolated, steps)

@@ -1,0 +1,165 @@
+"""What is known of an accelerator: peaks, bandwidths, sizes, and how much of them real kernels reach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fxmeter.models.errors import DeviceError
+
+WIDER = {
+    "fp4": ("fp8", "int8", "bf16", "fp16", "fp32"),
+    "int4": ("int8", "bf16", "fp16", "fp32"),
+    "fp8": ("bf16", "fp16", "fp32"),
+    "int8": ("bf16", "fp16", "fp32"),
+    "bf16": ("fp16", "fp32"),
+    "fp16": ("bf16", "fp32"),
+    "tf32": ("fp32",),
+    "fp32": (),
+    "fp64": (),
+}
+"""What a device without a dtype computes in instead. Operands are widened; bf16 becomes fp16, as engines do with such
+checkpoints on chips that have no bf16 (T4, V100, Apple)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """How much of each roof real kernels reach, and what a launch costs. ``source`` says where that is from.
+
+    Sources of the defaults: 4,260 public GEMM timings on A100, H100 and A40 (M from 1 to 4,096) fit
+    ``hypot(bytes / (0.8 · bandwidth), FLOPs / (0.74 · peak)) + 4 µs`` with a median error of 4 to 5 %; attention cores
+    reach about 0.45 of the matrix peak, elementwise kernels 0.8 of the bandwidth; large ring all-reduces 0.55 of a
+    link (155 to 175 of 300 GB/s on A100, 270 to 365 of 450 on H100), small ones take 10 µs.
+    """
+
+    bandwidth: float = 0.80
+    matrix: Mapping[str, float] = field(default_factory=dict)
+    any_matrix: float = 0.74
+    attention: float = 0.45
+    elementwise: float = 0.80
+    vector: float = 0.50
+    network: float = 0.55
+    launch_s: float = 4e-6
+    collective_s: float = 10e-6
+    source: str = "defaults from public GEMM timings on other devices: not measured on this one"
+
+    def of_matrix(self, dtype: str) -> float:
+        """The share of the matrix peak of ``dtype`` that large products reach."""
+        return self.matrix.get(dtype, self.any_matrix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One accelerator. Rates are per second, dense; ``link_bytes_per_s`` is one direction of a device's links."""
+
+    name: str
+    vendor: str
+    aliases: tuple[str, ...]
+    matrix_flops_per_s: Mapping[str, float]
+    vector_flops_per_s: Mapping[str, float]
+    bandwidth_bytes_per_s: float
+    memory_bytes: int
+    l2_bytes: int | None = None
+    link_bytes_per_s: float | None = None
+    power_w: float | None = None
+    efficiency: Efficiency = field(default_factory=Efficiency)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    unconfirmed: tuple[str, ...] = ()
+    notes: str = ""
+
+    def matrix(self, dtype: str) -> tuple[str, float]:
+        """(dtype that computes, its peak): ``dtype`` itself, or what it is widened to where the device lacks it.
+
+        Where no matrix unit is wide enough, the vector units compute.
+        """
+        for candidate in (dtype, *WIDER.get(dtype, ())):
+            if candidate in self.matrix_flops_per_s:
+                return candidate, self.matrix_flops_per_s[candidate]
+        return "fp32", self.vector("fp32")
+
+    def vector(self, dtype: str) -> float:
+        """Peak of arithmetic outside of the matrix units: that of float32 unless the device has a faster one."""
+        rates = self.vector_flops_per_s
+        if not rates:  # a chip whose vector units nobody published: a small share of its slowest matrix rate
+            return min(self.matrix_flops_per_s.values()) / 16
+        return rates.get(dtype) or rates.get("fp32") or max(rates.values())
+
+    def ridge(self, dtype: str) -> float:
+        """FLOP per byte at which a product turns from memory-bound to compute-bound."""
+        return self.matrix(dtype)[1] / self.bandwidth_bytes_per_s
+
+
+def device_from(name: str, fields: Mapping[str, Any]) -> Device:
+    """A device from the fields of its file; DeviceError names the field that is missing or cannot be."""
+    unconfirmed: list[str] = []
+
+    def number(label: str, value: Any, *, most: float = 1e19) -> float:
+        entry = value if isinstance(value, Mapping) else {"value": value}
+        amount = entry.get("value")
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 < amount <= most:
+            raise DeviceError(f"device {name}: {label} must be a number above 0, not {amount!r}")
+        if not math.isfinite(amount):
+            raise DeviceError(f"device {name}: {label} must be finite")
+        if entry.get("unconfirmed"):
+            unconfirmed.append(label)
+        return amount
+
+    def rates(label: str, required: bool) -> dict[str, float]:
+        table = fields.get(label, {})
+        if not isinstance(table, Mapping) or (required and not table):
+            raise DeviceError(f"device {name}: {label} must map dtypes to rates")
+        return {str(dtype): number(f"{label}.{dtype}", value) for dtype, value in table.items()}
+
+    def optional(label: str) -> float | None:
+        return number(label, fields[label]) if label in fields else None
+
+    for label in ("matrix_flops_per_s", "bandwidth_bytes_per_s", "memory_bytes"):
+        if label not in fields:
+            raise DeviceError(f"device {name}: {label} is missing")
+    l2 = optional("l2_bytes")
+    return Device(
+        name=name,
+        vendor=str(fields.get("vendor", "")),
+        aliases=tuple(map(str, fields.get("aliases", ()))),
+        matrix_flops_per_s=rates("matrix_flops_per_s", True),
+        vector_flops_per_s=rates("vector_flops_per_s", False),
+        bandwidth_bytes_per_s=number("bandwidth_bytes_per_s", fields["bandwidth_bytes_per_s"]),
+        memory_bytes=int(number("memory_bytes", fields["memory_bytes"])),
+        l2_bytes=None if l2 is None else int(l2),
+        link_bytes_per_s=optional("link_bytes_per_s"),
+        power_w=optional("power_w"),
+        efficiency=_efficiency(name, fields.get("efficiency", {}), number),
+        sources=dict(fields.get("sources", {})),
+        unconfirmed=tuple(unconfirmed),
+        notes=str(fields.get("notes", "")),
+    )
+
+
+def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
+    if not isinstance(given, Mapping):
+        raise DeviceError(f"device {name}: efficiency must be an object of shares")
+    if not given:
+        return Efficiency()
+    known = {"bandwidth", "attention", "elementwise", "vector", "network", "any_matrix"}
+    values: dict[str, Any] = {
+        label: number(f"efficiency.{label}", value, most=1) for label, value in given.items() if label in known
+    }
+    values["matrix"] = {
+        str(dtype): number(f"efficiency.matrix.{dtype}", value, most=1)
+        for dtype, value in given.get("matrix", {}).items()
+    }
+    for label in ("launch", "collective"):
+        if f"{label}_us" in given:
+            values[f"{label}_s"] = number(f"efficiency.{label}_us", given[f"{label}_us"]) * 1e-6
+    cited = {entry["source"]: None for entry in _entries(given) if "source" in entry}
+    unknown = set(given) - known - {"matrix", "launch_us", "collective_us", "source"}
+    if unknown:
+        raise DeviceError(f"device {name}: efficiency has no {', '.join(sorted(unknown))}")
+    return Efficiency(**values, source=str(given.get("source") or "; ".join(cited) or "the device's own file"))
+
+
+def _entries(given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    rows = [value for value in given.values() if isinstance(value, Mapping)]
+    return [*rows, *(entry for row in rows for entry in row.values() if isinstance(entry, Mapping))]

@@ -18,7 +18,8 @@ from torch import fx
 
 from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.graph.spec import Spec, specs_in
+from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
+from fxmeter.tracer.graph.spec import Spec
 
 Kind = Literal["product", "attention", "elementwise", "collective"]
 
@@ -67,7 +68,7 @@ class _Parts:
 
 def kernels_of(recording: Recording, graph: nx.DiGraph) -> tuple[Kernel, ...]:
     """The kernels of a priced pass in program order. Views and other free ops run nothing."""
-    nodes = {node.name: node for node in recording.graph.nodes if node.op == "call_function"}
+    nodes = {node.name: node for node in executed(recording.graph)}
     groups: dict[Any, _Parts] = {}
     for name, node in nodes.items():
         data = graph.nodes[name]
@@ -87,12 +88,12 @@ def _sibling(node: fx.Node, data: Mapping[str, Any]) -> tuple[Any, Any]:
 
     A product of an activation and a weight belongs to the others of that activation; any other op to its group.
     """
-    operands = [spec for source in node.all_input_nodes for spec in specs_in(source.meta["spec"])]
+    operands = [spec for source in node.all_input_nodes for spec in specs_of(source)]
     if not _is_zero(data["cost"].matmul_flops) and len(operands) == 2:
         left, right = operands
         if left.role == "activation" and right.role == "weight":
             place = (left.storage.id, left.offset, str(left.numel))
-            return ("product", node.meta["calls"], str(node.target), place), left.distinct_bytes
+            return ("product", meta_of(node).calls, str(node.target), place), left.distinct_bytes
     return ("group", data["group"]), 0
 
 
@@ -129,5 +130,5 @@ def _dtype(node: fx.Node) -> str:
 
 
 def _floating(node: fx.Node) -> Iterator[Spec]:
-    for value in (*(source.meta["spec"] for source in node.all_input_nodes), node.meta["spec"]):
-        yield from (spec for spec in specs_in(value) if spec.is_float)
+    for source in (*node.all_input_nodes, node):
+        yield from (spec for spec in specs_of(source) if spec.is_float)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-GIB = 2**30
-TERA = 10**12
+from fxmeter.models.figures import Figure, Figures, PassFigures, table_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageCost:
-    """Exact counts for an op, a module or a whole stage.
+class StageCost(Figures):
+    """Exact counts for an op, a module or a whole stage; :class:`fxmeter.models.figures.Figures` has what they are.
 
     Every field is an integer of any size (hand-written layer models and closed forms may also put numpy arrays
     or sympy expressions in them). Costs of parts that run one after another add up with ``+``; ``n * cost`` is
@@ -22,87 +21,6 @@ class StageCost:
 
     FLOPs count 2 per multiply-accumulate. Bytes follow each tensor's own dtype.
     """
-
-    matmul_flops: Any = 0
-    """Matrix products, convolutions and attention cores, 2 per multiply-accumulate."""
-    vector_flops: Any = 0
-    """All other floating-point arithmetic, by the table that ``fxmeter ops`` prints."""
-    weight_read_bytes: Any = 0
-    """Parameters and buffers read: rows of an embedding, expected distinct routed experts."""
-    kv_read_bytes: Any = 0
-    """Cache entries read."""
-    kv_write_bytes: Any = 0
-    """New cache entries written."""
-    activation_read_bytes: Any = 0
-    """Every other tensor read (inputs of the pass included)."""
-    activation_write_bytes: Any = 0
-    """Every other tensor written."""
-    fused_io_bytes: Any = 0
-    """What is left of ``io_bytes`` once pointwise and reduction chains are fused
-    (:mod:`fxmeter.annotators.pricing.fusion`)."""
-    activation_bytes: Any = 0
-    """Total size of the tensors materialised: new storage that is neither weight nor cache."""
-    peak_activation_bytes: Any = 0
-    """The most of it alive at one moment, as eager execution lets go of tensors (of a part: while it runs)."""
-    ideal_peak_activation_bytes: Any = 0
-    """The same if every tensor were freed right after its last use."""
-    kv_bytes: Any = 0
-    """Cache and recurrent state resident after the pass."""
-    weight_bytes: Any = 0
-    """Parameters resident, tied ones once."""
-
-    @property
-    def flops(self) -> Any:
-        """All floating-point operations."""
-        return self.matmul_flops + self.vector_flops
-
-    @property
-    def io_bytes(self) -> Any:
-        """All bytes moved, op by op, as PyTorch eager executes the graph."""
-        return (
-            self.weight_read_bytes
-            + self.kv_read_bytes
-            + self.kv_write_bytes
-            + self.activation_read_bytes
-            + self.activation_write_bytes
-        )
-
-    @property
-    def flops_tflops(self) -> Any:
-        """``flops`` in TFLOP (1e12 floating-point operations)."""
-        return self.flops / TERA
-
-    @property
-    def io_tb(self) -> Any:
-        """``io_bytes`` in terabytes (1e12 bytes)."""
-        return self.io_bytes / TERA
-
-    @property
-    def activations_gb(self) -> Any:
-        """``activation_bytes`` in units of 2^30 bytes."""
-        return self.activation_bytes / GIB
-
-    @property
-    def peak_activations_gb(self) -> Any:
-        """``peak_activation_bytes`` in units of 2^30 bytes."""
-        return self.peak_activation_bytes / GIB
-
-    @property
-    def kv_gb(self) -> Any:
-        """``kv_bytes`` in units of 2^30 bytes."""
-        return self.kv_bytes / GIB
-
-    @property
-    def weights_gb(self) -> Any:
-        """``weight_bytes`` in units of 2^30 bytes."""
-        return self.weight_bytes / GIB
-
-    @property
-    def arithmetic_intensity(self) -> Any:
-        """FLOP per byte moved; 0 for a part that moves nothing."""
-        if isinstance(self.io_bytes, int) and self.io_bytes == 0:
-            return 0.0
-        return self.flops / self.io_bytes
 
     def __add__(self, other: StageCost) -> StageCost:
         added = zip(ADDITIVE, map(operator.add, _sums(self), _sums(other)), strict=True)
@@ -135,13 +53,25 @@ class StageCost:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and every derived figure, in the order in which reports show them."""
-        return {name: getattr(self, name) for name in (*FIELDS, *DERIVED)}
+        return {name: getattr(self, name) for name in FIGURES}
 
 
-FIELDS: tuple[str, ...] = tuple(field.name for field in fields(StageCost))
+FIGURES: Mapping[str, Figure] = table_of(StageCost)
+"""Name → figure of a cost: the exact fields, then what is derived from them."""
+
+PASS_FIGURES: Mapping[str, Figure] = table_of(PassFigures)
+"""The same of what only a whole pass has."""
+
+FIELDS: tuple[str, ...] = tuple(name for name, figure in FIGURES.items() if not figure.sources)
 """The exact fields, in declaration order."""
 
-PEAKS: tuple[str, ...] = ("peak_activation_bytes", "ideal_peak_activation_bytes")
+DERIVED: tuple[str, ...] = tuple(name for name, figure in FIGURES.items() if figure.sources)
+"""The figures computed from them."""
+
+EXACT: tuple[str, ...] = tuple(name for name, figure in FIGURES.items() if figure.whole)
+"""The fields and the exact sums of them: whole numbers."""
+
+PEAKS: tuple[str, ...] = tuple(name for name in FIELDS if FIGURES[name].over_parts == "max")
 """The fields that are maxima over moments."""
 
 ADDITIVE: tuple[str, ...] = tuple(name for name in FIELDS if name not in PEAKS)
@@ -149,19 +79,6 @@ ADDITIVE: tuple[str, ...] = tuple(name for name in FIELDS if name not in PEAKS)
 
 _sums = operator.attrgetter(*ADDITIVE)
 _peaks = operator.attrgetter(*PEAKS)
-
-DERIVED: tuple[str, ...] = (
-    "flops",
-    "io_bytes",
-    "flops_tflops",
-    "io_tb",
-    "activations_gb",
-    "peak_activations_gb",
-    "kv_gb",
-    "weights_gb",
-    "arithmetic_intensity",
-)
-"""The figures computed from them."""
 
 ZERO = StageCost()
 

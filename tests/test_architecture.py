@@ -22,6 +22,7 @@ ROOMS = {
         "names",
         "sizes",
         "devices",
+        "figures",
         "stage_cost",
         "scenario",
         "presets",

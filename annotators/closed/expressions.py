@@ -19,7 +19,7 @@ from fxmeter.annotators.symbolic import (
     variable,
     variables_of,
 )
-from fxmeter.models.stage_cost import FIELDS, StageCost
+from fxmeter.models.stage_cost import EXACT, StageCost
 
 if TYPE_CHECKING:
     from fxmeter.annotators.closed.form import ClosedForm, Piece
@@ -39,11 +39,10 @@ def expressions_of(form: ClosedForm, cost_of: Callable[[Piece], StageCost]) -> M
     """Every field, ``flops`` and ``io_bytes``, of what ``cost_of`` picks from each piece."""
     pieces = form.default_pieces()
     symbols = symbols_of(form)
-    names = (*FIELDS, "flops", "io_bytes")
     costs = [cost_of(piece) for piece in pieces]
     return {
         name: _piecewise([(getattr(cost, name), piece) for cost, piece in zip(costs, pieces, strict=True)], symbols)
-        for name in names
+        for name in EXACT
     }
 
 

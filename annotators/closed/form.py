@@ -27,7 +27,7 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost, ModuleC
 from fxmeter.annotators.symbolic import Condition, Path, value_at
 from fxmeter.models.errors import FxmeterError, ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario, VisionScenario, generation
-from fxmeter.models.stage_cost import FIELDS, StageCost
+from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
 from fxmeter.tracer.run.attention import Attention
@@ -36,7 +36,7 @@ from fxmeter.tracer.run.passes import on_meta, record, record_twin
 if TYPE_CHECKING:
     import sympy
 
-TOTALS = (*FIELDS, "flops", "io_bytes")
+TOTALS = EXACT
 """What ``evaluate`` returns unless told otherwise: every exact field and the two exact sums."""
 
 FARTHEST = 2**20 + 7

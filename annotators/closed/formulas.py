@@ -15,11 +15,10 @@ from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, SYMPY, La
 from fxmeter.annotators.shapes.region import NotPolynomial
 from fxmeter.annotators.studies.report import versions
 from fxmeter.models.errors import FxmeterError
-from fxmeter.models.stage_cost import FIELDS
+from fxmeter.models.stage_cost import EXACT
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION
 
 SCHEMA_VERSION = 1
-SHOWN = (*FIELDS, "flops", "io_bytes")
 
 
 class NoFormula(FxmeterError):  # noqa: N818  a finding, not a mistake
@@ -87,7 +86,7 @@ def formulas(form: ClosedForm, *, model: str, module: str = "") -> Formulas:
     writing = Writing(form.symbols, kv=form.stage == "decode")
     costs = [chosen.of(piece) for piece in pieces]
     found = {
-        name: _arranged(cases_of(form, pieces, [getattr(cost, name) for cost in costs]), writing) for name in SHOWN
+        name: _arranged(cases_of(form, pieces, [getattr(cost, name) for cost in costs]), writing) for name in EXACT
     }
     recorded = _module(pieces[0], module)
     return Formulas(form, model, module, recorded.class_name, recorded.times, writing, domain(form), found)

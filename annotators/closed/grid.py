@@ -16,8 +16,9 @@ import numpy as np
 
 from fxmeter.annotators.symbolic import VARIABLES, Condition, Floor, Maximum, Real, atom_of, powers, terms_of
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.figures import counted_behind
 from fxmeter.models.sizes import LARGEST_SIZE
-from fxmeter.models.stage_cost import DERIVED, FIELDS, StageCost
+from fxmeter.models.stage_cost import DERIVED, FIGURES, StageCost
 
 if TYPE_CHECKING:
     from fxmeter.annotators.closed.form import ClosedForm, ModuleForm
@@ -189,25 +190,10 @@ def _together(parts: list[tuple[Any, Any]], shape: tuple[int, ...]) -> np.ndarra
 
 def named(fields: Sequence[str]) -> list[str]:
     """The exact fields behind ``fields``, which may be derived."""
-    unknown = [name for name in fields if name not in (*FIELDS, *DERIVED)]
+    unknown = [name for name in fields if name not in FIGURES]
     if unknown:
-        raise ScenarioError(f"no field {unknown[0]!r} in a StageCost; there are {', '.join((*FIELDS, *DERIVED))}")
-    behind = {
-        "flops": ("matmul_flops", "vector_flops"),
-        "flops_tflops": ("matmul_flops", "vector_flops"),
-        "io_bytes": _TRAFFIC,
-        "io_tb": _TRAFFIC,
-        "arithmetic_intensity": ("matmul_flops", "vector_flops", *_TRAFFIC),
-        "activations_gb": ("activation_bytes",),
-        "peak_activations_gb": ("peak_activation_bytes",),
-        "kv_gb": ("kv_bytes",),
-        "weights_gb": ("weight_bytes",),
-    }
-    wanted = {name for field in fields for name in behind.get(field, (field,))}
-    return [name for name in FIELDS if name in wanted]
-
-
-_TRAFFIC = ("weight_read_bytes", "kv_read_bytes", "kv_write_bytes", "activation_read_bytes", "activation_write_bytes")
+        raise ScenarioError(f"no field {unknown[0]!r} in a StageCost; there are {', '.join(FIGURES)}")
+    return counted_behind(FIGURES, fields)
 
 
 def figures(exact: Mapping[str, np.ndarray], fields: Sequence[str]) -> dict[str, np.ndarray]:

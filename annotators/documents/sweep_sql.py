@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from fxmeter.models.errors import FxmeterError
-from fxmeter.models.stage_cost import DERIVED, FIELDS
+from fxmeter.models.stage_cost import FIGURES
 
 DATABASE_VERSION = 1
-_COSTS = (*FIELDS, *DERIVED)
-_QUOTIENTS = tuple(name for name in DERIVED if name not in ("flops", "io_bytes"))
+_COSTS = tuple(FIGURES)
+_QUOTIENTS = tuple(name for name, figure in FIGURES.items() if not figure.whole)
 _HEAD = (
     "schema_version",
     "analytic_model_version",

@@ -18,6 +18,7 @@ from fxmeter.annotators.rules.cost import Cost
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.annotators.timing.stage_time import StageTime, stage_time
 from fxmeter.models.devices.device import Device
+from fxmeter.models.figures import PassFigures
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import ZERO, StageCost
 from fxmeter.tracer.capture.recording import Recording
@@ -98,11 +99,11 @@ class ModuleCosts(Mapping[str, ModuleCost]):
 
 
 @dataclass(frozen=True, slots=True)
-class AnnotatedStage:
+class AnnotatedStage(PassFigures):
     """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`fxmeter.annotators.pricing.price`
     documents.
 
-    ``floor_io_bytes`` is the least traffic of any implementation: weights, cache, inputs and outputs once.
+    Beside its ``cost`` it has the figures that only a whole pass has: ``floor_io_bytes``.
     ``fullest_step`` is the one step of a generation that has the largest peak; None for a single pass.
     """
 
@@ -114,7 +115,6 @@ class AnnotatedStage:
     ops: tuple[OpCost, ...]
     kv_cache: tuple[CacheLayer, ...]
     uncosted: tuple[Uncosted, ...]
-    floor_io_bytes: int
     graph: nx.DiGraph = field(repr=False)
     recording: Recording = field(repr=False)
     fullest_step: AnnotatedStage | None = field(default=None, repr=False)

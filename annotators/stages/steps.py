@@ -2,61 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost, ModuleCosts, OpCost, Uncosted
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import FIELDS, PEAKS, StageCost
+from fxmeter.models.stage_cost import FIELDS, FIGURES, StageCost
 
-OF_THE_LARGEST_STEP = frozenset({"activation_bytes", *PEAKS})
-"""Fields that are maxima over steps: the largest is most often the last, but a model may do its heavy work in every
-n-th one, as one does that compresses its cache in blocks."""
-OF_THE_LAST_STEP = frozenset({"kv_bytes", "weight_bytes"})
-"""What is there at the end of a generation. All other fields are sums."""
+OF_THE_LARGEST_STEP = frozenset(name for name in FIELDS if FIGURES[name].over_steps == "max")
+OF_THE_LAST_STEP = frozenset(name for name in FIELDS if FIGURES[name].over_steps == "last")
+
+_OVER_STEPS: Mapping[str, Callable[[list[Any]], Any]] = {"sum": sum, "max": max, "last": lambda values: values[-1]}
 
 
 def over_steps(costs: Sequence[StageCost]) -> StageCost:
     """The cost of passes that follow one another: FLOPs and traffic added up, activations and peaks of the largest one,
     cache and weights of the last."""
-    values = {}
-    for name in FIELDS:
-        found = [getattr(cost, name) for cost in costs]
-        if name in OF_THE_LAST_STEP:
-            values[name] = found[-1]
-        else:
-            values[name] = max(found) if name in OF_THE_LARGEST_STEP else sum(found)
-    return StageCost(**values)
+    values = {name: [getattr(cost, name) for cost in costs] for name in FIELDS}
+    return StageCost(**{name: _OVER_STEPS[FIGURES[name].over_steps](found) for name, found in values.items()})
 
 
 def per_step(cost: StageCost, steps: int) -> StageCost:
     """The mean of a step: FLOPs and traffic divided (floats), memory as it is."""
-    return StageCost(
-        **{
-            name: getattr(cost, name) if name in OF_THE_LAST_STEP | OF_THE_LARGEST_STEP else getattr(cost, name) / steps
-            for name in FIELDS
-        }
-    )
+    summed = [name for name in FIELDS if FIGURES[name].over_steps == "sum"]
+    return replace(cost, **{name: getattr(cost, name) / steps for name in summed})
 
 
 def end_to_end(vision: StageCost | None, prefill: StageCost, decode: StageCost) -> StageCost:
-    """A whole request: FLOPs and traffic added up; the cache that decode leaves, which has the prompt's part in it;
-    activations and peaks of the largest stage; the weights of the tower and of the decoder, which prefill and decode
-    share.
-    """
-    stages = [prefill, decode] if vision is None else [vision, prefill, decode]
-    towers = [decode] if vision is None else [vision, decode]
-    values = {}
-    for name in FIELDS:
-        if name == "kv_bytes":
-            values[name] = decode.kv_bytes
-        elif name == "weight_bytes":
-            values[name] = sum(tower.weight_bytes for tower in towers)
-        elif name in OF_THE_LARGEST_STEP:
-            values[name] = max(getattr(stage, name) for stage in stages)
-        else:
-            values[name] = sum(getattr(stage, name) for stage in stages)
-    return StageCost(**values)
+    """A whole request: what its stages come to one after another; the tower's weights stay beside the decoder's, which
+    prefill and decode share, and the cache that decode leaves has the prompt's part in it."""
+    if vision is None:
+        return over_steps([prefill, decode])
+    stays = {name: getattr(vision, name) + getattr(decode, name) for name in OF_THE_LAST_STEP}
+    return replace(over_steps([vision, prefill, decode]), **stays)
 
 
 def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> AnnotatedStage:

@@ -20,8 +20,9 @@ from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.annotators.studies.report import ModelInfo
 from fxmeter.annotators.studies.sweep import Forms, StageFigures, SweepStage, config_sha256, figures, recorded, uncosted
+from fxmeter.models.figures import TERA
 from fxmeter.models.sizes import LARGEST_SIZE
-from fxmeter.models.stage_cost import TERA, StageCost
+from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer.run.attention import Attention
 
 

@@ -16,8 +16,9 @@ from fxmeter.annotators.stages.active import active_parameters
 from fxmeter.annotators.stages.peak import AtPeak, at_peak
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
+from fxmeter.models.figures import Figure, PassFigures
 from fxmeter.models.scenario import VisionScenario
-from fxmeter.models.stage_cost import StageCost
+from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION
 from fxmeter.tracer.run.prompt import config_of
 
@@ -59,23 +60,21 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class Column(PassFigures):
     """One column of the table of stages: a stage, the mean of its steps, or the whole request."""
 
     title: str
     attention: str
     cost: StageCost
-    floor_io_bytes: float
 
-    @property
-    def fused_share(self) -> float:
-        """How much of the traffic is left when chains are fused."""
-        return self.cost.fused_io_bytes / (self.cost.io_bytes or 1)
+    def value(self, figure: Figure) -> float:
+        """What the column has of a figure."""
+        return getattr(self if figure.name in PASS_FIGURES else self.cost, figure.name)
 
-    @property
-    def floor_share(self) -> float:
-        """How much of the traffic no implementation can avoid: the rest is the framework's doing."""
-        return self.floor_io_bytes / (self.cost.io_bytes or 1)
+    def share(self, figure: Figure) -> float:
+        """How much that is of the whole that the figure is a share of: of the traffic, what is left when chains are
+        fused, or what no implementation can avoid."""
+        return self.value(figure) / (getattr(self.cost, figure.share_of or "") or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +91,15 @@ class Report:
         """The stages, each generation with its mean per token beside it, then the totals."""
         found = []
         for stage in self.stages:
-            found.append(Column(title_of(stage), stage.attention, stage.cost, stage.floor_io_bytes))
+            found.append(Column(title_of(stage), stage.attention, stage.cost, floor_io_bytes=stage.floor_io_bytes))
             count = getattr(stage.scenario, "steps", 1)
             if count > 1:
                 mean = stage.floor_io_bytes / count
-                found.append(Column("decode per token", stage.attention, per_step(stage.cost, count), mean))
+                cost = per_step(stage.cost, count)
+                found.append(Column("decode per token", stage.attention, cost, floor_io_bytes=mean))
         for attention, cost in self.totals.items():
             floor = sum(stage.floor_io_bytes for stage in self.stages if stage.attention == attention)
-            found.append(Column("end to end", attention, cost, floor))
+            found.append(Column("end to end", attention, cost, floor_io_bytes=floor))
         return tuple(found)
 
     @property

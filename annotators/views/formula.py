@@ -8,25 +8,9 @@ from rich.text import Text
 from fxmeter.annotators.closed.formulas import FormulaCase, Formulas
 from fxmeter.annotators.closed.languages import SCREEN, abbreviated
 from fxmeter.annotators.views.console import plain_table
+from fxmeter.models.stage_cost import FIGURES
 
 MOST_TERMS = 4
-_NAMES = {
-    "matmul_flops": "matmul FLOPs",
-    "vector_flops": "vector FLOPs",
-    "weight_read_bytes": "weights read",
-    "kv_read_bytes": "KV read",
-    "kv_write_bytes": "KV written",
-    "activation_read_bytes": "activations read",
-    "activation_write_bytes": "activations written",
-    "fused_io_bytes": "I/O if fused",
-    "activation_bytes": "activations made",
-    "peak_activation_bytes": "peak alive",
-    "ideal_peak_activation_bytes": "ideal peak",
-    "kv_bytes": "KV cache after",
-    "weight_bytes": "weights resident",
-    "flops": "FLOPs",
-    "io_bytes": "I/O",
-}
 
 
 def formula_view(found: Formulas) -> RenderableType:
@@ -39,7 +23,7 @@ def formula_view(found: Formulas) -> RenderableType:
     table.add_column("", overflow="fold")
     for name, cases in found.fields.items():
         for index, case in enumerate(cases):
-            table.add_row(_NAMES[name] if index == 0 else "", _line(found, case, len(cases) > 1))
+            table.add_row(FIGURES[name].label if index == 0 else "", _line(found, case, len(cases) > 1))
     letters = " · ".join(f"{name}: {meaning}" for name, meaning in found.arguments)
     return Group(
         Text.assemble((found.title, "bold"), f"  {module}{times})"),

@@ -15,32 +15,12 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import Column, Report, conventions_of, title_of, versions
 from fxmeter.annotators.views.console import plain_table
 from fxmeter.annotators.views.tables import cache_rows, heaviest_ops, module_tree
+from fxmeter.models.figures import Figure, shown
+from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 5
 _PATH = 34
-
-STAGE_ROWS = (
-    ("FLOPs", "flops", "flop", "bold"),
-    ("  matmul", "matmul_flops", "flop", ""),
-    ("  vector", "vector_flops", "flop", ""),
-    ("I/O", "io_bytes", "byte", "bold"),
-    ("  weights read", "weight_read_bytes", "byte", ""),
-    ("  KV read", "kv_read_bytes", "byte", ""),
-    ("  KV written", "kv_write_bytes", "byte", ""),
-    ("  activations read", "activation_read_bytes", "byte", ""),
-    ("  activations written", "activation_write_bytes", "byte", ""),
-    ("I/O if fused", "fused_io_bytes", "byte", "bold"),
-    ("  of the I/O", "fused_share", "share", ""),
-    ("I/O floor", "floor_io_bytes", "byte", "bold"),
-    ("  of the I/O", "floor_share", "share", ""),
-    ("FLOP per byte", "arithmetic_intensity", "ratio", "bold"),
-    ("activations made", "activation_bytes", "memory", "bold"),
-    ("  peak alive", "peak_activation_bytes", "memory", ""),
-    ("  ideal peak", "ideal_peak_activation_bytes", "memory", ""),
-    ("KV cache after", "kv_bytes", "memory", "bold"),
-    ("weights resident", "weight_bytes", "memory", "bold"),
-)
 
 
 def quantity(value: float, kind: str) -> str:
@@ -137,11 +117,18 @@ def _stage_table(title: str, columns: Sequence[Column]) -> Table:
     for column in columns:
         heading = f"{column.title}\n{column.attention}" if len(columns) <= 4 else column.title.replace(" ", "\n", 1)
         table.add_column(heading, justify="right", no_wrap=True)
-    for label, field, kind, style in STAGE_ROWS:
-        found = [column if hasattr(column, field) else column.cost for column in columns]
-        values = [quantity(getattr(figures, field), kind) for figures in found]
-        table.add_row(label, *values, style=style)
+    for figure in shown(FIGURES, PASS_FIGURES):
+        values = [quantity(column.value(figure), figure.unit) for column in columns]
+        table.add_row(_row_label(figure), *values, style="" if figure.under else "bold")
+        if figure.share_of is not None:
+            shares = [quantity(column.share(figure), "share") for column in columns]
+            table.add_row(f"  of the {FIGURES[figure.share_of].label}", *shares)
     return table
+
+
+def _row_label(figure: Figure) -> str:
+    """A part's name, indented, without its whole's."""
+    return figure.label if figure.under is None else "  " + figure.label.removesuffix(f" {FIGURES[figure.under].label}")
 
 
 def _tree(stage: AnnotatedStage, depth: int) -> Table:

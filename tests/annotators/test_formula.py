@@ -13,11 +13,11 @@ from transformers import AutoConfig
 from fxmeter.annotators import closed_form
 from fxmeter.annotators.closed.arrange import Call, Number, Operation, Symbol, Writing
 from fxmeter.annotators.closed.cases import Box, cases_of, merged, sides
-from fxmeter.annotators.closed.formulas import SHOWN, NoFormula, formulas, to_json, to_latex, to_python
+from fxmeter.annotators.closed.formulas import NoFormula, formulas, to_json, to_latex, to_python
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, abbreviated
 from fxmeter.annotators.shapes.region import NotPolynomial
 from fxmeter.annotators.symbolic import Condition, variable
-from fxmeter.models.stage_cost import FIELDS
+from fxmeter.models.stage_cost import EXACT, FIELDS
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.vision import build_vision
 from tests.tracer.tiny import LLAMA, QWEN_MOE
@@ -113,7 +113,7 @@ def at(found, sizes):
     if "h" in sizes:
         given["crops"] = (sizes["h"], sizes["w"])
     cost = found.form.modules[found.module].at(**given)
-    return {name: getattr(cost, name) for name in SHOWN}
+    return {name: getattr(cost, name) for name in EXACT}
 
 
 def pasted(found):
@@ -173,7 +173,7 @@ def test_latex_is_balanced_and_whole(windowed, ocr):
         assert text.count("{") == text.count("}")
         assert len(re.findall(r"\\left\b", text)) == len(re.findall(r"\\right\b", text))
         assert text.count("\\begin{") == text.count("\\end{")
-        assert text.count("&=") == len(SHOWN)
+        assert text.count("&=") == len(EXACT)
     assert "61{,}440 \\cdot \\left(C + 1\\right)" in to_latex(ocr["decode"])
     assert LATEX.write(Symbol("S_q")) == "S_{q}"
 

@@ -1,0 +1,171 @@
+"""Every figure once: what it is called, its unit, how it adds up, what it is derived from.
+
+A line of :class:`Figures` is what a new figure takes, and whoever computes it. The cost record is made of these lines;
+JSON, SQL, CSV, console, plots, formulas, closed forms and comparisons read the table of them
+(:data:`fxmeter.models.stage_cost.FIGURES`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Annotated, Any, Literal, get_type_hints
+
+GIB = 2**30
+TERA = 10**12
+
+Amount = Any
+"""The value of a figure: an int of any size, a polynomial, a numpy array or a sympy expression; of a mean, a float."""
+
+Unit = Literal["flop", "byte", "memory", "ratio", "TFLOP", "TB", "GiB"]
+"""flop, byte (moved) and memory (bytes that something takes up) are whole numbers, the others quotients."""
+
+_SHOWN = ("flop", "byte", "ratio", "memory")
+"""Units that tables show, in their order; the others say in another unit what one of these says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A row of the table.
+
+    Attributes:
+        label: what people read.
+        unit: see :data:`Unit`.
+        over_parts: of parts that run one after another, their sum or the largest.
+        over_steps: of the steps of a generation, their sum, the largest, or what the last one leaves.
+        under: the figure that tables show it below.
+        share_of: the figure that tables show it as a share of.
+        name: of the attribute that has it, and its key in JSON, SQL and CSV; a unit is part of it.
+        sources: names of the figures that it is derived from; () for one that is counted.
+    """
+
+    label: str
+    unit: Unit
+    _: KW_ONLY
+    over_parts: Literal["sum", "max"] = "sum"
+    over_steps: Literal["sum", "max", "last"] = "sum"
+    under: str | None = None
+    share_of: str | None = None
+    name: str = ""
+    sources: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether its exact values are whole numbers."""
+        return self.unit in ("flop", "byte", "memory")
+
+
+class Derived(property):
+    """A figure computed from others of the same record."""
+
+    figure: Figure
+
+
+def derived(
+    label: str, unit: Unit, sources: tuple[str, ...], function: Callable[..., Amount] = lambda *parts: sum(parts)
+) -> Derived:
+    """A figure that ``function`` makes of its ``sources``: of whole numbers, arrays or expressions alike."""
+    made = Derived(lambda record: function(*(getattr(record, name) for name in sources)))
+    made.figure = Figure(label, unit, sources=sources)
+    return made
+
+
+def rescaled(source: str, unit: Unit, divisor: int) -> Derived:
+    """A figure in a larger unit."""
+    return derived(f"{source} in {unit}", unit, (source,), lambda value: value / divisor)
+
+
+def _per_byte(flops: Amount, nbytes: Amount) -> Amount:
+    return 0.0 if isinstance(nbytes, int) and nbytes == 0 else flops / nbytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What an op, a module or a whole pass costs."""
+
+    matmul_flops: Annotated[Amount, Figure("matmul FLOPs", "flop")] = 0
+    """Matrix products, convolutions and attention cores, 2 per multiply-accumulate."""
+    vector_flops: Annotated[Amount, Figure("vector FLOPs", "flop")] = 0
+    """All other floating-point arithmetic, by the table that ``fxmeter ops`` prints."""
+    weight_read_bytes: Annotated[Amount, Figure("weights read", "byte")] = 0
+    """Parameters and buffers read: rows of an embedding, expected distinct routed experts."""
+    kv_read_bytes: Annotated[Amount, Figure("KV read", "byte")] = 0
+    """Cache entries read."""
+    kv_write_bytes: Annotated[Amount, Figure("KV written", "byte")] = 0
+    """New cache entries written."""
+    activation_read_bytes: Annotated[Amount, Figure("activations read", "byte")] = 0
+    """Every other tensor read (inputs of the pass included)."""
+    activation_write_bytes: Annotated[Amount, Figure("activations written", "byte")] = 0
+    """Every other tensor written."""
+    fused_io_bytes: Annotated[Amount, Figure("I/O if fused", "byte", share_of="io_bytes")] = 0
+    """What is left of ``io_bytes`` once pointwise and reduction chains are fused."""
+    activation_bytes: Annotated[Amount, Figure("activations made", "memory", over_steps="max")] = 0
+    """Total size of the tensors materialised: new storage that is neither weight nor cache. Of steps the largest: most
+    often that is the last one's, but a model may do its heavy work in every n-th, as one does that compresses its cache
+    in blocks."""
+    peak_activation_bytes: Annotated[
+        Amount, Figure("peak alive", "memory", over_parts="max", over_steps="max", under="activation_bytes")
+    ] = 0
+    """The most of it alive at one moment, as eager execution lets go of tensors (of a part: while it runs)."""
+    ideal_peak_activation_bytes: Annotated[
+        Amount, Figure("ideal peak", "memory", over_parts="max", over_steps="max", under="activation_bytes")
+    ] = 0
+    """The same if every tensor were freed right after its last use."""
+    kv_bytes: Annotated[Amount, Figure("KV cache after", "memory", over_steps="last")] = 0
+    """Cache and recurrent state resident after the pass."""
+    weight_bytes: Annotated[Amount, Figure("weights resident", "memory", over_steps="last")] = 0
+    """Parameters resident, tied ones once."""
+
+    flops = derived("FLOPs", "flop", ("matmul_flops", "vector_flops"))
+    """All floating-point operations."""
+    io_bytes = derived(
+        "I/O",
+        "byte",
+        ("weight_read_bytes", "kv_read_bytes", "kv_write_bytes", "activation_read_bytes", "activation_write_bytes"),
+    )
+    """All bytes moved, op by op, as PyTorch eager executes the graph."""
+    flops_tflops = rescaled("flops", "TFLOP", TERA)
+    io_tb = rescaled("io_bytes", "TB", TERA)
+    activations_gb = rescaled("activation_bytes", "GiB", GIB)
+    peak_activations_gb = rescaled("peak_activation_bytes", "GiB", GIB)
+    kv_gb = rescaled("kv_bytes", "GiB", GIB)
+    weights_gb = rescaled("weight_bytes", "GiB", GIB)
+    arithmetic_intensity = derived("FLOP per byte", "ratio", ("flops", "io_bytes"), _per_byte)
+    """FLOP per byte moved; 0 for a part that moves nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassFigures:
+    """What only a pass as a whole has: no sum over its parts."""
+
+    floor_io_bytes: Annotated[Amount, Figure("I/O floor", "byte", share_of="io_bytes")] = 0
+    """The least traffic of any implementation: weights, cache, inputs and outputs once."""
+
+
+def table_of(record: type) -> dict[str, Figure]:
+    """Name → row of the figures that a record has: those counted, then those derived, each in their order."""
+    hints = get_type_hints(record, include_extras=True)
+    rows = {name: replace(hint.__metadata__[0], name=name) for name, hint in hints.items()}
+    made = [(name, value) for kind in reversed(record.__mro__) for name, value in vars(kind).items()]
+    rows |= {name: replace(value.figure, name=name) for name, value in made if isinstance(value, Derived)}
+    wholes = {source: row.name for row in rows.values() if row.whole for source in row.sources}
+    return {name: replace(row, under=row.under or wholes.get(name)) for name, row in rows.items()}
+
+
+def shown(*tables: Mapping[str, Figure]) -> tuple[Figure, ...]:
+    """The rows that people are shown, by unit, a whole above its parts."""
+    rows = [row for table in tables for row in table.values() if row.unit in _SHOWN]
+    first = {row.name: place for place, row in enumerate(rows)}
+    for row in rows:
+        if row.under is not None:
+            first[row.under] = min(first[row.under], first[row.name])
+    tops = sorted((r for r in rows if r.under is None), key=lambda row: (_SHOWN.index(row.unit), first[row.name]))
+    return tuple(row for top in tops for row in (top, *(part for part in rows if part.under == top.name)))
+
+
+def counted_behind(table: Mapping[str, Figure], names: Iterable[str]) -> list[str]:
+    """The counted figures that some figures, derived ones among them, are made of, in the order of the table."""
+    wanted, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        wanted.add(name)
+        todo += table[name].sources
+    return [name for name in table if name in wanted and not table[name].sources]

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from fxmeter.annotators.api import annotate, annotate_module
     from fxmeter.annotators.closed.form import closed_form
     from fxmeter.annotators.conventions import Conventions
-    from fxmeter.annotators.rules.cost import Cost
     from fxmeter.annotators.stages.rollup import AnnotatedStage
+    from fxmeter.models.stage_cost import Cost
 
 _HOMES = {
     "annotate": "fxmeter.annotators.api",
@@ -20,7 +20,7 @@ _HOMES = {
     "closed_form": "fxmeter.annotators.closed.form",
     "AnnotatedStage": "fxmeter.annotators.stages.rollup",
     "Conventions": "fxmeter.annotators.conventions",
-    "Cost": "fxmeter.annotators.rules.cost",
+    "Cost": "fxmeter.models.stage_cost",
 }
 
 if __name__ == "annotators":  # imported by its folder's name in a checkout: the same objects

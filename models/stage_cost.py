@@ -6,9 +6,13 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 from fxmeter.models.figures import Figure, Figures, PassFigures, table_of
+
+Size: TypeAlias = Any
+"""A count, of elements, bytes or FLOPs: an ``int``; or what computes like one, which a type checker has no common name
+for: a polynomial in the sizes of a pass, a sympy expression, a numpy array of counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +31,8 @@ class StageCost(Figures):
         larger = zip(PEAKS, map(_larger, _peaks(self), _peaks(other)), strict=True)
         return StageCost(**dict(added), **dict(larger))
 
-    def __mul__(self, count: Any) -> StageCost:
-        if isinstance(count, int) and count == 0:
+    def __mul__(self, count: Size) -> StageCost:
+        if is_nothing(count):
             return ZERO
         multiplied = zip(ADDITIVE, [value * count for value in _sums(self)], strict=True)
         return StageCost(**dict(multiplied), **dict(zip(PEAKS, _peaks(self), strict=True)))
@@ -41,7 +45,7 @@ class StageCost(Figures):
         return StageCost.weighted((cost, 1) for cost in costs)
 
     @staticmethod
-    def weighted(counted: Iterable[tuple[StageCost, Any]]) -> StageCost:
+    def weighted(counted: Iterable[tuple[StageCost, Size]]) -> StageCost:
         """The sum of costs that are each there a number of times."""
         counted = list(counted)
         if not counted:
@@ -82,24 +86,32 @@ _peaks = operator.attrgetter(*PEAKS)
 
 ZERO = StageCost()
 
+Cost = StageCost
+"""The same record by another name, for an op or a module, which are no stages."""
 
-def _largest(values: tuple[Any, ...]) -> Any:
+
+def is_nothing(amount: Size) -> bool:
+    """Whether an amount is the number 0. An expression never is, not even where its value would be."""
+    return isinstance(amount, int) and amount == 0
+
+
+def _largest(values: tuple[Size, ...]) -> Size:
     if all(type(value) is int for value in values):
         return max(values)
     knowing = next((value for value in values if hasattr(value, "or_larger")), None)
     return reduce(_larger, values) if knowing is None else knowing.or_larger(*values)
 
 
-def _larger(a: Any, b: Any) -> Any:
+def _larger(a: Size, b: Size) -> Size:
     """The larger of two sizes, element by element for arrays, as an expression for sympy values.
 
     A kind of number that knows better how, has ``or_larger``, which takes any number of others.
     """
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
-    if isinstance(a, int) and a == 0:
+    if is_nothing(a):
         return b
-    if isinstance(b, int) and b == 0:
+    if is_nothing(b):
         return a
     for one, other in ((a, b), (b, a)):
         if hasattr(one, "or_larger"):

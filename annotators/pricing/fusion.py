@@ -28,8 +28,9 @@ from typing import Any
 
 import networkx as nx
 
-from fxmeter.annotators.pricing.kernels import Access, Kernel, Key, is_nothing
+from fxmeter.annotators.pricing.kernels import Access, Kernel, TensorKey
 from fxmeter.annotators.symbolic import smallest
+from fxmeter.models.stage_cost import Size, is_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,15 @@ class FusionGroup:
     ops: tuple[str, ...]
     module: str
     times: int
-    unfused_bytes: Any
-    fused_bytes: Any
+    unfused_bytes: Size
+    fused_bytes: Size
 
 
 @dataclass(slots=True)
 class _Group:
     calls: tuple[str, ...]
     members: list[int] = field(default_factory=list)
-    elements: Any = None
+    elements: Size | None = None
 
 
 class _Groups:
@@ -59,8 +60,8 @@ class _Groups:
         self.of: list[_Group] = []
         self._after: list[set[int]] = []
         self._apart: list[set[int]] = []
-        last_write: dict[Key, int] = {}
-        readers: dict[Key, list[int]] = {}
+        last_write: dict[TensorKey, int] = {}
+        readers: dict[TensorKey, list[int]] = {}
         for place, kernel in enumerate(kernels):
             after: set[int] = set()
             apart: set[int] = set()
@@ -84,12 +85,12 @@ class _Groups:
 
     def _fuses(self, writer: int, kernel: Kernel, access: Access) -> bool:
         made = self.kernels[writer]
-        return made.calls == kernel.calls and made.kind not in ("alone", "scatter") and not access.gathered
+        return made.calls == kernel.calls and made.fuses not in ("alone", "scatter") and not access.gathered
 
     def _join(self, place: int, kernel: Kernel, earlier: list[int]) -> None:
-        group = _Group(kernel.calls, [place], kernel.elements if kernel.kind == "reduction" else None)
+        group = _Group(kernel.calls, [place], kernel.elements if kernel.fuses == "reduction" else None)
         self.of.append(group)
-        for member in earlier if kernel.kind != "alone" else ():
+        for member in earlier if kernel.fuses != "alone" else ():
             other = self.of[member]
             if other is not group and self._may_merge(group, other):
                 group.elements = other.elements if group.elements is None else group.elements
@@ -98,7 +99,7 @@ class _Groups:
                     self.of[joined] = group
 
     def _may_merge(self, a: _Group, b: _Group) -> bool:
-        if self.kernels[b.members[0]].kind == "alone" or a.calls != b.calls:
+        if self.kernels[b.members[0]].fuses == "alone" or a.calls != b.calls:
             return False
         if a.elements is not None and b.elements is not None and a.elements != b.elements:
             return False
@@ -125,18 +126,18 @@ class _Groups:
 class FusedTraffic:
     """By op's name its fused traffic and the first op of its kernel; the floor of the whole pass."""
 
-    bytes: Mapping[str, Any]
+    bytes: Mapping[str, Size]
     groups: Mapping[str, str]
-    floor_bytes: Any
+    floor_bytes: Size
 
 
 def fused_traffic(
     kernels: Sequence[Kernel],
     times: Mapping[str, int],
-    returned: set[Key],
-    kept: set[Key],
+    returned: set[TensorKey],
+    kept: set[TensorKey],
     copies: Mapping[int, int],
-    resident: Any,
+    resident: Size,
 ) -> FusedTraffic:
     """What each op still moves once it shares a kernel with others.
 
@@ -145,27 +146,27 @@ def fused_traffic(
     weights stand behind a recorded one, by its storage. ``resident``: bytes in the cache after the pass.
     """
     groups = _Groups(kernels)
-    home: dict[Key, set[int]] = {}
-    born: dict[Key, int | None] = {}
+    home: dict[TensorKey, set[int]] = {}
+    born: dict[TensorKey, int | None] = {}
     for place, kernel in enumerate(kernels):
         for access in kernel.accesses:
             home.setdefault(access.key, set()).add(id(groups.of[place]))
             born.setdefault(access.key, None if is_nothing(access.written) else id(groups.of[place]))
     traffic: dict[int, _GroupTraffic] = {}
     floor = _Floor(returned, copies)
-    moved: dict[str, Any] = {}
+    moved: dict[str, Size] = {}
     first: dict[str, str] = {}
     for place, kernel in enumerate(kernels):
         if kernel.name not in times:
             continue
         group = groups.of[place]
         so_far = traffic.setdefault(id(group), _GroupTraffic())
-        total: Any = 0
+        total: Size = 0
         for access in kernel.accesses:
             inside = born[access.key] == id(group)
             needed = not inside or access.key in kept or access.role == "cache" or len(home[access.key]) > 1
             read = 0 if inside else so_far.once("read", access, access.read)
-            written = so_far.once("written", access, access.written) if needed or kernel.kind == "alone" else 0
+            written = so_far.once("written", access, access.written) if needed or kernel.fuses == "alone" else 0
             total = total + read + written
             floor.add(access, read, written, times[kernel.name])
         first[kernel.name] = kernels[group.members[0]].name
@@ -178,34 +179,34 @@ class _GroupTraffic:
     """What a group has moved so far."""
 
     def __init__(self) -> None:
-        self._moved: dict[tuple[str, Key], dict[Any, Any]] = {}
+        self._moved: dict[tuple[str, TensorKey], dict[Any, Size]] = {}
 
-    def once(self, way: str, access: Access, amount: Any) -> Any:
+    def once(self, way: str, access: Access, amount: Size) -> Size:
         """The part of ``amount`` that was not moved yet."""
         if is_nothing(amount):
             return 0
-        regions = self._moved.setdefault((way, access.key), {})
-        before = regions.get(access.region, 0)
-        if not regions:
+        by_elements = self._moved.setdefault((way, access.key), {})
+        before = by_elements.get(access.elements, 0)
+        if not by_elements:
             more = amount
         elif amount > before:
-            more = max(0, min(amount - before, access.nbytes - sum(regions.values())))
+            more = max(0, min(amount - before, access.nbytes - sum(by_elements.values())))
         else:
             return 0
-        regions[access.region] = before + more
+        by_elements[access.elements] = before + more
         return more
 
 
 class _Floor:
     """Bytes that any implementation moves: weights, cache, inputs and outputs once."""
 
-    def __init__(self, returned: set[Key], copies: Mapping[int, int]) -> None:
+    def __init__(self, returned: set[TensorKey], copies: Mapping[int, int]) -> None:
         self._returned, self._copies = returned, copies
-        self._once: dict[tuple[str, Key], Any] = {}
-        self._sizes: dict[Key, Any] = {}
-        self._cached: Any = 0
+        self._once: dict[tuple[str, TensorKey], Size] = {}
+        self._sizes: dict[TensorKey, Size] = {}
+        self._cached: Size = 0
 
-    def add(self, access: Access, read: Any, written: Any, times: int) -> None:
+    def add(self, access: Access, read: Size, written: Size, times: int) -> None:
         """Count fused traffic in."""
         self._sizes[access.key] = access.nbytes
         if access.role == "cache":
@@ -215,7 +216,7 @@ class _Floor:
         elif access.key in self._returned:
             self._once["output", access.key] = self._once.get(("output", access.key), 0) + written
 
-    def bytes(self, resident: Any) -> Any:
+    def bytes(self, resident: Size) -> Size:
         """The sum, the cache's ``resident`` bytes at most among it."""
         total = smallest([self._cached, resident])
         for (role, key), amount in self._once.items():

@@ -4,65 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import fx
-from torch._ops import OpOverload
 
+from fxmeter.annotators.rules.cost import Fuses
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.instances import Instance, Skip
 from fxmeter.tracer.graph.nodes import meta_of, output_of, specs_of
-from fxmeter.tracer.graph.schema import base_name
 from fxmeter.tracer.graph.spec import Role, Spec
-from fxmeter.tracer.operators.ops import cache_append
 
-Key = tuple[int, int]
+TensorKey = tuple[int, int]
 """A tensor's storage, and how many layer calls that were not run have handed it on since it was made."""
-
-
-def _named(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-_ALONE = _named(
-    "cumsum cumprod cummax cummin logcumsumexp topk sort argsort msort kthvalue median mode histc bincount multinomial "
-    "nonzero unique_dim _unique2 unique_consecutive masked_select searchsorted bucketize _local_scalar_dense"
-)
-_GATHERS = _named("gather index_select index embedding take take_along_dim")
-_SCATTERS = _named(
-    "scatter scatter_add scatter_reduce index_put _index_put_impl index_add index_copy index_fill index_reduce "
-    "masked_scatter slice_scatter select_scatter"
-)
-_REDUCTIONS = _named(
-    "_softmax _log_softmax _safe_softmax native_layer_norm native_group_norm _fused_rms_norm linalg_vector_norm "
-    "logsumexp var_mean std_mean"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """What an op does with one tensor: which elements of which storage, and the bytes that it reads and writes."""
 
-    key: Key
+    key: TensorKey
     role: Role
-    region: tuple[Any, ...]
-    nbytes: Any
-    read: Any
-    written: Any
+    elements: tuple[Size | tuple[Size, Size], ...]
+    nbytes: Size
+    read: Size
+    written: Size
     gathered: bool = False
 
     @classmethod
-    def of(cls, spec: Spec, key: Key, *, read: Any = 0, written: Any = 0, gathered: bool = False) -> Access:
+    def of(cls, spec: Spec, key: TensorKey, *, read: Size = 0, written: Size = 0, gathered: bool = False) -> Access:
         """An access to the elements of ``spec``; the order of its dimensions does not matter."""
         dims = [(stride, size) for size, stride in zip(spec.shape, spec.strides, strict=True) if size != 1 and stride]
-        region = (spec.offset, *_merged(sorted(dims, key=lambda dim: dim[0])))
-        return cls(key, spec.role, region, spec.storage.nbytes, read, written, gathered)
+        elements = (spec.offset, *_merged(sorted(dims, key=lambda dim: dim[0])))
+        return cls(key, spec.role, elements, spec.storage.nbytes, read, written, gathered)
 
 
-def _merged(dims: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+def _merged(dims: Iterable[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
     """Dimensions by stride, the smallest first; those that continue one another as one."""
-    merged: list[tuple[Any, Any]] = []
+    merged: list[tuple[Size, Size]] = []
     for stride, size in dims:
         if merged and merged[-1][0] * merged[-1][1] == stride:
             merged[-1] = (merged[-1][0], merged[-1][1] * size)
@@ -73,20 +51,20 @@ def _merged(dims: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """An op as fusion sees it. ``kind`` is "pointwise", "reduction", "gather", "scatter" or "alone".
+    """An op as fusion sees it.
 
     ``calls`` are the calls of list members around it. A layer call that was not run is an "alone" that reads what it
     was given and makes what it handed on.
     """
 
     name: str
-    kind: str
+    fuses: Fuses
     calls: tuple[str, ...]
     accesses: tuple[Access, ...]
-    elements: Any = 0
+    elements: Size = 0
 
 
-Move = tuple[Spec, Any, Any]
+Move = tuple[Spec, Size, Size]
 """A tensor with the bytes that an op reads and writes of it."""
 
 
@@ -95,7 +73,7 @@ class Moved:
     """A priced node before tensors have names of their own."""
 
     node: fx.Node
-    kind: str
+    fuses: Fuses
     moves: Sequence[Move]
 
 
@@ -117,7 +95,7 @@ def kernels_of(moved: Iterable[Moved], recording: Recording) -> list[Kernel]:
     return kernels
 
 
-def kept_tensors(recording: Recording, kernels: Sequence[Kernel]) -> tuple[set[Key], set[Key]]:
+def kept_tensors(recording: Recording, kernels: Sequence[Kernel]) -> tuple[set[TensorKey], set[TensorKey]]:
     """The tensors that the pass returns, and those that anyone still holds after it."""
     latest = {access.key[0]: access.key for kernel in kernels for access in kernel.accesses}
     specs = [spec for node in output_of(recording.graph).all_input_nodes for spec in specs_of(node)]
@@ -133,12 +111,12 @@ def _kernel(item: Moved, handed: Mapping[int, int]) -> Kernel:
             (spec.storage.id, handed.get(spec.storage.id, 0)),
             read=read,
             written=written,
-            gathered=item.kind == "gather" and place == 0,
+            gathered=item.fuses == "gather" and place == 0,
         )
         for place, (spec, read, written) in enumerate(item.moves)
     )
-    elements = item.moves[0][0].numel if item.kind == "reduction" and item.moves else 0
-    return Kernel(item.node.name, item.kind, meta_of(item.node).calls, accesses, elements)
+    elements = item.moves[0][0].numel if item.fuses == "reduction" and item.moves else 0
+    return Kernel(item.node.name, item.fuses, meta_of(item.node).calls, accesses, elements)
 
 
 def _skipped(
@@ -164,24 +142,3 @@ def _used_inside(priced: Sequence[Moved]) -> dict[int, set[int]]:
         for instance in meta_of(item.node).instances:
             used.setdefault(id(instance), set()).update(spec.storage.id for spec, _, _ in item.moves)
     return used
-
-
-def is_nothing(amount: Any) -> bool:
-    """Whether an amount of bytes is the number 0 (an expression never is)."""
-    return isinstance(amount, int) and amount == 0
-
-
-def kind_of(op: Any, matmul_flops: Any, *, costed: bool) -> str:
-    """How an op fuses; see the policy of :mod:`fxmeter.annotators.pricing.fusion`."""
-    if not costed or not isinstance(op, OpOverload):
-        return "alone"
-    if op is cache_append:
-        return "scatter"
-    name = base_name(op).removesuffix("_")
-    if not is_nothing(matmul_flops) or op.namespace != "aten" or name in _ALONE:
-        return "alone"
-    if name in _GATHERS:
-        return "gather"
-    if name in _SCATTERS:
-        return "scatter"
-    return "reduction" if name in _REDUCTIONS or torch.Tag.reduction in op.tags else "pointwise"

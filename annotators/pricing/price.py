@@ -31,11 +31,11 @@ from torch._ops import OpOverload
 import fxmeter.annotators.rules  # noqa: F401  registers every rule
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import fused_traffic
-from fxmeter.annotators.pricing.kernels import Move, Moved, is_nothing, kept_tensors, kernels_of, kind_of
+from fxmeter.annotators.pricing.kernels import Move, Moved, kept_tensors, kernels_of
 from fxmeter.annotators.pricing.liveness import peaks_of
-from fxmeter.annotators.rules.cost import Cost, Moves
+from fxmeter.annotators.rules.cost import Fuses, Moves
 from fxmeter.annotators.rules.registry import Routed, rule_for
-from fxmeter.models.stage_cost import ZERO
+from fxmeter.models.stage_cost import ZERO, Cost, is_nothing
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of, specs_of, times_of
 from fxmeter.tracer.graph.schema import base_name, changed_arguments
@@ -55,11 +55,7 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
     executed = [node for node in recording.graph.nodes if node.op == "call_function"]
     priced = {node: _price_node(node, conventions) for node in executed}
     kernels = kernels_of(
-        (
-            Moved(node, kind_of(node.target, found.matmul_flops, costed=found.costed), found.moves)
-            for node, found in priced.items()
-            if found.moves
-        ),
+        (Moved(node, found.fuses, found.moves) for node, found in priced.items() if found.moves),
         recording,
     )
     times = {node.name: times_of(node) for node in executed}
@@ -135,11 +131,7 @@ class _Priced:
     reads: Mapping[fx.Node, Any] = field(default_factory=dict)
     moves: Sequence[Move] = ()
     costed: bool = True
-
-    @property
-    def matmul_flops(self) -> Any:
-        """Of the op."""
-        return self.fields.get("matmul_flops", 0)
+    fuses: Fuses = "alone"
 
 
 def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
@@ -156,9 +148,9 @@ def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
         given["routed"] = _routing_of(node)
     traffic = _Traffic()
     if known is not None:
-        arithmetic = known.cost(given)
-        traffic.add("matmul_flops", arithmetic.matmul_flops)
-        traffic.add("vector_flops", arithmetic.vector_flops)
+        arithmetic = known.flops(given)
+        traffic.add("matmul_flops", arithmetic.matmul)
+        traffic.add("vector_flops", arithmetic.vector)
     changed = changed_arguments(op)
     if not changed and outputs and all(spec.storage.id in held for spec in outputs):
         return _Priced(traffic.fields, costed=known is not None)
@@ -185,7 +177,7 @@ def _price_node(node: fx.Node, conventions: Conventions) -> _Priced:
                 made[spec.storage.id] = spec.storage
     traffic.add("activation_bytes", sum(storage.nbytes for storage in made.values()))
     reads = {n: sum(by_spec.get(id(s), 0) for s in specs_of(n)) for n in node.all_input_nodes}
-    return _Priced(traffic.fields, reads, traffic.moves, known is not None)
+    return _Priced(traffic.fields, reads, traffic.moves, known is not None, "alone" if known is None else known.fuses)
 
 
 class _Traffic:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import per_element, rule
 from fxmeter.tracer.graph.spec import Spec
 
@@ -58,30 +58,30 @@ COMPOSITE = {
     "mish": 5,  # softplus, tanh, product
 }
 
-per_element(dict.fromkeys(_overloads(ELEMENTARY), 1))
+per_element(dict.fromkeys(_overloads(ELEMENTARY), 1), fuses="pointwise")
 for _name, _count in COMPOSITE.items():
-    per_element(dict.fromkeys(_overloads(_name), _count))
+    per_element(dict.fromkeys(_overloads(_name), _count), fuses="pointwise")
 
 
-@rule(aten.gelu.default, aten.gelu_.default)
-def gelu(self: Spec, approximate: str, *, out: Spec) -> Cost:
+@rule(aten.gelu.default, aten.gelu_.default, fuses="pointwise")
+def gelu(self: Spec, approximate: str, *, out: Spec) -> Flops:
     """5 per element (x/√2, erf, +1, x·, ½·); with tanh 9 (x², x³, ·0.0447, +x, ·√(2/π), tanh, +1, x·, ½·)"""
-    return Cost(vector_flops=(9 if approximate == "tanh" else 5) * out.numel)
+    return Flops(vector=(9 if approximate == "tanh" else 5) * out.numel)
 
 
-@rule(aten.log_sigmoid_forward.default)
-def log_sigmoid_forward(self: Spec, *, out: Any) -> Cost:
+@rule(aten.log_sigmoid_forward.default, fuses="pointwise")
+def log_sigmoid_forward(self: Spec, *, out: Any) -> Flops:
     """4 per element (exp, +1, log, difference)"""
-    return Cost(vector_flops=4 * self.numel)
+    return Flops(vector=4 * self.numel)
 
 
-@rule(aten.glu.default)
-def glu(self: Spec, *, out: Spec) -> Cost:
+@rule(aten.glu.default, fuses="pointwise")
+def glu(self: Spec, *, out: Spec) -> Flops:
     """5 per element of out: sigmoid of one half, product with the other"""
-    return Cost(vector_flops=5 * out.numel)
+    return Flops(vector=5 * out.numel)
 
 
-@rule(aten.polar.default)
-def polar(abs: Spec, angle: Spec, *, out: Spec) -> Cost:
+@rule(aten.polar.default, fuses="pointwise")
+def polar(abs: Spec, angle: Spec, *, out: Spec) -> Flops:
     """4 per element: cos, sin, and each times the radius"""
-    return Cost(vector_flops=4 * out.numel)
+    return Flops(vector=4 * out.numel)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import rule
 from fxmeter.tracer.graph.spec import Spec
 from fxmeter.tracer.operators.indexers import block_index
 
 
 @rule(block_index)
-def block_index_rule(query: Spec, keys: Spec, cos: Spec, block: int) -> Cost:
+def block_index_rule(query: Spec, keys: Spec, cos: Spec, block: int) -> Flops:
     """scores of each query's whole blocks of past keys: 2·H·D per block; its mean, norm and turn, and the choice
 
     Query i of S_q has ⌊(S_kv − S_q + i + 1) / block⌋ whole blocks, whatever the mask hides. As transformers executes
@@ -22,7 +22,7 @@ def block_index_rule(query: Spec, keys: Spec, cos: Spec, block: int) -> Cost:
     s_kv, turned = keys.shape[1], cos.shape[-1]
     blocks = batch * (_whole_blocks(s_kv, block) - _whole_blocks(s_kv - s_q, block))
     each = (block + 1) * width + 4 * width + 3 + 7 * turned // 2 + 2 * heads + 2
-    return Cost(matmul_flops=2 * blocks * heads * width, vector_flops=blocks * each)
+    return Flops(matmul=2 * blocks * heads * width, vector=blocks * each)
 
 
 def _whole_blocks(count: Any, block: int) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fxmeter.annotators.rules.cost import Cost, Moves
+from fxmeter.annotators.rules.cost import Flops, Moves
 from fxmeter.annotators.rules.registry import free, rule
 from fxmeter.tracer.graph.spec import Spec, specs_in
 from fxmeter.tracer.operators.ops import cache_append
@@ -42,17 +42,20 @@ free(
         "view_as_real _conj _neg_view real imag movedim swapaxes unsafe_split unsafe_chunk unsafe_split_with_sizes "
         "view_as _view_dtype lift_fresh numpy_T mT flatten unflatten resolve_conj",
         VIEW,
-    )
+    ),
+    fuses="pointwise",  # where one of them has to copy
 )
 free(
     _named(
-        "clone _to_copy cat stack repeat constant_pad_nd roll flip contiguous lift tril triu slice_scatter "
-        "select_scatter repeat_interleave diag_embed im2col pixel_shuffle pixel_unshuffle channel_shuffle "
-        "reflection_pad1d replication_pad1d",
+        "clone _to_copy cat stack repeat constant_pad_nd roll flip contiguous lift tril triu repeat_interleave "
+        "diag_embed im2col pixel_shuffle pixel_unshuffle channel_shuffle reflection_pad1d replication_pad1d",
         COPY,
-    )
+    ),
+    fuses="pointwise",
 )
-free(_named("where masked_fill masked_scatter", SELECT))
+free(_named("slice_scatter select_scatter", COPY), fuses="scatter")
+free(_named("where masked_fill", SELECT), fuses="pointwise")
+free(_named("masked_scatter", SELECT), fuses="scatter")
 
 
 def _fills(out: Any) -> Moves:
@@ -64,15 +67,18 @@ free(
         "arange zeros ones full scalar_tensor zeros_like ones_like full_like new_zeros new_ones new_full eye linspace",
         FILL,
     ),
+    fuses="pointwise",
     moves=_fills,
 )
 free(
     _named(
         "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not isin",
         LOGIC,
-    )
+    ),
+    fuses="pointwise",
 )
-free(_named("searchsorted bucketize bitwise_left_shift bitwise_right_shift", INTEGER))
+free(_named("bitwise_left_shift bitwise_right_shift", INTEGER), fuses="pointwise")
+free(_named("searchsorted bucketize", INTEGER))
 
 
 def _allocates(out: Any) -> Moves:
@@ -81,6 +87,7 @@ def _allocates(out: Any) -> Moves:
 
 free(
     _named("empty empty_like empty_strided new_empty new_empty_strided", "allocates, writes nothing"),
+    fuses="pointwise",
     moves=_allocates,
 )
 
@@ -91,6 +98,7 @@ def _overwrites(self: Spec) -> Moves:
 
 free(
     _named("copy_ zero_ fill_ normal_ uniform_ bernoulli_ random_ exponential_", "overwrites its target"),
+    fuses="pointwise",
     moves=_overwrites,
 )
 
@@ -99,7 +107,11 @@ def _rows(self: Spec, out: Spec) -> Moves:
     return Moves(read={"self": out.numel * self.itemsize})
 
 
-free({aten.gather.default: GATHER, aten.index_select.default: GATHER, aten.index.Tensor: GATHER}, moves=_rows)
+free(
+    {aten.gather.default: GATHER, aten.index_select.default: GATHER, aten.index.Tensor: GATHER},
+    fuses="gather",
+    moves=_rows,
+)
 
 
 def _embedding_rows(weight: Spec, out: Spec) -> Moves:
@@ -108,6 +120,7 @@ def _embedding_rows(weight: Spec, out: Spec) -> Moves:
 
 free(
     {aten.embedding.default: "a gather: reads the rows that it looks up, not the table"},
+    fuses="gather",
     moves=_embedding_rows,
 )
 
@@ -128,10 +141,10 @@ def _broadcast(shapes: list[tuple[Any, ...]]) -> Any:
     return count
 
 
-@rule(aten.index_put_.default, moves=_put_moves)
-def index_put_(self: Spec, values: Spec, accumulate: bool) -> Cost:
+@rule(aten.index_put_.default, fuses="scatter", moves=_put_moves)
+def index_put_(self: Spec, values: Spec, accumulate: bool) -> Flops:
     """writes the elements that the indices pick; with accumulate, one sum for each"""
-    return Cost(vector_flops=values.numel if accumulate and self.is_float else 0)
+    return Flops(vector=values.numel if accumulate and self.is_float else 0)
 
 
 def _scatter_moves(self: Spec, index: Spec) -> Moves:
@@ -143,6 +156,7 @@ free(
         aten.scatter_.value: "writes the elements that the index picks",
         aten.scatter_.src: "writes the elements that the index picks",
     },
+    fuses="scatter",
     moves=_scatter_moves,
 )
 
@@ -156,6 +170,7 @@ free(
         aten.scatter.value: "copies, then writes what the index picks",
         aten.scatter.src: "copies, then writes what the index picks",
     },
+    fuses="scatter",
     moves=_scatter_whole,
 )
 
@@ -165,10 +180,10 @@ def _added_elements(self: Spec, index: Spec) -> Moves:
     return Moves(read={"self": touched}, written={"self": touched})
 
 
-@rule(aten.scatter_add_.default, moves=_added_elements)
-def scatter_add_(self: Spec, index: Spec) -> Cost:
+@rule(aten.scatter_add_.default, fuses="scatter", moves=_added_elements)
+def scatter_add_(self: Spec, index: Spec) -> Flops:
     """one sum for each element that the index picks"""
-    return Cost(vector_flops=index.numel if self.is_float else 0)
+    return Flops(vector=index.numel if self.is_float else 0)
 
 
 def _added_rows(self: Spec, source: Spec) -> Moves:
@@ -176,31 +191,31 @@ def _added_rows(self: Spec, source: Spec) -> Moves:
     return Moves(read={"self": touched}, written={"self": touched})
 
 
-@rule(aten.index_add_.default, moves=_added_rows)
-def index_add_(self: Spec, source: Spec) -> Cost:
+@rule(aten.index_add_.default, fuses="scatter", moves=_added_rows)
+def index_add_(self: Spec, source: Spec) -> Flops:
     """one sum for each element of source"""
-    return Cost(vector_flops=source.numel if self.is_float else 0)
+    return Flops(vector=source.numel if self.is_float else 0)
 
 
 def _whole_and_rows(self: Spec, source: Spec, out: Spec) -> Moves:
     return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
 
 
-@rule(aten.index_add.default, moves=_whole_and_rows)
-def index_add(self: Spec, source: Spec) -> Cost:
+@rule(aten.index_add.default, fuses="scatter", moves=_whole_and_rows)
+def index_add(self: Spec, source: Spec) -> Flops:
     """copies, then one sum for each element of source"""
-    return Cost(vector_flops=source.numel if self.is_float else 0)
+    return Flops(vector=source.numel if self.is_float else 0)
 
 
 def _copied_rows(self: Spec, source: Spec) -> Moves:
     return Moves(read={"self": 0}, written={"self": source.numel * self.itemsize})
 
 
-free({aten.index_copy_.default: "overwrites the rows that the index picks"}, moves=_copied_rows)
+free({aten.index_copy_.default: "overwrites the rows that the index picks"}, fuses="scatter", moves=_copied_rows)
 
 
 def _new_entries(cache: Spec | None, entries: Spec) -> Moves:
     return Moves(read={"cache": 0}, written={"out": entries.nbytes})
 
 
-free({cache_append: "an append: reads and writes the new entries only"}, moves=_new_entries)
+free({cache_append: "an append: reads and writes the new entries only"}, fuses="scatter", moves=_new_entries)

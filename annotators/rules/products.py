@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.rules.cost import Cost, Moves, distinct_experts
+from fxmeter.annotators.rules.cost import Flops, Moves, distinct_experts
 from fxmeter.annotators.rules.registry import Routed, rule
 from fxmeter.annotators.symbolic import Real
 from fxmeter.tracer.graph.spec import Spec
@@ -18,50 +18,50 @@ aten = torch.ops.aten
 
 
 @rule(aten.mm.default)
-def mm(self: Spec, mat2: Spec, *, out: Spec) -> Cost:
+def mm(self: Spec, mat2: Spec, *, out: Spec) -> Flops:
     """out[M, N] = self[M, K] @ mat2[K, N]"""
     k, _ = mat2.shape
-    return Cost(matmul_flops=2 * out.numel * k)
+    return Flops(matmul=2 * out.numel * k)
 
 
 @rule(aten.addmm.default)
-def addmm(self: Spec, mat1: Spec, mat2: Spec, *, out: Spec) -> Cost:
+def addmm(self: Spec, mat1: Spec, mat2: Spec, *, out: Spec) -> Flops:
     """out[M, N] = self + mat1[M, K] @ mat2[K, N]"""
-    return mm(mat1, mat2, out=out) + Cost(vector_flops=out.numel)
+    return mm(mat1, mat2, out=out) + Flops(vector=out.numel)
 
 
 @rule(aten.bmm.default)
-def bmm(self: Spec, mat2: Spec, *, out: Spec) -> Cost:
+def bmm(self: Spec, mat2: Spec, *, out: Spec) -> Flops:
     """out[B, M, N] = self[B, M, K] @ mat2[B, K, N]"""
     _, k, _ = mat2.shape
-    return Cost(matmul_flops=2 * out.numel * k)
+    return Flops(matmul=2 * out.numel * k)
 
 
 @rule(aten.baddbmm.default)
-def baddbmm(self: Spec, batch1: Spec, batch2: Spec, *, out: Spec) -> Cost:
+def baddbmm(self: Spec, batch1: Spec, batch2: Spec, *, out: Spec) -> Flops:
     """out[B, M, N] = self + batch1[B, M, K] @ batch2[B, K, N]"""
-    return bmm(batch1, batch2, out=out) + Cost(vector_flops=2 * out.numel)
+    return bmm(batch1, batch2, out=out) + Flops(vector=2 * out.numel)
 
 
 @rule(aten.mv.default)
-def mv(self: Spec, vec: Spec, *, out: Spec) -> Cost:
+def mv(self: Spec, vec: Spec, *, out: Spec) -> Flops:
     """out[M] = self[M, K] @ vec[K]"""
-    return Cost(matmul_flops=2 * self.numel)
+    return Flops(matmul=2 * self.numel)
 
 
 @rule(aten.dot.default)
-def dot(self: Spec, tensor: Spec, *, out: Spec) -> Cost:
+def dot(self: Spec, tensor: Spec, *, out: Spec) -> Flops:
     """out = self[K] · tensor[K]"""
-    return Cost(matmul_flops=2 * self.numel)
+    return Flops(matmul=2 * self.numel)
 
 
 @rule(aten.convolution.default)
-def convolution(input: Spec, weight: Spec, bias: Spec | None, transposed: bool, *, out: Spec) -> Cost:
+def convolution(input: Spec, weight: Spec, bias: Spec | None, transposed: bool, *, out: Spec) -> Flops:
     """out[N, C_out, ...] = input[N, C_in, ...] ∗ weight[C_out, C_in/groups, kernel...] (transposed: in and out swap)"""
     _, per_group, *kernel = weight.shape
     positions = input.numel if transposed else out.numel
     added = 0 if bias is None else out.numel
-    return Cost(matmul_flops=2 * positions * per_group * math.prod(kernel), vector_flops=added)
+    return Flops(matmul=2 * positions * per_group * math.prod(kernel), vector=added)
 
 
 def _grouped_moves(self: Spec, mat2: Spec, routed: Routed | None, conventions: Conventions) -> Moves:
@@ -77,10 +77,10 @@ def _whole_bytes(value: Any) -> Any:
 
 
 @rule(aten._grouped_mm.default, moves=_grouped_moves)
-def grouped_mm(self: Spec, mat2: Spec, *, out: Spec) -> Cost:
+def grouped_mm(self: Spec, mat2: Spec, *, out: Spec) -> Flops:
     """out[M, N] = self[M, K] @ mat2[E, K, N], each row by its expert; reads the experts expected to be touched"""
     _, k, _ = mat2.shape
-    return Cost(matmul_flops=2 * out.numel * k)
+    return Flops(matmul=2 * out.numel * k)
 
 
 def attended_pairs(s_q: Any, s_kv: Any, *, causal: bool, window: int | None) -> Any:
@@ -109,7 +109,7 @@ def attention_core(
     *,
     out: Spec,
     conventions: Conventions,
-) -> Cost:
+) -> Flops:
     """out = softmax(query[B,H,S_q,D] @ keyᵀ · scale) @ value[B,H_kv,S_kv,D_v]; per pair 6, softcap 3, bias 1
 
     The 6 are the scale and a softmax of 5; eager attention adds one for its mask.
@@ -119,9 +119,9 @@ def attention_core(
     exact = conventions.causal == "exact"
     pairs = attended_pairs(s_q, s_kv, causal=causal, window=window) if exact else s_q * s_kv
     per_pair = 6 + 3 * (softcap is not None) + (bias is not None)
-    return Cost(
-        matmul_flops=2 * batch * heads * pairs * (head_dim + value_dim),
-        vector_flops=per_pair * batch * heads * pairs,
+    return Flops(
+        matmul=2 * batch * heads * pairs * (head_dim + value_dim),
+        vector=per_pair * batch * heads * pairs,
     )
 
 
@@ -135,7 +135,7 @@ def _picked_moves(query: Spec, key: Spec, value: Spec, indices: Spec) -> Moves:
 @rule(sparse_attention, moves=_picked_moves)
 def sparse_core(
     query: Spec, value: Spec, indices: Spec, bias: Spec | None, softcap: float | None, *, out: Spec
-) -> Cost:
+) -> Flops:
     """out = softmax(query[B,H,S_q,D] @ keyᵀ · scale) @ value over the k keys of indices[B,S_q,k]; per pair as a core
 
     Deepseek sparse attention (DeepSeek-V3.2-Exp report, 2025): k pairs for each query, whatever the context.
@@ -143,4 +143,4 @@ def sparse_core(
     batch, heads, s_q, head_dim = query.shape
     pairs = batch * heads * s_q * indices.shape[-1]
     per_pair = 6 + 3 * (softcap is not None) + (bias is not None)
-    return Cost(matmul_flops=2 * pairs * (head_dim + value.shape[-1]), vector_flops=per_pair * pairs)
+    return Flops(matmul=2 * pairs * (head_dim + value.shape[-1]), vector=per_pair * pairs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import first, free, per_element, rule
 from fxmeter.tracer.graph.spec import Spec
 
@@ -29,6 +29,20 @@ per_element(
             aten.min.dim,
             aten.argmax.default,
             aten.argmin.default,
+        ],
+        1,
+    ),
+    of="self",
+    fuses="reduction",
+)
+per_element(
+    {aten._softmax.default: 5, aten._log_softmax.default: 5, aten._safe_softmax.default: 5},
+    of="self",
+    fuses="reduction",
+)
+per_element(
+    dict.fromkeys(
+        [
             aten.cumsum.default,
             aten.cumsum_.default,
             aten.cumprod.default,
@@ -45,7 +59,6 @@ per_element(
     ),
     of="self",
 )
-per_element({aten._softmax.default: 5, aten._log_softmax.default: 5, aten._safe_softmax.default: 5}, of="self")
 free(
     {
         aten.any.default: "boolean",
@@ -55,57 +68,67 @@ free(
         aten.all.dim: "boolean",
         aten.all.dims: "boolean",
         aten.count_nonzero.default: "integer counting",
+    },
+    fuses="reduction",
+)
+free(
+    {
         aten.one_hot.default: "an index, written out",
         aten._is_all_true.default: "boolean",
-        aten._local_scalar_dense.default: "hands one value to the program",
         aten.equal.default: "hands one value to the program",
+    },
+    fuses="pointwise",
+)
+free(
+    {
+        aten._local_scalar_dense.default: "hands one value to the program",
         aten.nonzero.default: "an index of what is not zero",
     }
 )
 
 
-def _floats(count: Any, self: Spec) -> Cost:
-    return Cost(vector_flops=count if self.is_float else 0)
+def _floats(count: Any, self: Spec) -> Flops:
+    return Flops(vector=count if self.is_float else 0)
 
 
-@rule(aten.mean.default, aten.mean.dim)
-def mean(self: Spec, *, out: Spec) -> Cost:
+@rule(aten.mean.default, aten.mean.dim, fuses="reduction")
+def mean(self: Spec, *, out: Spec) -> Flops:
     """1 per element of self (the sum) and 1 per element of out (the quotient)"""
     return _floats(self.numel + out.numel, self)
 
 
-@rule(aten.var.correction, aten.std.correction, aten.var_mean.correction, aten.std_mean.correction)
-def var(self: Spec, *, out: Any) -> Cost:
+@rule(aten.var.correction, aten.std.correction, aten.var_mean.correction, aten.std_mean.correction, fuses="reduction")
+def var(self: Spec, *, out: Any) -> Flops:
     """4 per element of self (sum; difference, square, sum) and 2 per element of out (two quotients)"""
     return _floats(4 * self.numel + 2 * first(out).numel, self)
 
 
-@rule(aten.linalg_vector_norm.default)
-def linalg_vector_norm(self: Spec, *, out: Spec) -> Cost:
+@rule(aten.linalg_vector_norm.default, fuses="reduction")
+def linalg_vector_norm(self: Spec, *, out: Spec) -> Flops:
     """2 per element of self (square, sum) and 1 per element of out (root)"""
     return _floats(2 * self.numel + out.numel, self)
 
 
-@rule(aten.logsumexp.default)
-def logsumexp(self: Spec, *, out: Spec) -> Cost:
+@rule(aten.logsumexp.default, fuses="reduction")
+def logsumexp(self: Spec, *, out: Spec) -> Flops:
     """4 per element of self (max, difference, exp, sum) and 2 per element of out (log, sum)"""
     return _floats(4 * self.numel + 2 * out.numel, self)
 
 
-@rule(aten.native_layer_norm.default)
-def native_layer_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Cost:
+@rule(aten.native_layer_norm.default, fuses="reduction")
+def native_layer_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Flops:
     """6 per element (sum; difference, square, sum; difference, scale), 1 more with weight, 1 more with bias"""
-    return Cost(vector_flops=(6 + (weight is not None) + (bias is not None)) * input.numel)
+    return Flops(vector=(6 + (weight is not None) + (bias is not None)) * input.numel)
 
 
-@rule(aten.native_group_norm.default)
-def native_group_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Cost:
+@rule(aten.native_group_norm.default, fuses="reduction")
+def native_group_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Flops:
     """6 per element, 1 more with weight, 1 more with bias, as a layer norm over each group"""
-    return Cost(vector_flops=(6 + (weight is not None) + (bias is not None)) * input.numel)
+    return Flops(vector=(6 + (weight is not None) + (bias is not None)) * input.numel)
 
 
-@rule(aten._fused_rms_norm.default)
-def _fused_rms_norm(input: Spec, weight: Spec | None, *, out: Any) -> Cost:
+@rule(aten._fused_rms_norm.default, fuses="reduction")
+def _fused_rms_norm(input: Spec, weight: Spec | None, *, out: Any) -> Flops:
     """3 per element (square, sum; scale), 1 more with weight, and 3 per row (quotient, +eps, rsqrt)"""
     rows = first(out[1]).numel if isinstance(out, (tuple, list)) else math.prod(input.shape[:-1])
-    return Cost(vector_flops=(3 + (weight is not None)) * input.numel + 3 * rows)
+    return Flops(vector=(3 + (weight is not None)) * input.numel + 3 * rows)

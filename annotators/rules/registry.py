@@ -1,10 +1,11 @@
 """One registry: which rule prices which op.
 
-    @rule(aten.mm.default)                         a function that reads like the op it prices
-    per_element({aten.exp.default: 1}, ...)        a row of a table: FLOPs for each element
-    free({aten.view.default: "a view"})            a row whose value is the reason
+    @rule(aten.mm.default)                                           a function that reads like the op it prices
+    per_element({aten.exp.default: 1}, fuses="pointwise")            a row of a table: FLOPs for each element
+    free({aten.cat.default: "a copy"}, fuses="pointwise")            a row whose value is the reason
 
-Keys are ``OpOverload``s. A second rule for an op is refused, and so is a rule whose parameters are not the op's.
+Keys are ``OpOverload``s. A second rule for an op is refused, and so is a rule whose parameters are not the op's. How an
+op fuses is said beside its price; one that says nothing is a kernel of its own.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch._ops import OpOverload
 
-from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.rules.cost import Cost, Moves
+from fxmeter.annotators.rules.cost import Flops, Fuses, Moves
 from fxmeter.models.errors import RuleError
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec, specs_in
 
-Formula = Callable[..., Any]
+Arguments = Mapping[str, Any]
+"""An op's arguments by name, tensors as Specs, and with them its result ``out`` and what ``_CONTEXT`` names."""
+Formula = Callable[..., Flops]
+MovesFormula = Callable[..., Moves]
+_Result = TypeVar("_Result", Flops, Moves)
 _CONTEXT = frozenset({"out", "conventions", "routed"})
 
 
@@ -29,8 +34,8 @@ _CONTEXT = frozenset({"out", "conventions", "routed"})
 class Routed:
     """Where a grouped product's rows come from: ``tokens`` tokens that chose ``top_k`` experts each."""
 
-    tokens: Any
-    top_k: Any
+    tokens: Size
+    top_k: Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +44,28 @@ class Rule:
 
     op: OpOverload
     equation: str
-    flops: Formula | None
-    moves: Formula | None
+    formula: Formula | None
+    moves: MovesFormula | None
     kind: str
+    fuses: Fuses
 
-    def cost(self, given: Mapping[str, Any]) -> Cost:
-        """The op's arithmetic. ``given`` has its arguments by name, ``out``, ``conventions`` and ``routed``."""
-        return _NOTHING if self.flops is None else _call(self.flops, given)
+    def flops(self, arguments: Arguments) -> Flops:
+        """The op's arithmetic."""
+        return _NOTHING if self.formula is None else _call(self.formula, arguments)
 
-    def traffic(self, given: Mapping[str, Any]) -> Moves:
+    def traffic(self, arguments: Arguments) -> Moves:
         """The op's departures from the default traffic."""
-        return _DEFAULT if self.moves is None else _call(self.moves, given)
+        return _DEFAULT if self.moves is None else _call(self.moves, arguments)
 
 
-_NOTHING = Cost()
+_NOTHING = Flops()
 _DEFAULT = Moves()
 _RULES: dict[OpOverload, Rule] = {}
-_PARAMETERS: dict[Formula, tuple[str, ...]] = {}
+_PARAMETERS: dict[Callable[..., Any], tuple[str, ...]] = {}
 
 
-def rule(*ops: OpOverload, moves: Formula | None = None) -> Callable[[Formula], Formula]:
-    """Register a function from an op's arguments (tensors as Specs) and ``out`` to its Cost.
+def rule(*ops: OpOverload, fuses: Fuses = "alone", moves: MovesFormula | None = None) -> Callable[[Formula], Formula]:
+    """Register a function from an op's arguments (tensors as Specs) and ``out`` to its Flops.
 
     ``moves``, a function of the same kind, returns the Moves that are not the default. Both are returned unchanged,
     so that formulas can call one another.
@@ -73,42 +79,42 @@ def rule(*ops: OpOverload, moves: Formula | None = None) -> Callable[[Formula], 
             for function in (formula, moves):
                 if function is not None:
                     _check_signature(op, function)
-            _add(Rule(op, equation, formula, moves, "formula"))
+            _add(Rule(op, equation, formula, moves, "formula", fuses))
         return formula
 
     return register
 
 
-def free(reasons: Mapping[OpOverload, str], *, moves: Formula | None = None) -> None:
+def free(reasons: Mapping[OpOverload, str], *, fuses: Fuses = "alone", moves: MovesFormula | None = None) -> None:
     """Register ops that do no floating-point arithmetic, each with the reason."""
     for op, reason in reasons.items():
-        _add(Rule(op, reason, None, moves, "free"))
+        _add(Rule(op, reason, None, moves, "free", fuses))
 
 
-def per_element(flops: Mapping[OpOverload, int], of: str = "out") -> None:
+def per_element(flops: Mapping[OpOverload, int], of: str = "out", *, fuses: Fuses = "alone") -> None:
     """Register ops that cost a number of FLOPs for each element of ``of`` ("out", or an argument's name)."""
     for op, count in flops.items():
-        _add(Rule(op, f"{count} per element of {of}", _per_element(count, of), None, "table"))
+        _add(Rule(op, f"{count} per element of {of}", _per_element(count, of), None, "table", fuses))
 
 
 def _per_element(count: int, of: str) -> Formula:
-    def flops(given: Mapping[str, Any]) -> Cost:
-        return Cost(vector_flops=float_ops(count, first(given[of]), given))
+    def flops(arguments: Arguments) -> Flops:
+        return Flops(vector=float_ops(count, first(arguments[of]), arguments))
 
     _PARAMETERS[flops] = ()
     return flops
 
 
-def float_ops(count: int, spec: Spec, given: Mapping[str, Any]) -> Any:
+def float_ops(count: int, spec: Spec, arguments: Arguments) -> Size:
     """``count`` per element of ``spec`` where the op computes in floating point; 0 for integers and booleans.
 
     Complex arithmetic is done on both parts, so it costs 2; the product of two complex numbers is 4 multiplications
     and 2 additions, 6.
     """
-    operands = [s for name, value in given.items() if name != "out" for s in specs_in(value)]
+    operands = [s for name, value in arguments.items() if name != "out" for s in specs_in(value)]
     complex_operands = sum(s.dtype.is_complex for s in operands)
     if complex_operands:
-        both = complex_operands == 2 and given["op_name"].startswith(("mul", "div"))
+        both = complex_operands == 2 and arguments["op_name"].startswith(("mul", "div"))
         return count * (6 if both else 2) * spec.numel
     return count * spec.numel if spec.is_float or any(s.is_float for s in operands) else 0
 
@@ -128,14 +134,14 @@ def rules() -> tuple[Rule, ...]:
     return tuple(sorted(_RULES.values(), key=lambda r: str(r.op)))
 
 
-def _call(function: Formula, given: Mapping[str, Any]) -> Any:
+def _call(function: Callable[..., _Result], arguments: Arguments) -> _Result:
     names = _PARAMETERS.get(function)
     if names is None:
         names = _PARAMETERS[function] = tuple(inspect.signature(function).parameters)
-    return function(given) if not names else function(**{name: given[name] for name in names})
+    return function(arguments) if not names else function(**{name: arguments[name] for name in names})
 
 
-def _check_signature(op: OpOverload, function: Formula) -> None:
+def _check_signature(op: OpOverload, function: Callable[..., Any]) -> None:
     known = {argument.name for argument in op._schema.arguments} | _CONTEXT
     unknown = [name for name in inspect.signature(function).parameters if name not in known]
     if unknown:
@@ -146,20 +152,3 @@ def _add(new: Rule) -> None:
     if new.op in _RULES:
         raise RuleError(f"{new.op} has a rule already: {_RULES[new.op].equation}")
     _RULES[new.op] = new
-
-
-__all__ = [
-    "Conventions",
-    "Cost",
-    "Formula",
-    "Moves",
-    "Routed",
-    "Rule",
-    "first",
-    "float_ops",
-    "free",
-    "per_element",
-    "rule",
-    "rule_for",
-    "rules",
-]

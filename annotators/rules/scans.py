@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fxmeter.annotators.rules.cost import Cost
+from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import rule
 from fxmeter.tracer.graph.spec import Spec
 from fxmeter.tracer.operators.scans import (
@@ -37,26 +37,26 @@ def _gates(each: Any, D: Spec | None, z: Spec | None, bias: Spec | None, softplu
 @rule(selective_scan)
 def selective_scan_rule(
     u: Spec, A: Spec, D: Spec | None, z: Spec | None, delta_bias: Spec | None, delta_softplus: bool
-) -> Cost:
+) -> Flops:
     """h = exp(Δ·A)·h + Δ·B·u, y = C·h: per channel, token and state 2 (C·h) and 6; D 2, z 6, softplus 3 per element
 
     Mamba, arXiv 2312.00752, equation 2 and algorithm 2.
     """
     states = u.numel * A.shape[-1]
     gates = _gates(u.numel, D, z, delta_bias, delta_softplus)
-    return Cost(matmul_flops=2 * states, vector_flops=6 * states + gates)
+    return Flops(matmul=2 * states, vector=6 * states + gates)
 
 
 @rule(selective_state_update)
 def selective_state_update_rule(
     state: Spec, x: Spec, D: Spec | None, z: Spec | None, dt_bias: Spec | None, dt_softplus: bool
-) -> Cost:
+) -> Flops:
     """one step of h = exp(Δ·A)·h + Δ·B·x, y = C·h: 2 (C·h) and 6 per element of state; D 2, z 6, softplus 3 of x
 
     Mamba, arXiv 2312.00752, equation 2; Mamba-2, arXiv 2405.21060, its form with heads.
     """
     gates = _gates(x.numel, D, z, dt_bias, dt_softplus)
-    return Cost(matmul_flops=2 * state.numel, vector_flops=6 * state.numel + gates)
+    return Flops(matmul=2 * state.numel, vector=6 * state.numel + gates)
 
 
 @rule(state_space_dual)
@@ -70,7 +70,7 @@ def state_space_dual_rule(
     dt_softplus: bool,
     dt_min: float,
     dt_max: float,
-) -> Cost:
+) -> Flops:
     """by chunks of Q: C·Bᵀ per group 2·Q·N, scores·x 2·Q·P, chunk states and their readout 2·2·N·P, per token and head
 
     Mamba-2, arXiv 2405.21060, section 6 and listing 1: the four blocks of the semiseparable matrix. Vector FLOPs per
@@ -87,11 +87,11 @@ def state_space_dual_rule(
     vector += batch * chunks * heads * (2 * width * state + 1)
     clamped = dt_min > 0 or dt_max < math.inf
     gates = dt.numel * ((dt_bias is not None) + 3 * dt_softplus + 2 * clamped + 1) + x.numel
-    return Cost(matmul_flops=matmul, vector_flops=vector + gates + 2 * x.numel * (D is not None))
+    return Flops(matmul=matmul, vector=vector + gates + 2 * x.numel * (D is not None))
 
 
 @rule(gated_delta_rule)
-def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | None, l2norm: bool) -> Cost:
+def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | None, l2norm: bool) -> Flops:
     """S = exp(g)·S + β·k⊗(v − Sᵀk), y = Sᵀq: token by token 3·2·K·V per head; by chunks of C, 2·C·(2·K+V) + 3·2·K·V
 
     Gated DeltaNet, arXiv 2412.06464, section 3.3; Kimi Delta Attention, arXiv 2510.26692, whose decays are one for each
@@ -107,7 +107,7 @@ def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | Non
     scale = given * (k_dim + 2 * (3 * k_dim + 2) * l2norm)
     if chunk_size is None:
         vector = given * (k_dim * v_dim + 2 * v_dim + decays)
-        return Cost(matmul_flops=given * 3 * 2 * k_dim * v_dim, vector_flops=vector + scale)
+        return Flops(matmul=given * 3 * 2 * k_dim * v_dim, vector=vector + scale)
     chunks = _whole_chunks(length, chunk_size)
     tokens = batch * chunks * chunk_size * heads
     matmul = tokens * (2 * chunk_size * (2 * k_dim + v_dim) + 3 * 2 * k_dim * v_dim)
@@ -115,29 +115,29 @@ def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | Non
     pairs = tokens * chunk_size * 4 * decays
     vector = solves + pairs + tokens * (4 * k_dim + 3 * v_dim + 4 * decays)
     vector += batch * chunks * heads * (2 * k_dim * v_dim + decays)
-    return Cost(matmul_flops=matmul, vector_flops=vector + scale)
+    return Flops(matmul=matmul, vector=vector + scale)
 
 
 @rule(wkv)
-def wkv_rule(time_decay: Spec, key: Spec) -> Cost:
+def wkv_rule(time_decay: Spec, key: Spec) -> Flops:
     """23 per element of key: two maxima, four exponentials of differences, two weighted sums each, one quotient
 
     RWKV-4, arXiv 2305.13048, appendix D (the numerically safe recurrence); the decay −exp(w) once, 2 per channel.
     """
-    return Cost(vector_flops=23 * key.numel + 2 * time_decay.numel)
+    return Flops(vector=23 * key.numel + 2 * time_decay.numel)
 
 
 @rule(linear_recurrence)
-def linear_recurrence_rule(x: Spec) -> Cost:
+def linear_recurrence_rule(x: Spec) -> Flops:
     """h = a·h + x: 2 per element of x
 
     Griffin's RG-LRU, arXiv 2402.19427, equation 4.
     """
-    return Cost(vector_flops=2 * x.numel)
+    return Flops(vector=2 * x.numel)
 
 
 @rule(mlstm)
-def mlstm_rule(key: Spec, value: Spec, chunk_size: int) -> Cost:
+def mlstm_rule(key: Spec, value: Spec, chunk_size: int) -> Flops:
     """C = f·C + i·k⊗v, y = Cᵀq / max(|nᵀq|, 1): by chunks of L, 2·L·(K+V) and 2·2·K·V per token and head; nᵀq 2·K
 
     xLSTM, arXiv 2405.04517, equations 19 to 27, chunkwise as in arXiv 2503.13427, section 3. Vector FLOPs token by
@@ -151,15 +151,15 @@ def mlstm_rule(key: Spec, value: Spec, chunk_size: int) -> Cost:
     tokens = batch * heads * chunks * chunk_size
     matmul = tokens * (2 * 2 * k_dim * v_dim + 2 * k_dim)
     if chunk_size == 1:
-        return Cost(matmul_flops=matmul, vector_flops=tokens * (3 * k_dim * v_dim + 4 * k_dim + v_dim + 16))
+        return Flops(matmul=matmul, vector=tokens * (3 * k_dim * v_dim + 4 * k_dim + v_dim + 16))
     matmul += tokens * 2 * chunk_size * (k_dim + v_dim)
     vector = tokens * (8 * chunk_size + 4 * k_dim + 2 * v_dim + 20)
     vector += batch * chunks * heads * (2 * k_dim * (v_dim + 1) + 5)
-    return Cost(matmul_flops=matmul, vector_flops=vector)
+    return Flops(matmul=matmul, vector=vector)
 
 
 @rule(lightning_attention)
-def lightning_attention_rule(query: Spec, value: Spec, state: Spec | None, block_size: int) -> Cost:
+def lightning_attention_rule(query: Spec, value: Spec, state: Spec | None, block_size: int) -> Flops:
     """S = λ·S + k⊗v, y = Sᵀq: by blocks of C, 2·C·(K+V) + 2·2·K·V per token and head; from a state on, 2·2·K·V
 
     Lightning Attention-2, arXiv 2401.04658, algorithm 1; the last block as long as what is left. Vector FLOPs: decay of
@@ -171,12 +171,12 @@ def lightning_attention_rule(query: Spec, value: Spec, state: Spec | None, block
     products = 2 * 2 * length * k_dim * v_dim  # qᵀS, and k⊗v into S
     if state is not None:
         decayed = batch * heads * length * k_dim * v_dim
-        return Cost(matmul_flops=batch * heads * products, vector_flops=2 * decayed + 2 * heads)
+        return Flops(matmul=batch * heads * products, vector=2 * decayed + 2 * heads)
     blocks = _whole_chunks(length, block_size)
     rest = length - (blocks - 1) * block_size
     pairs = (blocks - 1) * block_size * block_size + rest * rest
     vector = pairs + length * (2 * k_dim + v_dim) + blocks * 2 * k_dim * v_dim
-    return Cost(
-        matmul_flops=batch * heads * (2 * pairs * (k_dim + v_dim) + products),
-        vector_flops=batch * heads * vector + 3 * blocks * heads,
+    return Flops(
+        matmul=batch * heads * (2 * pairs * (k_dim + v_dim) + products),
+        vector=batch * heads * vector + 3 * blocks * heads,
     )

@@ -14,13 +14,12 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import FusionGroup, fusion_groups
 from fxmeter.annotators.pricing.liveness import Peak, find_peak
 from fxmeter.annotators.pricing.price import price
-from fxmeter.annotators.rules.cost import Cost
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.annotators.timing.stage_time import StageTime, stage_time
 from fxmeter.models.devices.device import Device
 from fxmeter.models.figures import PassFigures
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.models.stage_cost import ZERO, StageCost
+from fxmeter.models.stage_cost import ZERO, Cost, StageCost
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.run.attention import Attention
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import fx
 from torch._ops import OpOverload
 
-from fxmeter.annotators.pricing.kernels import kind_of
+from fxmeter.annotators.rules.registry import rule_for
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.tracer.capture.recording import Recording
@@ -133,7 +133,8 @@ def _kind(node: fx.Node, priced: Mapping[str, Any]) -> str:
         return "attention cores" if "attention" in op._schema.name else "reductions"
     if cost.matmul_flops:
         return "matrix products"
-    if kind_of(op, cost.matmul_flops, costed=priced["costed"]) == "reduction":
+    known = rule_for(op)
+    if known is not None and known.fuses == "reduction":
         return "reductions"
     return "other arithmetic" if cost.vector_flops else "copies"
 

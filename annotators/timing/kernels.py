@@ -16,7 +16,7 @@ import networkx as nx
 import torch
 from torch import fx
 
-from fxmeter.models.stage_cost import StageCost
+from fxmeter.models.stage_cost import StageCost, is_nothing
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
 from fxmeter.tracer.graph.spec import Spec
@@ -89,7 +89,7 @@ def _sibling(node: fx.Node, data: Mapping[str, Any]) -> tuple[Any, Any]:
     A product of an activation and a weight belongs to the others of that activation; any other op to its group.
     """
     operands = [spec for source in node.all_input_nodes for spec in specs_of(source)]
-    if not _is_zero(data["cost"].matmul_flops) and len(operands) == 2:
+    if not is_nothing(data["cost"].matmul_flops) and len(operands) == 2:
         left, right = operands
         if left.role == "activation" and right.role == "weight":
             place = (left.storage.id, left.offset, str(left.numel))
@@ -102,7 +102,7 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph) -> K
     cost = StageCost.total(item["cost"] for item in data)
     first = nodes[parts.names[0]]
     op = data[0]["op"]
-    product = not _is_zero(cost.matmul_flops)
+    product = not is_nothing(cost.matmul_flops)
     kind: Kind = "attention" if product and "attention" in op else "product" if product else "elementwise"
     return Kernel(
         name=parts.names[0],
@@ -115,11 +115,6 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph) -> K
         vector_flops=cost.vector_flops,
         nbytes=cost.fused_io_bytes - parts.saved,
     )
-
-
-def _is_zero(amount: Any) -> bool:
-    """Whether an amount is the number 0; a polynomial never is."""
-    return isinstance(amount, int) and amount == 0
 
 
 def _dtype(node: fx.Node) -> str:

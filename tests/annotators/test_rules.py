@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxmeter.annotators import annotate_module
+from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.products import attended_pairs
-from fxmeter.annotators.rules.registry import free, rule, rules
+from fxmeter.annotators.rules.registry import free, rule, rule_for, rules
 from fxmeter.models import RuleError
 
 aten = torch.ops.aten
@@ -174,3 +175,34 @@ def test_a_rule_without_an_equation_is_refused():
 def test_every_rule_says_what_it_counts():
     assert len(rules()) > 200
     assert all(item.equation for item in rules())
+
+
+def test_a_rule_can_say_nothing_that_would_be_dropped():
+    with pytest.raises(TypeError, match="weight_read_bytes"):
+        Flops(matmul=1, weight_read_bytes=2)
+
+
+FUSES = {
+    "pointwise": [aten.add.Tensor, aten.silu.default, aten.where.self, aten.cat.default, aten.zeros.default],
+    "reduction": [aten.sum.dim_IntList, aten._softmax.default, aten.native_layer_norm.default, aten.any.default],
+    "gather": [aten.embedding.default, aten.index.Tensor],
+    "scatter": [aten.index_put_.default, aten.slice_scatter.default],
+    "alone": [aten.mm.default, aten.convolution.default, aten.topk.default, aten.cumsum.default, aten.nonzero.default],
+}
+
+
+@pytest.mark.parametrize("fuses", FUSES)
+def test_how_an_op_fuses_stands_beside_its_price(fuses):
+    assert {rule_for(op).fuses for op in FUSES[fuses]} == {fuses}
+
+
+def test_every_op_that_torch_calls_a_reduction_is_one():
+    tagged = [item for item in rules() if torch.Tag.reduction in item.op.tags]
+    assert len(tagged) > 20
+    assert {item.fuses for item in tagged} == {"reduction"}
+
+
+def test_an_op_that_says_nothing_is_a_kernel_of_its_own(monkeypatch):
+    monkeypatch.setattr("fxmeter.annotators.rules.registry._RULES", {})
+    free({aten._linalg_det.default: "a test"})
+    assert rule_for(aten._linalg_det.default).fuses == "alone"

@@ -2,17 +2,20 @@
 
 Most of a recording's own time would go into walking a thousand modules again and again. So the walk, and whatever is
 derived from it, is kept for each model, with a copy of every module's attributes; before it is used again each
-attribute is compared with the copy by identity, which is fast, and anything that differs discards it.
+attribute is compared with the copy by identity, which is fast, and anything that differs discards it. What changes in
+place is compared too: the items of lists, dicts and sets, and of each tensor its shape, strides, dtype and storage.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
+import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -37,6 +40,27 @@ class Stores:
         )
 
 
+class _Tensors:
+    """Tensors as they were: ``x.data = y``, which ``module.float()`` does, leaves the object and changes the rest."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._tensors = [tensor for tensor in tensors if tensor.layout is torch.strided and not tensor.is_nested]
+        self._looks = self._looks_now()
+        self._storages = list(map(ref, map(Tensor.untyped_storage, self._tensors)))
+
+    def same(self) -> bool:
+        """Whether no tensor has another shape, dtype or storage."""
+        storages = map(Tensor.untyped_storage, self._tensors)
+        return self._looks_now() == self._looks and all(map(operator.is_, map(_referent, self._storages), storages))
+
+    def _looks_now(self) -> Any:
+        return list(map(_DTYPE_AND_SHAPE, self._tensors)), list(map(Tensor.stride, self._tensors))
+
+
+_DTYPE_AND_SHAPE = operator.attrgetter("dtype", "shape")
+_referent = operator.call
+
+
 class _Known:
     """The modules below a root, the attributes that they and the root had, and what was derived from them."""
 
@@ -45,15 +69,22 @@ class _Known:
         self.derived: dict[Any, Any] = {}
         modules = [root.__dict__, *(module.__dict__ for _, module in self.below)]
         self._stores = Stores([store for own in modules for store in (own, *(own[name] for name in _STORES))])
-        values = [value for own in modules for name, value in own.items() if name[0] != "_"]
+        values = [value for own in modules for name, value in own.items() if name not in _INTERNALS]
         self._containers = [(value, _frozen(value)) for value in values if _is_container(value)]
+        registered = (t for own in modules for name in ("_parameters", "_buffers") for t in own[name].values())
+        self._tensors = _Tensors(value for value in chain(registered, values) if isinstance(value, Tensor))
 
     def holds(self) -> bool:
-        """Whether no attribute of any module has changed; the items of plain containers are attributes too."""
-        return self._stores.same() and all(_frozen(value) == items for value, items in self._containers)
+        """Whether nothing has changed: no attribute of any module, no item of a container, no tensor."""
+        return (
+            self._stores.same()
+            and self._tensors.same()
+            and all(_frozen(value) == items for value, items in self._containers)
+        )
 
 
 _STORES = ("_parameters", "_buffers", "_modules")
+_INTERNALS = frozenset(nn.Module().__dict__)
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 _trusted: set[int] = set()
 
@@ -121,13 +152,18 @@ def _walk(root: nn.Module) -> Walk:
 
 
 def _is_container(value: Any) -> bool:
-    return type(value) in (list, dict, set)
+    return issubclass(type(value), (list, tuple, dict, set, deque))  # not isinstance: a config answers that slowly
 
 
-def _frozen(value: Any) -> Any:
-    """A container's items, so that a change in place shows: plain ones by value, others by identity (and kept)."""
-    items = value.items() if type(value) is dict else [(None, item) for item in value]
-    return [(name, item if isinstance(item, _PLAIN) else _Is(item)) for name, item in items]
+def _frozen(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """A value, so that a change in place shows: plain ones and containers by value, others by identity (and kept)."""
+    kind = type(value)
+    if issubclass(kind, _PLAIN):
+        return kind, value
+    if not _is_container(value) or id(value) in inside:
+        return _Is(value)
+    items = chain.from_iterable(value.items()) if issubclass(kind, dict) else value
+    return kind, [_frozen(item, (*inside, id(value))) for item in items]
 
 
 _PLAIN = (bool, int, float, str, type(None))

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from fxmeter.annotators.closed.form import closed_form
+from fxmeter.annotators.closed.generation import generate
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
 from fxmeter.annotators.stages.rollup import AnnotatedStage
@@ -53,10 +55,7 @@ def annotate_steps(model: nn.Module, scenario: Scenario, **options: Any) -> Anno
 
 
 def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, Any]) -> AnnotatedStage | None:
-    from fxmeter.annotators.closed.form import closed_form
-    from fxmeter.annotators.closed.generation import generate
-
-    return generate(closed_form(model, stage="decode", **options), scenario)
+    return generate(closed_form(model, stage="decode", **options).pieces, scenario)
 
 
 def annotate_module(

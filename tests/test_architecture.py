@@ -54,8 +54,6 @@ ROOMS = {
 FILES = sorted(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))
 MOST_FILES = 12
 MOST_LINES = 300
-PENDING = {"closed/form.py", "closed/formulas.py", "shapes/mesh.py", "symbolic/sums.py"}
-"""Closed forms: the finder of pieces and the face are still one class, so these look up."""
 
 
 def name_of(file: Path) -> str:
@@ -102,9 +100,7 @@ def test_every_file_is_in_a_room(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=ids)
-def test_imports_go_down_only(file, request):
-    if any(ids(file).endswith(name) for name in PENDING):
-        request.applymarker(pytest.mark.xfail(strict=True))
+def test_imports_go_down_only(file):
     own = room_of(name_of(file))
     ours = [name for name in imported(file) if name in MODULES]
     assert not [name for name in ours if room_of(name) > own]

@@ -62,14 +62,15 @@ def formula(
     with progress("loading torch and transformers") as say:
         quiet_transformers()
         from fxmeter.annotators.closed.form import closed_form
-        from fxmeter.annotators.closed.formulas import formulas, to_json, to_latex, to_python
+        from fxmeter.annotators.closed.formulas import formulas
+        from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
         from fxmeter.tracer.load.loading import load_model
         from fxmeter.tracer.load.vision import load_vision
 
         say(f"finding the formulas of {stage}, {attention}")
         built = load_vision(model, dtype=dtype) if stage == "vision" else load_model(model, dtype=dtype)
         made = closed_form(built, stage=stage, attention=attention, causal=causal, logits=logits, routing=routing)
-        found = formulas(made, model=model, module=module)
+        found = formulas(made.pieces, model=model, module=module)
     if form == "json":
         write_json("--json", to_json(found), "-")
     elif form is not None:

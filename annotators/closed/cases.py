@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from fxmeter.annotators.closed.form import ClosedForm, Piece
+from fxmeter.annotators.shapes.pieces import FormStage, Piece
 from fxmeter.annotators.symbolic import VARIABLES, Condition, Path, largest, made_of, terms_of, variable, variables_of
 from fxmeter.annotators.symbolic.sums import substituted
 
@@ -49,19 +49,19 @@ class Cases:
     complete: bool
 
 
-def domain(form: ClosedForm) -> tuple[Box, ...]:
+def domain(stage: FormStage) -> tuple[Box, ...]:
     """Every point of the stage as it is usually meant."""
     batch, any_length = ((1, None),), ((0, None),)
     one: Ranges = ((1, 1),)
     none: Ranges = ((0, 0),)
-    if form.stage == "vision":
+    if stage == "vision":
         return Box((batch, batch, batch)), Box((batch, none, none))
-    return (Box((batch, batch, none)),) if form.stage == "prefill" else (Box((batch, one, any_length)),)
+    return (Box((batch, batch, none)),) if stage == "prefill" else (Box((batch, one, any_length)),)
 
 
-def cases_of(form: ClosedForm, pieces: Sequence[Piece], values: Sequence[Any]) -> Cases:
+def cases_of(stage: FormStage, pieces: Sequence[Piece], values: Sequence[Any]) -> Cases:
     """The cases of a figure that has ``values`` in ``pieces``."""
-    whole = domain(form)
+    whole = domain(stage)
     found: list[tuple[Any, list[Box]]] = []
     placed = [(value, box) for value, piece in zip(values, pieces, strict=True) for box in _boxes(piece, whole)]
     for value, box in sorted(placed, key=lambda item: _generality(item[1]), reverse=True):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sympy
 
+from fxmeter.annotators.shapes.mesh import explore
+from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.symbolic import (
     Condition,
     Floor,
@@ -19,27 +21,26 @@ from fxmeter.annotators.symbolic import (
     variable,
     variables_of,
 )
-from fxmeter.models.stage_cost import EXACT, StageCost
-
-if TYPE_CHECKING:
-    from fxmeter.annotators.closed.form import ClosedForm, Piece
+from fxmeter.models.stage_cost import EXACT
 
 
-def symbols_of(form: ClosedForm) -> tuple[sympy.Symbol, ...]:
+def symbols_of(pieces: Pieces) -> tuple[sympy.Symbol, ...]:
     """The three sizes as positive (lengths that may be 0: non-negative) integers."""
-    first, second, third = form.symbols
+    first, second, third = pieces.symbols
     return (
         sympy.Symbol(first, integer=True, positive=True),
-        sympy.Symbol(second, integer=True, **({"nonnegative": True} if form.stage == "vision" else {"positive": True})),
+        sympy.Symbol(
+            second, integer=True, **({"nonnegative": True} if pieces.stage == "vision" else {"positive": True})
+        ),
         sympy.Symbol(third, integer=True, nonnegative=True),
     )
 
 
-def expressions_of(form: ClosedForm, cost_of: Callable[[Piece], StageCost]) -> Mapping[str, sympy.Expr]:
-    """Every field, ``flops`` and ``io_bytes``, of what ``cost_of`` picks from each piece."""
-    pieces = form.default_pieces()
-    symbols = symbols_of(form)
-    costs = [cost_of(piece) for piece in pieces]
+def expressions_of(finder: Pieces, path: str) -> Mapping[str, sympy.Expr]:
+    """Every field, ``flops`` and ``io_bytes``, of a module."""
+    pieces = explore(finder)
+    symbols = symbols_of(finder)
+    costs = [piece.modules[path].cost for piece in pieces]
     return {
         name: _piecewise([(getattr(cost, name), piece) for cost, piece in zip(costs, pieces, strict=True)], symbols)
         for name in EXACT

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fxmeter.annotators.closed.grid import SAFE, Values, broadcast, figures, named, whole
+from fxmeter.annotators.closed.grid import broadcast, figures, named, whole
+from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost, ModuleCosts, op_costs
 from fxmeter.annotators.stages.steps import OF_THE_LARGEST_STEP, OF_THE_LAST_STEP, over_steps
 from fxmeter.annotators.symbolic import compared, powers, terms_of, value_at, variable, variables_of
 from fxmeter.annotators.symbolic.sums import PAST, can_only_grow, largest_step, power_sum, steps_that_hold, summed
+from fxmeter.annotators.symbolic.values import SAFE, Values
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import FIELDS, StageCost
-
-if TYPE_CHECKING:
-    from fxmeter.annotators.closed.form import ClosedForm, ModuleForm, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +40,14 @@ class Runs:
 
 
 def runs_of(
-    form: ClosedForm, batch: np.ndarray, query_len: int, past_len: np.ndarray, steps: np.ndarray
+    pieces: Pieces, batch: np.ndarray, query_len: int, past_len: np.ndarray, steps: np.ndarray
 ) -> Iterator[Runs]:
     """Generations cut into runs, those of each one in the order of its steps. The arrays are one-dimensional."""
     places = np.arange(len(batch))
     now, left = past_len.copy(), steps.copy()
     while len(places):
         first = int(places[-1])
-        piece = form.piece((int(batch[first]), query_len, int(now[first])))
+        piece = pieces.piece((int(batch[first]), query_len, int(now[first])))
         if piece is None:
             here, counts = places[-1:], np.ones(1, dtype=np.int64)
         else:
@@ -98,7 +97,7 @@ def _is_straight(value: Any) -> bool:
 
 
 def evaluate_generation(
-    module: ModuleForm, *, batch: Any, past_len: Any, steps: Any, fields: Sequence[str]
+    pieces: Pieces, path: str, *, batch: Any, past_len: Any, steps: Any, fields: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """FLOPs and traffic summed over the steps, activations and peaks of the largest one, cache and weights of the last,
     for arrays of sizes that broadcast."""
@@ -116,15 +115,15 @@ def evaluate_generation(
         )
     totals = {name: _Total(len(batches)) for name in needed}
     final = pasts + counts - 1
-    for run in runs_of(module.form, batches, 1, pasts, counts):
+    for run in runs_of(pieces, batches, 1, pasts, counts):
         b = batches[run.places]
         ends = run.past_len + run.steps - 1
         ending = ends == final[run.places]
         if run.piece is None:
-            stage = module.form.annotate((int(b[0]), 1, int(run.past_len[0])))
-            cost = stage.modules[module.path].cost
+            stage = pieces.annotate((int(b[0]), 1, int(run.past_len[0])))
+            cost = stage.modules[path].cost
         else:
-            cost = module.of(run.piece)
+            cost = run.piece.modules[path].cost
         sums, last = Values([b, run.steps, run.past_len]), Values([b[ending], np.array(1), ends[ending]])
         for name in needed:
             value = getattr(cost, name)
@@ -246,7 +245,7 @@ class Run:
         return self._powers[degree]
 
 
-def generate(form: ClosedForm, scenario: Scenario) -> AnnotatedStage | None:
+def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
     """A generation, all modules and ops of it; None where it has no closed form.
 
     Its graph, recording and cache are those of the last step, which is recorded, as is the one with the largest peak.
@@ -254,20 +253,19 @@ def generate(form: ClosedForm, scenario: Scenario) -> AnnotatedStage | None:
     start = (np.array([size]) for size in (scenario.batch, scenario.past_len, scenario.steps))
     batch, past_len, steps = start
     found = []
-    for run in runs_of(form, batch, scenario.query_len, past_len, steps):
+    for run in runs_of(pieces, batch, scenario.query_len, past_len, steps):
         if run.piece is None or run.piece.uncosted:
             return None
         found.append(Run(run.piece, scenario.batch, scenario.query_len, int(run.past_len[0]), int(run.steps[0])))
     final = scenario.step(scenario.steps - 1)
-    last = form.annotate((final.batch, final.query_len, final.past_len))
-    lookups = {id(run.piece): ModuleCosts(run.piece.modules, run.piece.region.recording.folds()) for run in found}
+    last = pieces.annotate((final.batch, final.query_len, final.past_len))
     modules = {
         path: ModuleCost(
             path,
             module.class_name,
             module.times,
-            over_runs(found, lambda piece, path=path: lookups[id(piece)][path].cost),  # type: ignore[misc]
-            over_runs(found, lambda piece, path=path: lookups[id(piece)][path].own),  # type: ignore[misc]
+            over_runs(found, lambda piece, path=path: piece.modules[path].cost),  # type: ignore[misc]
+            over_runs(found, lambda piece, path=path: piece.modules[path].own),  # type: ignore[misc]
         )
         for path, module in last.modules.items()
     }
@@ -283,7 +281,7 @@ def generate(form: ClosedForm, scenario: Scenario) -> AnnotatedStage | None:
         floor_io_bytes=sum(run.sum(run.piece.floor_io_bytes) for run in found),
         graph=last.graph,
         recording=last.recording,
-        fullest_step=form.annotate(_fullest(found)),
+        fullest_step=pieces.annotate(_fullest(found)),
     )
 
 
@@ -291,7 +289,7 @@ def _fullest(found: Sequence[Run]) -> tuple[int, int, int]:
     """The sizes of the last step with the largest peak."""
     most, point = -1, (0, 0, 0)
     for run in found:
-        peak, step = run.largest(run.piece.cost.peak_activation_bytes)
+        peak, step = run.largest(run.piece.modules[""].cost.peak_activation_bytes)
         if peak >= most:
             most, point = peak, run.point(step)
     return point

@@ -6,33 +6,29 @@ the conditions are tried out on a mesh of batches and lengths that is fine at th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from fxmeter.annotators.closed.grid import Values
-from fxmeter.annotators.shapes.region import NotPolynomial, Point, Region
-
-if TYPE_CHECKING:
-    from fxmeter.annotators.closed.form import ClosedForm, Piece
+from fxmeter.annotators.shapes.pieces import Piece, Pieces
+from fxmeter.annotators.shapes.region import NotPolynomial, Point, SizeRegion
+from fxmeter.annotators.symbolic.values import Values
 
 MOST_PIECES = 64
 
 
-def explore(form: ClosedForm) -> tuple[Piece, ...]:
+def explore(pieces: Pieces) -> tuple[Piece, ...]:
     """Every piece that a point of the mesh falls into. Raises NotPolynomial where a point has none."""
     used: dict[int, Piece] = {}
-    for start in _starts(form):
+    for start in _starts(pieces):
         if any(piece.region.contains(*start) for piece in used.values()):
             continue
-        region = _region(form, start)
+        region = _region(pieces, start)
         points = _mesh(region)
         left = np.arange(len(points[0]))
         while len(left):
             point = tuple(int(axis[left[0]]) for axis in points)
-            piece = form.piece(point)  # type: ignore[arg-type]
+            piece = pieces.piece(point)  # type: ignore[arg-type]
             if piece is None or len(used) > MOST_PIECES:
-                raise NotPolynomial(form.reason or f"more than {MOST_PIECES} pieces")
+                raise NotPolynomial(pieces.reason or f"more than {MOST_PIECES} pieces")
             used[id(piece)] = piece
             values = Values([axis[left] for axis in points])
             inside = np.ones(len(left), dtype=bool)
@@ -42,34 +38,34 @@ def explore(form: ClosedForm) -> tuple[Piece, ...]:
     return tuple(used.values())
 
 
-def _region(form: ClosedForm, start: Point) -> Region:
-    piece = form.piece(start)
+def _region(pieces: Pieces, start: Point) -> SizeRegion:
+    piece = pieces.piece(start)
     if piece is None:
-        raise NotPolynomial(form.reason or "no polynomial")
+        raise NotPolynomial(pieces.reason or "no polynomial")
     return piece.region
 
 
-def _starts(form: ClosedForm) -> list[Point]:
+def _starts(pieces: Pieces) -> list[Point]:
     """A first point of every region along the stage's axis, for a single sequence and for several."""
     starts: list[Point] = []
     for batch in (2, 1):
-        if form.stage == "vision":
+        if pieces.stage == "vision":
             starts += [(batch, x, y) for x, y in ((2, 2), (2, 1), (1, 2), (1, 1), (0, 0))]
             continue
         length = 1
         while True:
-            point = (batch, length, 0) if form.stage == "prefill" else (batch, 1, length)
+            point = (batch, length, 0) if pieces.stage == "prefill" else (batch, 1, length)
             starts.append(point)
-            end = _region(form, point).upper[1 if form.stage == "prefill" else 2]
+            end = _region(pieces, point).upper[1 if pieces.stage == "prefill" else 2]
             if end is None:
                 break
             length = end + 1
-        if form.stage == "decode":
+        if pieces.stage == "decode":
             starts.append((batch, 1, 0))
     return starts
 
 
-def _mesh(region: Region) -> list[np.ndarray]:
+def _mesh(region: SizeRegion) -> list[np.ndarray]:
     axes = []
     for low, high in zip(region.lower, region.upper, strict=True):
         steps = {low + d for d in (*range(12), *(2**k + j for k in range(3, 21) for j in (-1, 0, 1)))}

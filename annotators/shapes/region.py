@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fxmeter.models.errors import FxmeterError
-from fxmeter.tracer.capture.recording import Recording
 
 Point = tuple[int, int, int]
 """(B, x, y): a batch and two lengths, query and past length or rows and columns of crops."""
@@ -17,13 +16,12 @@ class NotPolynomial(FxmeterError):  # noqa: N818  a finding, not a mistake
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Region:
+class SizeRegion:
     """All (B, x, y) within bounds, which one recording with polynomial sizes stands for. ``sums`` bounds x + y."""
 
     lower: Point
     upper: tuple[int | None, int | None, int | None]
     sums: tuple[int, int | None]
-    recording: Recording = field(repr=False)
 
     def contains(self, b: Any, x: Any, y: Any) -> Any:
         """Whether a point lies in it; for arrays, element by element."""

@@ -31,8 +31,9 @@ from typing import Any
 
 from fxmeter.annotators.shapes.cells import Cell, Interval
 from fxmeter.annotators.shapes.edges import Bounds, Edge
-from fxmeter.annotators.shapes.region import NotPolynomial, Point, Region
+from fxmeter.annotators.shapes.region import NotPolynomial, Point, SizeRegion
 from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Found, Place, Record, Samples
+from fxmeter.tracer.capture.recording import Recording
 
 
 class Regions:
@@ -45,9 +46,10 @@ class Regions:
         self._edges: dict[tuple[int, bool], Edge] = {}
         self._alike: dict[tuple[bool, bool], bool] = {}
         self.samples = Samples(record)
-        self.found: list[Region] = []
+        self.found: dict[SizeRegion, Recording] = {}
+        """Every region found so far, and its recording, polynomials in the place of its sizes."""
 
-    def find(self, point: Point) -> Region:
+    def find(self, point: Point) -> SizeRegion:
         """The region that ``point`` is in. Raises NotPolynomial where there is none."""
         known = self._known(point)
         if known is not None:
@@ -64,7 +66,7 @@ class Regions:
                 return known
         raise failure
 
-    def _known(self, point: Point) -> Region | None:
+    def _known(self, point: Point) -> SizeRegion | None:
         return next((region for region in self.found if region.contains(*point)), None)
 
     def _kinds_of_batch(self, point: Point) -> tuple[bool, ...]:
@@ -103,8 +105,8 @@ class Regions:
     def _add(self, found: Found, low: Place, high: Bounds, sums: Interval = (0, None)) -> None:
         fit, from_one = found
         batches: Interval = (1, 1) if fit.one else (1 if from_one else 2, None)
-        region = Region((batches[0], *low), (batches[1], *high), sums, self.samples.with_sizes(fit))
-        self.found.append(region)
+        region = SizeRegion((batches[0], *low), (batches[1], *high), sums)
+        self.found[region] = self.samples.with_sizes(fit)
 
     def _lone(self, place: Place, one: bool) -> None:
         self._add(self.samples.lone(place, one=one), place, place)

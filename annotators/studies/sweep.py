@@ -185,12 +185,12 @@ def recorded(forms: Forms, keys: Sequence[Key]) -> tuple[str, ...]:
 
 def _uncosted(form: ClosedForm, stage: SweepStage, points: Sequence[SweepPoint]) -> int:
     """Executions without a rule in one pass; where some points were recorded, in the first of them too."""
-    found = max((piece.uncosted for piece in form.pieces()), default=0)
+    found = max((piece.uncosted for piece in form.pieces.found), default=0)
     if form.reason is None:
         return found
     crops, query_len, past_len, _ = _pass(stage, points[0])
     lengths = crops if crops is not None else (query_len, past_len)
-    recorded = form.annotate((points[0].batch, *lengths))  # type: ignore[arg-type]
+    recorded = form.pieces.annotate((points[0].batch, *lengths))  # type: ignore[arg-type]
     return max(found, sum(item.count for item in recorded.uncosted))
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from fxmeter.annotators.closed.grid import Values
 from fxmeter.annotators.symbolic import (
     VARIABLES,
     Condition,
@@ -33,6 +32,7 @@ from fxmeter.annotators.symbolic import (
     variable,
     variables_of,
 )
+from fxmeter.annotators.symbolic.values import Values
 
 BATCH, QUERY, PAST = range(VARIABLES)
 STEPS = QUERY

@@ -15,7 +15,7 @@ MOST_TERMS = 4
 
 def formula_view(found: Formulas) -> RenderableType:
     """A line for each field and case, what the letters stand for, and the conventions."""
-    chosen = found.form.conventions
+    chosen = found.pieces.conventions
     module = f"{found.module or 'the whole stage'} ({found.class_name}"
     times = f", one of {found.times} alike" if found.times > 1 else ""
     table = plain_table()

@@ -13,8 +13,11 @@ from transformers import AutoConfig
 from fxmeter.annotators import closed_form
 from fxmeter.annotators.closed.arrange import Call, Number, Operation, Symbol, Writing
 from fxmeter.annotators.closed.cases import Box, cases_of, merged, sides
-from fxmeter.annotators.closed.formulas import NoFormula, formulas, to_json, to_latex, to_python
+from fxmeter.annotators.closed.form import ModuleForm
+from fxmeter.annotators.closed.formulas import NoFormula, formulas
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, abbreviated
+from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
+from fxmeter.annotators.shapes.mesh import explore
 from fxmeter.annotators.shapes.region import NotPolynomial
 from fxmeter.annotators.symbolic import Condition, variable
 from fxmeter.models.stage_cost import EXACT, FIELDS
@@ -38,14 +41,14 @@ EVERYWHERE, ONE = ((1, None),), ((1, 1),)
 
 def tiny(fields, stage, attention, **options):
     model = load_model(AutoConfig.for_model(**fields))
-    return formulas(closed_form(model, stage=stage, attention=attention, **options), model=fields["model_type"])
+    return formulas(closed_form(model, stage=stage, attention=attention, **options).pieces, model=fields["model_type"])
 
 
 @pytest.fixture(scope="module")
 def ocr(preset_model):
     """DeepSeek-OCR's decode and prefill with flash."""
     return {
-        stage: formulas(closed_form(preset_model("deepseek-ocr"), stage=stage), model="deepseek-ocr")
+        stage: formulas(closed_form(preset_model("deepseek-ocr"), stage=stage).pieces, model="deepseek-ocr")
         for stage in ("decode", "prefill")
     }
 
@@ -95,12 +98,12 @@ def points(found, count):
     choose = random.Random(7).choice
     for _ in range(count):
         batch = choose([1, 2, 3, 8, 511])
-        if found.form.stage == "vision":
+        if found.pieces.stage == "vision":
             yield {
                 "B": batch,
                 **dict(zip("hw", choose([(0, 0), (1, 1), (1, 2), (5, 1), (3, 3), (20, 17)]), strict=True)),
             }
-        elif found.form.stage == "prefill":
+        elif found.pieces.stage == "prefill":
             yield {"B": batch, "S_q": choose([1, 2, 3, 4, 7, 8, 9, 130, 200_000])}
         else:
             yield {"B": batch, "C": choose([0, 1, 2, 6, 7, 8, 100, 199_999])}
@@ -112,7 +115,7 @@ def at(found, sizes):
     given = {names[name]: size for name, size in sizes.items() if name in names}
     if "h" in sizes:
         given["crops"] = (sizes["h"], sizes["w"])
-    cost = found.form.modules[found.module].at(**given)
+    cost = ModuleForm(found.pieces, found.module).at(**given)
     return {name: getattr(cost, name) for name in EXACT}
 
 
@@ -156,7 +159,7 @@ def test_sizes_out_of_range_are_refused_by_the_pasted_function(ocr):
 
 @pytest.mark.parametrize("path", ["model.layers.1.self_attn", "model.layers.7.mlp.experts"])
 def test_a_module_has_its_own_formulas(ocr, path):
-    found = formulas(ocr["decode"].form, model="deepseek-ocr", module=path)
+    found = formulas(ocr["decode"].pieces, model="deepseek-ocr", module=path)
     assert found.times == 11
     function = pasted(found)
     for sizes in points(found, 5):
@@ -181,7 +184,7 @@ def test_latex_is_balanced_and_whole(windowed, ocr):
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["eager", "flash"])
 def test_the_vision_stage_has_formulas_too(attention):
-    found = formulas(closed_form(build_vision(), stage="vision", attention=attention), model="tower")
+    found = formulas(closed_form(build_vision(), stage="vision", attention=attention).pieces, model="tower")
     function = pasted(found)
     for sizes in points(found, 30):
         assert function(**sizes) == at(found, sizes), sizes
@@ -232,11 +235,11 @@ def test_a_comparison_is_divided_by_what_its_terms_share():
 
 def test_points_without_a_case_are_not_guessed(monkeypatch, windowed):
     """Only pieces of long contexts: the last case keeps its condition, and the pasted function raises elsewhere."""
-    pieces = [p for p in windowed.form.default_pieces() if p.region.lower[2] > 6]
-    kept = cases_of(windowed.form, pieces, [p.cost.kv_bytes for p in pieces])
+    pieces = [p for p in explore(windowed.pieces) if p.region.lower[2] > 6]
+    kept = cases_of("decode", pieces, [p.modules[""].cost.kv_bytes for p in pieces])
     assert not kept.complete
-    monkeypatch.setattr(windowed.form, "default_pieces", lambda: tuple(pieces))
-    found = formulas(windowed.form, model="windowed")
+    monkeypatch.setattr("fxmeter.annotators.closed.formulas.explore", lambda _: tuple(pieces))
+    found = formulas(windowed.pieces, model="windowed")
     function = pasted(found)
     assert function(B=2, C=100) == at(found, {"B": 2, "C": 100})
     with pytest.raises(ValueError, match="no formula of matmul_flops is known here"):
@@ -290,12 +293,10 @@ def test_an_unknown_module_is_one_line(run, config):
 
 
 def test_a_model_without_a_formula_is_one_line(run, config, monkeypatch):
-    from fxmeter.annotators.closed.form import ClosedForm
-
-    def none(form):
+    def none(pieces):
         raise NotPolynomial("its ops change with the length again and again")
 
-    monkeypatch.setattr(ClosedForm, "default_pieces", none)
+    monkeypatch.setattr("fxmeter.annotators.closed.formulas.explore", none)
     with pytest.raises(NoFormula):
         tiny(LLAMA, "decode", "flash")
     done = run("formula", config)

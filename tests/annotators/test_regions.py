@@ -53,8 +53,8 @@ PLANE = [(b, x, y) for b in (1, 2, 7) for x in (1, 2, 3, 30, 129, 5000) for y in
 def test_a_region_has_the_sizes_of_all_its_points(sizes):
     regions = regions_of(sizes, hints=[128])
     for point in PLANE:
-        found = regions.find(point)
-        assert [value_at(size, point) for size in found.recording] == sizes(*point), point
+        found = regions.found[regions.find(point)]
+        assert [value_at(size, point) for size in found] == sizes(*point), point
 
 
 def test_a_breakpoint_is_found_to_the_token_without_a_hint():
@@ -70,7 +70,7 @@ def test_other_ops_are_another_region():
 
 def test_a_change_that_is_undone_later_is_seen_by_what_was_asked_for():
     regions = regions_of(lambda b, x, y: [b * y + (4000 < y < 4100)])
-    assert value_at(regions.find((2, 1, 4050)).recording[0], (2, 1, 4050)) == 2 * 4050 + 1
+    assert value_at(regions.found[regions.find((2, 1, 4050))][0], (2, 1, 4050)) == 2 * 4050 + 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""Which polynomials give the costs of a stage, and where.
+
+    a few recordings ─▶ sizes as polynomials (regions) ─▶ the same rules ─▶ every cost a polynomial
+                                                             │
+                                                             └─ comparisons (a window, a peak) become conditions
+
+:class:`Pieces` finds regions and conditions when a point first asks for them and keeps what it found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.pricing.price import price
+from fxmeter.annotators.shapes.region import NotPolynomial, Point, SizeRegion
+from fxmeter.annotators.shapes.regions import Regions, config_lengths
+from fxmeter.annotators.stages.one_pass import annotate_pass
+from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, module_costs, op_totals
+from fxmeter.annotators.symbolic import Condition, Path
+from fxmeter.models.errors import ScenarioError, TraceError
+from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.models.stage_cost import StageCost
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.load.vision import page_pixels
+from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.passes import on_meta, record, record_twin
+
+FARTHEST = 2**20 + 7
+"""The longest length recorded to check that a region has no end: beyond every context that is served today, and no
+round number, since code that works in blocks is the same at all of them."""
+MOST_CROPS = 1000
+"""The same of rows and columns of crops."""
+FormStage = Literal["prefill", "decode", "vision"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Costs as polynomials, right wherever ``region`` and all ``conditions`` hold.
+
+    ``ops`` is op → executions and their cost; ``uncosted`` counts executions of ops that no rule knows.
+    """
+
+    region: SizeRegion
+    conditions: tuple[Condition, ...]
+    modules: ModuleCosts
+    ops: Mapping[str, tuple[int, StageCost]]
+    floor_io_bytes: Any
+    uncosted: int
+
+    def holds(self, point: Point) -> bool:
+        """Whether it is right at a point of its region."""
+        return all(condition.holds(point) for condition in self.conditions)
+
+
+class Pieces:
+    """The pieces of one stage of a model. ``reason`` is None, or why some points had to be recorded after all."""
+
+    def __init__(self, model: nn.Module, stage: FormStage, attention: Attention, conventions: Conventions) -> None:
+        self.stage, self.attention, self.conventions = stage, attention, conventions
+        self.reason: str | None = None
+        self._model = model
+        self._twin: nn.Module | None = None
+        self._pieces: dict[SizeRegion, list[Piece]] = {}
+        self._recorded: dict[Point, AnnotatedStage] = {}
+        self._without: set[Point] = set()
+        least, top = ((1, 1), (MOST_CROPS, MOST_CROPS)) if stage == "vision" else ((1, 0), (FARTHEST, FARTHEST))
+        hints = config_lengths(getattr(model, "config", {}))
+        self._regions = Regions(self._record, least=least, top=top, hints=hints)
+
+    @property
+    def symbols(self) -> tuple[str, str, str]:
+        """Names of the three sizes, as expressions show them."""
+        return ("B", "h", "w") if self.stage == "vision" else ("B", "S_q", "C")
+
+    @property
+    def found(self) -> tuple[Piece, ...]:
+        """Every piece found so far."""
+        return tuple(piece for pieces in self._pieces.values() for piece in pieces)
+
+    def scenario(self, point: Point) -> Scenario | VisionScenario:
+        """The pass that a point, (batch, query_len, past_len) or (batch, rows, columns), stands for."""
+        batch, x, y = point
+        if self.stage == "vision":
+            return VisionScenario(batch=batch, crops=(x, y))
+        return Scenario(stage=self.stage, batch=batch, query_len=x, past_len=y)
+
+    def piece(self, point: Point) -> Piece | None:
+        """The polynomials that hold at a point; None where the point has to be recorded."""
+        if point in self._without:
+            return None
+        try:
+            region = self._regions.find(point)
+            pieces = self._pieces.setdefault(region, [])
+            for piece in pieces:
+                if piece.holds(point):
+                    return piece
+            piece = _priced(region, self._regions.found[region], point, self.conventions)
+        except (NotPolynomial, TraceError, TypeError, ArithmeticError) as error:
+            self.reason = self.reason or f"{type(self._model).__name__}, {self.stage}: {error}"
+            self._without.add(point)
+            return None
+        pieces.append(piece)
+        return piece
+
+    def annotate(self, point: Point) -> AnnotatedStage:
+        """The stage at a point, recorded and priced afresh (once)."""
+        if point not in self._recorded:
+            scenario = self.scenario(point)
+            self._recorded[point] = annotate_pass(self._model, scenario, self.conventions, attention=self.attention)
+        return self._recorded[point]
+
+    def some_modules(self) -> ModuleCosts:
+        """The modules of one pass, whichever is known already."""
+        for piece in self.found:
+            return piece.modules
+        return self.annotate(next(iter(self._recorded), (1, 1, 1))).modules
+
+    def check(self, batch: Any, query_len: Any, past_len: Any, crops: Any) -> tuple[Any, Any, Any]:
+        """The three sizes, the stage's own where none is given."""
+        if self.stage == "vision":
+            if query_len is not None or past_len is not None:
+                raise ScenarioError("a vision stage has crops=(rows, columns), no query_len or past_len")
+            try:
+                rows, columns = (0, 0) if crops is None else crops
+            except (TypeError, ValueError):
+                raise ScenarioError(f"crops must be (rows, columns), not {crops!r}") from None
+            return batch, rows, columns
+        if crops is not None:
+            raise ScenarioError("crops belong to the vision stage")
+        if self.stage == "decode":
+            if past_len is None:
+                raise ScenarioError("decode needs past_len, the number of cached tokens")
+            return batch, 1 if query_len is None else query_len, past_len
+        if query_len is None:
+            raise ScenarioError("prefill needs query_len, the number of prompt tokens")
+        return batch, query_len, 0 if past_len is None else past_len
+
+    def _record(self, point: Point) -> Recording:
+        scenario = self.scenario(point)
+        if isinstance(scenario, VisionScenario):
+            pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(self._model.parameters()).dtype)
+            if self._twin is None:
+                self._twin = on_meta(self._model)
+            return record_twin(self._twin, pixels, {}, attention=self.attention)
+        return record(self._model, scenario, attention=self.attention, logits=self.conventions.logits)
+
+
+def _priced(region: SizeRegion, recording: Recording, point: Point, conventions: Conventions) -> Piece:
+    """Price a region's recording: comparisons go as they do at ``point``."""
+    with Path(point, region.lower, region.upper) as path:
+        graph = price(recording, conventions)
+        nodes = [data for _, data in graph.nodes(data=True)]
+        modules = ModuleCosts(module_costs(recording, nodes), recording.folds())
+        ops = op_totals(nodes, recording)
+        uncosted = sum(data["times"] for data in nodes if not data["costed"])
+    return Piece(region, tuple(path.conditions), modules, ops, graph.graph["floor_io_bytes"], uncosted)

@@ -31,7 +31,7 @@ ROOMS = {
         "page",
         "hand",
     ],
-    "tracer": ["graph", "state", "operators", "capture", "run", "load"],
+    "tracer": ["private", "graph", "state", "operators", "capture", "run", "load"],
     "annotators": [
         "symbolic",
         "conventions",

@@ -26,7 +26,6 @@ from typing import Any
 import networkx as nx
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
 import fxmeter.annotators.rules  # noqa: F401  registers every rule
 from fxmeter.annotators.conventions import Conventions
@@ -40,6 +39,7 @@ from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of, specs_of, times_of
 from fxmeter.tracer.graph.schema import base_name, changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
+from fxmeter.tracer.private import OpOverload
 
 _TOPK = torch.ops.aten.topk.default
 _GROUPED = torch.ops.aten._grouped_mm.default

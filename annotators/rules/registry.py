@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from torch._ops import OpOverload
-
 from fxmeter.annotators.rules.cost import Flops, Fuses, Moves
 from fxmeter.models.errors import RuleError
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec, specs_in
+from fxmeter.tracer.private import OpOverload
 
 Arguments = Mapping[str, Any]
 """An op's arguments by name, tensors as Specs, and with them its result ``out`` and what ``_CONTEXT`` names."""

@@ -17,15 +17,15 @@ from itertools import groupby
 from typing import Any
 
 from torch import fx
-from torch._ops import OpOverload
 
 from fxmeter.annotators.rules.registry import rule_for
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import title_of
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, made_by, meta_of, spec_of, specs_of
-from fxmeter.tracer.graph.spec import Size
 from fxmeter.tracer.operators.ops import NAMESPACE, cache_append
+from fxmeter.tracer.private import OpOverload
 
 ACTIVATIONS = ("matrix products", "attention cores", "reductions", "other arithmetic", "copies")
 """Kinds of activations, by the op that made them."""

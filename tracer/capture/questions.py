@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, fx
 
 from fxmeter.tracer.graph.nodes import meta_of, spec_of, specs_of
+from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.private import OpOverload, pytree, without_modes
 
 aten = torch.ops.aten
 LARGEST = 2**26
@@ -53,7 +55,7 @@ def answer(func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
     out = func(*on_cpu[0], **{**on_cpu[1], **({"device": "cpu"} if "device" in on_cpu[1] else {})})
     if func is aten._to_copy.default:
         return out
-    return torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to("meta"), out)
+    return pytree.tree_map_only(Tensor, lambda t: t.to("meta"), out)
 
 
 def _by_mask(func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -72,7 +74,7 @@ def _values(nodes: list[fx.Node]) -> dict[fx.Node, Any]:
     """The tensors that ``nodes`` would hold on the CPU."""
     needed = _ancestors(nodes)
     known: dict[fx.Node, Any] = {}
-    with torch.utils._python_dispatch._disable_current_modes():
+    with without_modes():
         for node in nodes[0].graph.nodes if nodes else ():
             if node in needed:
                 known[node] = _run(node, known)
@@ -108,7 +110,7 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
         meta = meta_of(node)
         spec = meta.spec
         if node not in needed:
-            changes = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+            changes = isinstance(node.target, OpOverload) and bool(changed_arguments(node.target))
             if not (changes and isinstance(spec, Spec) and id(spec.storage) in storages):
                 continue
             needed.add(node)

@@ -11,13 +11,11 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.questions import QUESTIONS, UnknownValueError, answer
@@ -25,6 +23,7 @@ from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import NodeMeta, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
+from fxmeter.tracer.private import TorchDispatchMode, storage_key, target_name, without_dispatch
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
 
@@ -91,7 +90,7 @@ class Recorder(TorchDispatchMode):
         if self._handed:
             self._let_go()
         node = self.graph.create_node(
-            "call_function", func, self._to_nodes(args), self._to_nodes(kwargs), name=_target_name(func)
+            "call_function", func, self._to_nodes(args), self._to_nodes(kwargs), name=target_name(func)
         )
         module, calls = self._stack[-1]
         meta = describe(node, NodeMeta(module=module, calls=calls, instances=self.instances))
@@ -143,7 +142,7 @@ class Recorder(TorchDispatchMode):
         node = self.node_of(tensor)
         if node is None:
             raise CannotFoldError("a skipped layer hands back a tensor that no op made")
-        with torch._C._DisableTorchDispatch():
+        with without_dispatch():
             result = tensor.detach()
         self._nodes[id(result)] = (weakref.ref(result, self._forget(id(result))), node)
         self._handed.append(weakref.ref(tensor))
@@ -157,7 +156,7 @@ class Recorder(TorchDispatchMode):
 
     def storage_of(self, tensor: Tensor) -> Storage | None:
         """The storage record behind a tensor that the recorder has seen, or None."""
-        return self._live.get(tensor.untyped_storage()._cdata)
+        return self._live.get(storage_key(tensor))
 
     def role_of(self, tensor: Tensor) -> Role:
         """The role of a tensor's storage as far as it is known now: the cache is settled after the pass."""
@@ -194,7 +193,7 @@ class Recorder(TorchDispatchMode):
     def _know(self, tensor: Tensor, node: fx.Node, role: Role, born: int) -> Spec:
         key = id(tensor)
         allocation = tensor.untyped_storage()
-        address = allocation._cdata
+        address = storage_key(tensor)
         storage = self._live.get(address)
         if storage is None:
             storage = Storage(len(self.storages), allocation.nbytes(), role, born)
@@ -229,11 +228,6 @@ def _without_data(func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], e
         except UnknownValueError:
             pass
     raise error
-
-
-@cache
-def _target_name(func: Any) -> str:
-    return fx.Graph()._target_to_str(func)
 
 
 def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:

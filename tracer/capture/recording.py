@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxmeter.models.errors import TraceError
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.graph.instances import Instance
@@ -16,6 +17,7 @@ from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of
 from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 from fxmeter.tracer.operators.ops import cache_append
+from fxmeter.tracer.private import OpOverload
 from fxmeter.tracer.state.cache import cache_counters, cache_tensors
 from fxmeter.tracer.state.tree import derived, named_tensors
 
@@ -178,7 +180,8 @@ def _layers(layer: int, instances: tuple[Instance, ...]) -> tuple[int, ...]:
 
 def _as_append(node: fx.Node, spec: Spec) -> None:
     parts, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
-    assert isinstance(parts, (list, tuple))
+    if not isinstance(parts, (list, tuple)):
+        raise TraceError(f"{node} concatenates {parts!r}, which is no list of tensors")
     full = [part for part in parts if isinstance(part, fx.Node) and spec_of(part).numel > 0]
     if len(full) == 1:
         past, new = None, full[0]
@@ -201,7 +204,7 @@ def _may_be_cache(node: fx.Node) -> bool:
 
 def _changed(node: fx.Node) -> Iterator[Spec]:
     """The operands that an op changes in place."""
-    if isinstance(node.target, torch._ops.OpOverload) and (names := changed_arguments(node.target)):
+    if isinstance(node.target, OpOverload) and (names := changed_arguments(node.target)):
         arguments = arguments_of(node, node.target)
         yield from specs_in([arguments[name] for name in names])
 
@@ -209,7 +212,7 @@ def _changed(node: fx.Node) -> Iterator[Spec]:
 def _writes(node: fx.Node, spec: Spec) -> bool:
     """Whether ``node`` made its output or changed it in place, rather than viewing it."""
     target = node.target
-    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+    if isinstance(target, OpOverload) and changed_arguments(target):
         return True
     operands = (meta_of(source).spec for source in node.all_input_nodes)
     return not any(isinstance(operand, Spec) and operand.storage is spec.storage for operand in operands)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
-from torch._ops import OpOverload
 
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.schema import bind
 from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
+from fxmeter.tracer.private import OpOverload
 
 _KEY = "fxmeter"
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import torch
 
-Role = Literal["weight", "cache", "input", "activation"]
+from fxmeter.models.stage_cost import Size
 
-Size: TypeAlias = Any
-"""An int, or whatever computes like one: a polynomial in the sizes of a scenario."""
+Role = Literal["weight", "cache", "input", "activation"]
 
 
 @dataclass(slots=True, eq=False)

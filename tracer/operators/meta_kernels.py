@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from fxmeter.tracer.private import TorchDispatchMode
 
 
 def _grouped_mm(func: Any, mat_a: Tensor, mat_b: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -14,10 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
 
 from fxmeter.models.errors import ScenarioError
 from fxmeter.tracer.operators.ops import flash_attention, sparse_attention
+from fxmeter.tracer.private import (
+    attention_name,
+    can_fuse,
+    choose_attention,
+    has_attention_interface,
+    sdpa_mask,
+    takes_no_mask,
+)
 from fxmeter.tracer.state.tree import derived, walk
 
 Attention = Literal["eager", "flash"]
@@ -103,26 +110,26 @@ def attention_of(model: nn.Module, attention: Attention, *, masked: bool = False
         raise ScenarioError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}")
     name = "eager" if attention == "eager" else _fused_name(model, masked)
     configs = _configs(model)
-    before = [config._attn_implementation_internal for config in configs]
+    before = [attention_name(config) for config in configs]
     for config in configs:
-        config._attn_implementation_internal = name
+        choose_attention(config, name)
     try:
         with FuseSdpa() if attention == "flash" and derived(model, _may_call_sdpa) else nullcontext():
             yield
     finally:
         for config, implementation in zip(configs, before, strict=True):
-            config._attn_implementation_internal = implementation
+            choose_attention(config, implementation)
 
 
 def asks_for_a_mask(model: nn.Module) -> bool:
     """Whether transformers says that the model's code has no path without a mask."""
-    return any(not cls._supports_flash_attn for cls in _model_classes(model))
+    return any(not takes_no_mask(cls) for cls in _model_classes(model))
 
 
 def _fused_name(model: nn.Module, masked: bool) -> str:
-    if any(hasattr(code, "ALL_ATTENTION_FUNCTIONS") for code in _code_of(model)) or not _code_of(model):
+    if any(has_attention_interface(code) for code in _code_of(model)) or not _code_of(model):
         return FUSED_MASKED if masked else FUSED
-    return "sdpa" if all(cls._supports_sdpa for cls in _model_classes(model)) else "eager"
+    return "sdpa" if all(can_fuse(cls) for cls in _model_classes(model)) else "eager"
 
 
 def _may_call_sdpa(model: nn.Module) -> bool:

@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
-from transformers.cache_utils import Cache
 
 from fxmeter.models.errors import FxmeterError, ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario
@@ -20,6 +18,7 @@ from fxmeter.tracer.capture.folding import CannotFoldError, Folding, NoObserver
 from fxmeter.tracer.capture.recorder import Recorder, module_classes
 from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
 from fxmeter.tracer.operators.meta_kernels import MetaKernels
+from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
 from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import Cache, DynamicLayer
 
 from fxmeter.models.errors import TraceError
+from fxmeter.tracer.private import Cache, DynamicLayer
 from fxmeter.tracer.state.cache import cache_of
 
 

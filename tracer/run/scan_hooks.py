@@ -30,7 +30,10 @@ from fxmeter.tracer.operators.scans import (
     state_space_dual,
     wkv,
 )
+from fxmeter.tracer.private import Name, kernel_of, require
 from fxmeter.tracer.state.tree import walk
+
+_CODE = "transformers.models.{0}.modeling_{0}"
 
 
 def _selective_scan_fn(
@@ -180,19 +183,25 @@ def _lightning_attention_forward(
     return out, state
 
 
-UNMARKED: dict[str, Callable[..., Any]] = {
-    # a module-level function with a CUDA kernel of its own that predates the marks
-    "rwkv_linear_attention": _rwkv_linear_attention,
-    # a method that loops over time and has no kernel
-    "RecurrentGemmaRglru._rnn_scan": _rnn_scan,
-    # a module that chooses among kernels of the package xlstm and native loops
-    "xLSTMBackend.forward": _mlstm_backend,
-    # a loop over blocks written out in the middle of a forward: the rest of that forward is repeated here
-    "MiniMaxLightningAttention.forward": _lightning_attention_forward,
-    # the same, over the queries
-    "Qwen4ExpTextQSAIndexer.forward": qsa_indexer_forward,
+UNMARKED: dict[Name, Callable[..., Any]] = {
+    Name(_CODE.format("rwkv"), "rwkv_linear_attention", "record its CUDA kernel, which predates the marks"): (
+        _rwkv_linear_attention
+    ),
+    Name(_CODE.format("recurrent_gemma"), "RecurrentGemmaRglru._rnn_scan", "record a loop that has no kernel"): (
+        _rnn_scan
+    ),
+    Name(_CODE.format("xlstm"), "xLSTMBackend.forward", "record whichever kernel or native loop it chooses"): (
+        _mlstm_backend
+    ),
+    # loops written out in the middle of a forward, over blocks and over queries: the rest of the forward is repeated
+    Name(_CODE.format("minimax"), "MiniMaxLightningAttention.forward", "record its loop over blocks"): (
+        _lightning_attention_forward
+    ),
+    Name(_CODE.format("qwen4_exp"), "Qwen4ExpTextQSAIndexer.forward", "record its loop over queries"): (
+        qsa_indexer_forward
+    ),
 }
-"""Function, or class and method, in a modelling module of transformers → the same by one operator."""
+"""A function or method of transformers' modelling code → the same by one operator."""
 
 
 @contextmanager
@@ -212,19 +221,11 @@ def _scans_of(module: ModuleType) -> tuple[tuple[Any, str, Callable[..., Any]], 
     """What to replace in a modelling module: its owner, its name, and the replacement."""
     found: list[tuple[Any, str, Callable[..., Any]]] = []
     for name, value in list(vars(module).items()):
-        if inspect.isfunction(value):
-            adapter = KERNELS.get(_kernel_of(value)) or UNMARKED.get(name)
-            if adapter is not None:
-                found.append((module, name, adapter))
-        elif inspect.isclass(value) and value.__module__ == module.__name__:
-            methods = [m for m in ("forward", "_rnn_scan") if f"{name}.{m}" in UNMARKED]
-            found += [(value, method, UNMARKED[f"{name}.{method}"]) for method in methods]
+        if inspect.isfunction(value) and (adapter := KERNELS.get(kernel_of(value))) is not None:
+            found.append((module, name, adapter))
+    for place, replacement in UNMARKED.items():
+        if place.module == module.__name__:
+            require(place)
+            owner, _, attribute = place.attribute.rpartition(".")
+            found.append((getattr(module, owner) if owner else module, attribute, replacement))
     return tuple(found)
-
-
-def _kernel_of(function: Any) -> str:
-    """The kernel that transformers' ``use_kernel_func_from_hub_with_fallback`` marked a function with, or ""."""
-    code, cells = function.__code__, function.__closure__ or ()
-    if not code.co_qualname.startswith("use_kernel_func_from_hub_with_fallback.<locals>"):
-        return ""
-    return str(dict(zip(code.co_freevars, cells, strict=True))["func_name"].cell_contents)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache
+
+from fxmeter.tracer.private import Cache, storage_key
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
 """Names that transformers gives the cache, among the arguments of forward methods and in what they return."""
@@ -31,7 +32,7 @@ def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
     seen: set[Any] = set()
     for entry in _all_entries(cache):
         tensor = entry.tensor
-        elements = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
+        elements = (storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
         if elements not in seen:
             seen.add(elements)
             yield entry

@@ -1,0 +1,186 @@
+"""The names of torch and transformers that no document promises, each with what it is for.
+
+Nothing else in fxmeter reaches for one. Where a release moves one of them the first import of this file says which, and
+what cannot be done without it; unsaid, a scan would be recorded as a loop and an attention core taken apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, fx
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from fxmeter.models.errors import FxmeterError
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """``attribute`` (dotted, a class called where "()" says so) of ``module``, and what it is needed for."""
+
+    module: str
+    attribute: str
+    purpose: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.attribute}"
+
+    def find(self) -> object:
+        """The object itself. Raises ImportError or AttributeError where it has moved."""
+        value: object = import_module(self.module)
+        for part in self.attribute.split("."):
+            value = getattr(value, part.removesuffix("()"))
+            if part.endswith("()") and callable(value):
+                value = value()
+        return value
+
+
+NAMES = (
+    Name("torch._ops", "OpOverload", "tell ops apart and read their schemas"),
+    Name("torch._ops", "OpOverload.decompose", "take apart ops that arrive whole in inference mode"),
+    Name("torch.utils._python_dispatch", "TorchDispatchMode", "see the ops of a pass"),
+    Name("torch.utils._python_dispatch", "TorchDispatchMode._should_skip_dynamo", "record an op in half the time"),
+    Name("torch.utils._python_dispatch", "_disable_current_modes", "work out values without recording them"),
+    Name("torch.utils._pytree", "tree_map_only", "find tensors in nested arguments"),
+    Name("torch.utils._pytree", "tree_leaves", "find tensors in nested arguments"),
+    Name("torch", "_C._DisableTorchDispatch", "hand a tensor on without recording it"),
+    Name("torch", "_C._functorch.peek_interpreter_stack", "see that a gradient is taken by torch.func"),
+    Name("torch", "UntypedStorage._cdata", "tell storages apart"),
+    Name("torch.fx", "Graph._target_to_str", "name nodes"),
+    Name("torch", "ops.aten._grouped_mm.default", "price mixtures of experts"),
+    Name("torch", "ops.aten._local_scalar_dense.default", "answer what code asks about data"),
+    Name("transformers.cache_utils", "DynamicLayer", "hold the cache of decoders deeper than their config says"),
+    Name("transformers.cache_utils", "Cache", "tell caches from other arguments"),
+    Name("transformers.masking_utils", "sdpa_mask", "give a mask to sparse attention's indexers"),
+    Name("transformers.modeling_utils", "ALL_ATTENTION_FUNCTIONS", "run attention as one fused core"),
+    Name("transformers", "PreTrainedConfig()._attn_implementation_internal", "choose the attention that a model runs"),
+    Name("transformers", "PreTrainedModel._supports_flash_attn", "know which models need a mask"),
+    Name("transformers", "PreTrainedModel._supports_sdpa", "know which models can run a fused core"),
+    Name("transformers", "PreTrainedModel._from_config", "build a decoder without a head"),
+    Name("transformers", "PreTrainedModel._keep_in_fp32_modules", "give parameters their checkpoint's dtype"),
+    Name("transformers", "PreTrainedModel._keep_in_fp32_modules_strict", "give parameters their checkpoint's dtype"),
+    Name("transformers.initialization", "no_init_weights", "build a model without filling its weights"),
+    Name("transformers.initialization", "meta_device_safe_creation_ops", "build a model on meta"),
+    Name("transformers.models.auto.modeling_auto", "MODEL_FOR_CAUSAL_LM_MAPPING", "find a config's model class"),
+    Name("transformers.models.auto.configuration_auto", "CONFIG_MAPPING", "find a model type's config class"),
+    Name(
+        "transformers.integrations.hub_kernels",
+        "use_kernel_func_from_hub_with_fallback",
+        "record a scan over time as one operator",
+    ),
+)
+
+
+def require(name: Name) -> None:
+    """Raises FxmeterError, which says what is missing and what for, where ``name`` does not exist."""
+    try:
+        name.find()
+    except (ImportError, AttributeError):
+        package = name.module.partition(".")[0]
+        version = {"torch": torch, "transformers": transformers}[package].__version__
+        raise FxmeterError(
+            f"{package} {version} has no {name}, without which fxmeter cannot {name.purpose}; "
+            "install the versions that fxmeter names (pip install --upgrade fxmeter)"
+        ) from None
+
+
+for _name in NAMES:
+    require(_name)
+
+from torch._ops import OpOverload  # noqa: E402  after the check, which says more than an ImportError
+from torch.utils import _pytree as pytree  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes  # noqa: E402
+from transformers.cache_utils import Cache, DynamicLayer  # noqa: E402
+from transformers.masking_utils import sdpa_mask  # noqa: E402
+
+
+def storage_key(tensor: Tensor) -> int:
+    """The same number for tensors that share a storage, as long as it lives."""
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+def without_dispatch() -> AbstractContextManager[None]:
+    """Inside the block no mode of this thread sees what tensors do."""
+    return torch._C._DisableTorchDispatch()
+
+
+def without_modes() -> AbstractContextManager[None]:
+    """Inside the block ops run as if no mode were active."""
+    return _disable_current_modes()
+
+
+def in_function_transform() -> bool:
+    """Whether ``torch.func`` is at work: a gradient, or a batch by ``vmap``."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+@cache
+def target_name(target: Callable[..., Any]) -> str:
+    """What fx calls a node of this op."""
+    return fx.Graph()._target_to_str(target)
+
+
+def attention_name(config: PreTrainedConfig) -> str | None:
+    """The attention implementation that a config has chosen, itself alone."""
+    name: str | None = config._attn_implementation_internal
+    return name
+
+
+def choose_attention(config: PreTrainedConfig, name: str | None) -> None:
+    """Choose an attention implementation for a config, and for none of its sub-configs."""
+    config._attn_implementation_internal = name
+
+
+def has_attention_interface(code: ModuleType) -> bool:
+    """Whether a modelling module looks its attention up by name."""
+    return hasattr(code, "ALL_ATTENTION_FUNCTIONS")
+
+
+def takes_no_mask(model_class: type[PreTrainedModel]) -> bool:
+    """Whether a model class says that its attention can do without a mask."""
+    return bool(model_class._supports_flash_attn)
+
+
+def can_fuse(model_class: type[PreTrainedModel]) -> bool:
+    """Whether a model class can call ``scaled_dot_product_attention``."""
+    return bool(model_class._supports_sdpa)
+
+
+def kernel_of(function: Callable[..., Any]) -> str:
+    """The kernel that transformers' ``use_kernel_func_from_hub_with_fallback`` marked a function with, or ""."""
+    code, cells = function.__code__, function.__closure__ or ()
+    if not code.co_qualname.startswith("use_kernel_func_from_hub_with_fallback.<locals>"):
+        return ""
+    return str(dict(zip(code.co_freevars, cells, strict=True))["func_name"].cell_contents)
+
+
+__all__ = [
+    "Cache",
+    "DynamicLayer",
+    "Name",
+    "OpOverload",
+    "TorchDispatchMode",
+    "attention_name",
+    "can_fuse",
+    "choose_attention",
+    "has_attention_interface",
+    "in_function_transform",
+    "kernel_of",
+    "pytree",
+    "require",
+    "sdpa_mask",
+    "storage_key",
+    "takes_no_mask",
+    "target_name",
+    "without_dispatch",
+    "without_modes",
+]

@@ -59,10 +59,9 @@ def crosscheck(
     check_writable("--json", json_path)
     with progress("loading torch and transformers") as say:
         quiet_transformers()
+        from fxmeter.annotators.documents.head import head
         from fxmeter.annotators.studies.crosscheck import check_decoder, check_vision, to_json
-        from fxmeter.annotators.studies.report import SCHEMA_VERSION, versions
         from fxmeter.models import scenario as make
-        from fxmeter.models.version import ANALYTIC_MODEL_VERSION
         from fxmeter.tracer.load.loading import load_model, read_fields
         from fxmeter.tracer.load.vision import load_vision
 
@@ -85,8 +84,7 @@ def crosscheck(
 
         stdout_console().print(crosscheck_view(model, checks, depth))
     else:
-        head = {"schema_version": SCHEMA_VERSION, "analytic_model_version": ANALYTIC_MODEL_VERSION}
-        data = {**head, "versions": versions(), "model": model, "ok": not failures, "stages": to_json(checks)}
+        data = {**head(), "model": model, "ok": not failures, "stages": to_json(checks)}
         write_json("--json", data, json_path)
     if failures:
         first = failures[0]

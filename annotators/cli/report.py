@@ -126,7 +126,8 @@ def report(
     with progress("loading torch and transformers") as say:
         quiet_transformers()
         from fxmeter.annotators.api import annotate
-        from fxmeter.annotators.studies.report import build_report, to_json
+        from fxmeter.annotators.documents.report import to_json
+        from fxmeter.annotators.studies.report import build_report
         from fxmeter.annotators.studies.timeline import timeline_of
         from fxmeter.models.scenario import Scenario, VisionScenario
         from fxmeter.tracer.load.loading import load_model
@@ -215,8 +216,8 @@ def _check_timeline(path: str | None, json_path: str | None) -> None:
 
 def _write_timelines(timelines: list[Any], report: Any, path: str) -> None:
     from fxmeter.annotators.documents.chrome_trace import trace_text
+    from fxmeter.annotators.documents.head import conventions_of, versions
     from fxmeter.annotators.plots.memory import timeline_svg
-    from fxmeter.annotators.studies.report import conventions_of, versions
 
     if path.endswith(".svg"):
         text = timeline_svg(timelines, report.model.name)
@@ -231,8 +232,8 @@ def _write_timelines(timelines: list[Any], report: Any, path: str) -> None:
 
 
 def _warn_of_length(model: Any, tokens: int) -> None:
-    from fxmeter.annotators.studies.report import ModelInfo
+    from fxmeter.annotators.stages.model_info import max_positions
 
-    limit = ModelInfo.of(model).max_positions
+    limit = max_positions(model)
     if limit is not None and tokens > limit:
         complain(f"warning: {tokens:,} tokens are more than this model's max_position_embeddings, {limit:,}")

@@ -7,10 +7,8 @@ from typing import Any
 
 from fxmeter.annotators.closed.formulas import FormulaCase, Formulas, sympy_of
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, SYMPY
-from fxmeter.annotators.studies.report import versions
+from fxmeter.annotators.documents.head import head, versions
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION
-
-SCHEMA_VERSION = 1
 
 
 def to_json(found: Formulas) -> dict[str, Any]:
@@ -18,9 +16,7 @@ def to_json(found: Formulas) -> dict[str, Any]:
     and one sympy expression that has all of them."""
     chosen = found.pieces.conventions
     return {
-        "schema_version": SCHEMA_VERSION,
-        "analytic_model_version": ANALYTIC_MODEL_VERSION,
-        "versions": versions(),
+        **head(),
         "model": found.model,
         "stage": found.pieces.stage,
         "attention": found.pieces.attention,

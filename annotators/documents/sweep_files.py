@@ -10,8 +10,6 @@ Every file is written beside its place and moved into it when all of them are wh
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import signal
@@ -21,91 +19,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fxmeter.annotators.documents.sweep import to_csv, to_json
 from fxmeter.annotators.documents.sweep_sql import add_run, check_database, newest_run
-from fxmeter.annotators.studies.axes import SweepPoint
-from fxmeter.annotators.studies.report import conventions_of, versions
-from fxmeter.annotators.studies.sweep import StageFigures, Sweep
+from fxmeter.annotators.studies.sweep import Sweep
 from fxmeter.models.errors import FxmeterError
-from fxmeter.models.version import ANALYTIC_MODEL_VERSION
 
-SCHEMA_VERSION = 1
 JSON, SQLITE, CSV = "sweep.json", "sweep.sqlite", "sweep.csv"
-
-
-def document(sweep: Sweep, run: int) -> dict[str, Any]:
-    """A sweep as plain JSON data, schema version 1. A decode's cost is the sum over its steps."""
-    model, chosen = sweep.model, sweep.conventions
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "analytic_model_version": ANALYTIC_MODEL_VERSION,
-        "run": run,
-        "created": sweep.created,
-        "versions": versions(),
-        "model": {
-            "name": model.name,
-            "model_type": model.model_type,
-            "parameters": model.parameters,
-            "active_parameters": model.active_parameters,
-            "vision_parameters": model.vision_parameters,
-            "weight_bytes": model.weight_bytes,
-            "layers": model.layers,
-        },
-        "config_sha256": sweep.config_sha256,
-        "conventions": conventions_of(model, chosen),
-        "axes": {
-            "batch": list(sweep.axes.batch),
-            "crops": [list(grid) for grid in sweep.axes.crops],
-            "prefill": list(sweep.axes.prefill),
-            "decode": list(sweep.axes.decode),
-            "steps": list(sweep.axes.steps),
-            "attention": list(sweep.attentions),
-        },
-        "uncosted": sweep.uncosted,
-        "recorded": list(sweep.recorded),
-        "points": [
-            {**_point(index, point), "stages": [_stage(stage) for stage in stages]}
-            for index, (point, stages) in enumerate(zip(sweep.points, sweep.figures, strict=True))
-        ],
-    }
-
-
-def _point(index: int, point: SweepPoint) -> dict[str, Any]:
-    return {
-        "point": index,
-        "batch": point.batch,
-        "crops": None if point.crops is None else list(point.crops),
-        "image_tokens": point.image_tokens,
-        "prefill": point.prefill,
-        "decode": point.decode,
-        "steps": point.steps,
-    }
-
-
-def _stage(figures: StageFigures) -> dict[str, Any]:
-    return {
-        "stage": figures.stage,
-        "attention": figures.attention,
-        "query_len": figures.query_len,
-        "past_len": figures.past_len,
-        "steps": figures.steps,
-        "cost": figures.cost.to_dict(),
-    }
-
-
-def table(data: Mapping[str, Any]) -> str:
-    """The document's points as CSV, a line for each stage."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    for point in data["points"]:
-        for stage in point["stages"]:
-            head = {k: v for k, v in point.items() if k not in ("stages", "crops", "steps")}
-            rows, columns = point["crops"] or (None, None)
-            place = {"rows": rows, "columns": columns, **{k: v for k, v in stage.items() if k != "cost"}}
-            line = {"run": data["run"], "model": data["model"]["name"], **head, **place, **stage["cost"]}
-            if out.tell() == 0:
-                writer.writerow(line)
-            writer.writerow(line.values())
-    return out.getvalue()
 
 
 def prepare(folder: str | Path) -> Path:
@@ -141,10 +60,10 @@ def write(sweep: Sweep, folder: Path, drawn: Mapping[str, bytes] | None = None) 
             if database.exists():
                 check_database(database)
             run = newest_run(database) + 1
-            data = document(sweep, run)
+            data = to_json(sweep, run)
             add_run(database, staged / SQLITE, data)
             _put(staged / JSON, (json.dumps(data, indent=1) + "\n").encode())
-            _put(staged / CSV, table(data).encode())
+            _put(staged / CSV, to_csv(data).encode())
             for name, content in (drawn or {}).items():
                 _put(staged / name, content)
             _move(staged, folder)

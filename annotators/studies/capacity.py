@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.stages.model_info import ModelInfo
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.report import ModelInfo
 from fxmeter.annotators.studies.sweep import Forms, StageFigures, SweepStage, config_sha256, figures, recorded, uncosted
 from fxmeter.models.figures import TERA
 from fxmeter.models.sizes import LARGEST_SIZE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -13,9 +13,8 @@ from torch import nn
 
 from fxmeter.annotators.closed.form import ClosedForm, closed_form
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.stages.active import active_parameters
+from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.report import ModelInfo
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.page import CropGrid
 from fxmeter.models.stage_cost import FIELDS, StageCost
@@ -94,10 +93,7 @@ class Forms:
     @property
     def info(self) -> ModelInfo:
         """The model in one line."""
-        seen = 0 if self.tower is None else sum(p.numel() for p in self.tower.parameters())
-        return replace(
-            ModelInfo.of(self.model), vision_parameters=seen, active_parameters=active_parameters(self.model)
-        )
+        return model_info(self.model, self.tower)
 
 
 def run_sweep(

@@ -10,9 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fxmeter.annotators.documents.head import conventions_of, versions
 from fxmeter.annotators.stages.peak import at_peak as peak_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.studies.report import Column, Report, conventions_of, title_of, versions
+from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.views.console import plain_table
 from fxmeter.annotators.views.tables import cache_rows, heaviest_ops, module_tree
 from fxmeter.models.figures import Figure, shown

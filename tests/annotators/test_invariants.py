@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fxmeter.annotators import annotate
+from fxmeter.annotators.documents.report import to_json
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.studies.report import build_report, to_json
+from fxmeter.annotators.studies.report import build_report
 from fxmeter.models import Scenario, decode, prefill
 from fxmeter.models.stage_cost import DERIVED, FIELDS, StageCost
 from fxmeter.tracer import load_model

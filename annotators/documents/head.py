@@ -1,0 +1,59 @@
+"""What documents begin with: versions, the model in one line, the conventions in force."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.stages.model_info import ModelInfo
+from fxmeter.models.version import ANALYTIC_MODEL_VERSION
+
+SCHEMA_VERSION = 1
+
+
+def head() -> dict[str, Any]:
+    """The first keys of every document."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "analytic_model_version": ANALYTIC_MODEL_VERSION,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a number depends on."""
+    found = {}
+    for name in ("fxmeter", "torch", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "python": platform.python_version()}
+
+
+def model_of(model: ModelInfo) -> dict[str, Any]:
+    """The model, its vision tower where it has one."""
+    return {
+        "name": model.name,
+        "model_type": model.model_type,
+        "parameters": model.parameters,
+        "active_parameters": model.active_parameters,
+        "weight_bytes": model.weight_bytes,
+        "layers": model.layers,
+        **({"vision_parameters": model.vision_parameters} if model.vision_parameters else {}),
+    }
+
+
+def conventions_of(model: ModelInfo, conventions: Conventions) -> dict[str, Any]:
+    """The conventions in force, as documents and the console show them."""
+    return {
+        "flops_per_mac": 2,
+        "causal": conventions.causal,
+        "logits": conventions.logits,
+        "routing": conventions.routing,
+        "dtype": model.dtype,
+        "experts_implementation": model.experts_implementation,
+        "cache_layout": "in place",
+    }

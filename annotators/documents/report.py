@@ -1,0 +1,78 @@
+"""A report as plain JSON data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fxmeter.annotators.documents.head import conventions_of, head, model_of
+from fxmeter.annotators.stages.peak import AtPeak, at_peak
+from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.stages.steps import per_step
+from fxmeter.annotators.studies.report import Report
+from fxmeter.models.scenario import VisionScenario
+from fxmeter.models.stage_cost import PASS_FIGURES
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as plain JSON data, schema version 1. A module's cost is for one instance; ``times`` are identical."""
+    return {
+        **head(),
+        "model": model_of(report.model),
+        "conventions": conventions_of(report.model, report.conventions),
+        "stages": [_stage(stage) for stage in report.stages],
+        **({"end_to_end": [_total(report, attention) for attention in report.totals]} if report.totals else {}),
+    }
+
+
+def _stage(stage: AnnotatedStage) -> dict[str, Any]:
+    return {
+        **_scenario(stage),
+        "cost": stage.cost.to_dict(),
+        **{name: getattr(stage, name) for name in PASS_FIGURES},
+        "peak": _peak(at_peak(stage)),
+        "modules": [
+            {"path": m.path, "class": m.class_name, "times": m.times, "cost": m.cost.to_dict()}
+            for m in stage.modules.values()
+        ],
+        "ops": [{"op": op.op, "count": op.count, "cost": op.cost.to_dict()} for op in stage.ops],
+        "kv_cache": [
+            {"layer": c.layer, "kind": c.kind, "shapes": [list(s) for s in c.shapes], "bytes": c.bytes}
+            for c in stage.kv_cache
+        ],
+        "uncosted": [asdict(item) for item in stage.uncosted],
+    }
+
+
+def _scenario(stage: AnnotatedStage) -> dict[str, Any]:
+    scenario = stage.scenario
+    if scenario is None:
+        return {"stage": "module", "attention": stage.attention}
+    sizes: dict[str, Any] = {"stage": scenario.stage, "attention": stage.attention, "batch": scenario.batch}
+    if isinstance(scenario, VisionScenario):
+        return {**sizes, "crops": list(scenario.crops)}
+    sizes |= {"query_len": scenario.query_len, "past_len": scenario.past_len, "steps": scenario.steps}
+    return sizes if scenario.steps == 1 else {**sizes, "per_step": per_step(stage.cost, scenario.steps).to_dict()}
+
+
+def _peak(peak: AtPeak | None) -> dict[str, Any] | None:
+    """``bytes`` of an alive row are those of all ``count`` tensors together."""
+    if peak is None:
+        return None
+    return {
+        "bytes": peak.bytes,
+        "node": peak.node,
+        "op": peak.op,
+        "module": peak.module,
+        **({} if peak.past_len is None else {"past_len": peak.past_len}),
+        "alive": [{**asdict(row), "shape": list(row.shape)} for row in peak.rows],
+    }
+
+
+def _total(report: Report, attention: str) -> dict[str, Any]:
+    fullest = report.fullest_stages[attention].scenario
+    return {
+        "attention": attention,
+        "cost": report.totals[attention].to_dict(),
+        "peak_stage": None if fullest is None else fullest.stage,
+    }

@@ -1,0 +1,72 @@
+"""A sweep as plain JSON data, and that as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fxmeter.annotators.documents.head import conventions_of, head, model_of
+from fxmeter.annotators.studies.axes import SweepPoint
+from fxmeter.annotators.studies.sweep import StageFigures, Sweep
+
+
+def to_json(sweep: Sweep, run: int) -> dict[str, Any]:
+    """A sweep as plain JSON data, schema version 1. A decode's cost is the sum over its steps."""
+    axes = {name: list(values) for name, values in asdict(sweep.axes).items()}
+    return {
+        **head(),
+        "run": run,
+        "created": sweep.created,
+        "model": model_of(sweep.model),
+        "config_sha256": sweep.config_sha256,
+        "conventions": conventions_of(sweep.model, sweep.conventions),
+        "axes": {**axes, "crops": [list(grid) for grid in sweep.axes.crops], "attention": list(sweep.attentions)},
+        "uncosted": sweep.uncosted,
+        "recorded": list(sweep.recorded),
+        "points": [
+            {"point": index, **sizes_of(point), "stages": [_stage(stage) for stage in stages]}
+            for index, (point, stages) in enumerate(zip(sweep.points, sweep.figures, strict=True))
+        ],
+    }
+
+
+def sizes_of(point: SweepPoint) -> dict[str, Any]:
+    """The sizes of one input shape."""
+    return {
+        "batch": point.batch,
+        "crops": None if point.crops is None else list(point.crops),
+        "image_tokens": point.image_tokens,
+        "prefill": point.prefill,
+        "decode": point.decode,
+        "steps": point.steps,
+    }
+
+
+def _stage(figures: StageFigures) -> dict[str, Any]:
+    return {
+        "stage": figures.stage,
+        "attention": figures.attention,
+        "query_len": figures.query_len,
+        "past_len": figures.past_len,
+        "steps": figures.steps,
+        "cost": figures.cost.to_dict(),
+    }
+
+
+def to_csv(data: Mapping[str, Any]) -> str:
+    """The document's points as CSV, a line for each stage."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for point in data["points"]:
+        for stage in point["stages"]:
+            sizes = {k: v for k, v in point.items() if k not in ("stages", "crops", "steps")}
+            rows, columns = point["crops"] or (None, None)
+            place = {"rows": rows, "columns": columns, **{k: v for k, v in stage.items() if k != "cost"}}
+            line = {"run": data["run"], "model": data["model"]["name"], **sizes, **place, **stage["cost"]}
+            if out.tell() == 0:
+                writer.writerow(line)
+            writer.writerow(line.values())
+    return out.getvalue()

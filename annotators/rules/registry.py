@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fxmeter.annotators.rules.cost import Flops, Fuses, Moves
 from fxmeter.models.errors import RuleError
 from fxmeter.models.stage_cost import Size
+from fxmeter.tracer.graph.schema import functional, returned_into
 from fxmeter.tracer.graph.spec import Spec, specs_in
 from fxmeter.tracer.private import OpOverload
 
@@ -26,7 +27,9 @@ Arguments = Mapping[str, Any]
 Formula = Callable[..., Flops]
 MovesFormula = Callable[..., Moves]
 _Result = TypeVar("_Result", Flops, Moves)
-_CONTEXT = frozenset({"out", "conventions", "routed"})
+_WHOLE = ("arguments",)
+_CONTEXT = frozenset({"out", "conventions", "routed", *_WHOLE})
+"""What a formula may take that is no argument of its op; with ``arguments`` alone it takes all of them as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,20 @@ class Rule:
     moves: MovesFormula | None
     kind: str
     fuses: Fuses
+    outs: tuple[str, ...] = ()
+    """Arguments of an ``out=`` variant that its results are written into."""
 
     def flops(self, arguments: Arguments) -> Flops:
         """The op's arithmetic."""
         return _NOTHING if self.formula is None else _call(self.formula, arguments)
 
     def traffic(self, arguments: Arguments) -> Moves:
-        """The op's departures from the default traffic."""
-        return _DEFAULT if self.moves is None else _call(self.moves, arguments)
+        """The op's departures from the default traffic. What a result is written into is not read."""
+        moves = _DEFAULT if self.moves is None else _call(self.moves, arguments)
+        if not self.outs:
+            return moves
+        written = {self.outs[0] if name == "out" else name: nbytes for name, nbytes in moves.written.items()}
+        return Moves({**moves.read, **dict.fromkeys(self.outs, 0)}, written)
 
 
 _NOTHING = Flops()
@@ -100,7 +109,6 @@ def _per_element(count: int, of: str) -> Formula:
     def flops(arguments: Arguments) -> Flops:
         return Flops(vector=float_ops(count, first(arguments[of]), arguments))
 
-    _PARAMETERS[flops] = ()
     return flops
 
 
@@ -123,9 +131,14 @@ def first(value: Any) -> Spec:
     return value[0] if isinstance(value, (tuple, list)) else value
 
 
-def rule_for(op: Any) -> Rule | None:
-    """The rule of an op, or None: its cost is unknown."""
-    return _RULES.get(op)
+def rule_for(op: object) -> Rule | None:
+    """The rule of an op, or None: its cost is unknown. An ``out=`` variant has that of the op it is a variant of."""
+    if not isinstance(op, OpOverload):
+        return None
+    known = _RULES.get(op)
+    if known is None and (plain := functional(op)) in _RULES:
+        known = replace(_RULES[plain], op=op, outs=returned_into(op))
+    return known
 
 
 def rules() -> tuple[Rule, ...]:
@@ -137,7 +150,9 @@ def _call(function: Callable[..., _Result], arguments: Arguments) -> _Result:
     names = _PARAMETERS.get(function)
     if names is None:
         names = _PARAMETERS[function] = tuple(inspect.signature(function).parameters)
-    return function(arguments) if not names else function(**{name: arguments[name] for name in names})
+    if names == _WHOLE:
+        return function(arguments)
+    return function(**{name: arguments[name] for name in names})
 
 
 def _check_signature(op: OpOverload, function: Callable[..., Any]) -> None:

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxmeter.annotators import annotate_module
+from fxmeter.annotators.rules.attention import attended_pairs
 from fxmeter.annotators.rules.cost import Flops
-from fxmeter.annotators.rules.products import attended_pairs
 from fxmeter.annotators.rules.registry import free, rule, rule_for, rules
 from fxmeter.models import RuleError
+from fxmeter.tracer.graph.spec import Spec
 
 aten = torch.ops.aten
+BF16, FP8, INT8, INT32 = torch.bfloat16, torch.float8_e4m3fn, torch.int8, torch.int32
 
 
 def priced(function, *tensors, **options):
@@ -27,7 +29,7 @@ def priced(function, *tensors, **options):
 
 
 def meta(*shape, dtype=torch.float32):
-    return torch.empty(*shape, dtype=dtype, device="meta")
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 @pytest.mark.parametrize(("s_kv", "flops"), [(128, 134_217_728), (256, 268_435_456)])
@@ -49,6 +51,43 @@ def test_flash_reads_q_k_v_and_writes_the_output_alone():
     assert stage.cost.activation_write_bytes == 4 * 2 * 16 * 8 * 32 == stage.cost.activation_bytes
 
 
+Q_BHSD = meta(2, 4, 6, 8, dtype=BF16), meta(2, 4, 10, 8, dtype=BF16), meta(2, 4, 10, 8, dtype=BF16)
+Q_BSHD = meta(2, 6, 4, 8, dtype=BF16), meta(2, 10, 4, 8, dtype=BF16), meta(2, 10, 4, 8, dtype=BF16)
+
+
+@pytest.mark.parametrize(
+    ("call", "exact"),
+    [
+        (lambda *qkv: aten._scaled_dot_product_efficient_attention(*qkv, None, True, 0.0, True), 6 * 7 // 2),
+        (lambda *qkv: aten._scaled_dot_product_flash_attention(*(x[:, :, :6] for x in qkv), 0.0, True), 6 * 7 // 2),
+        (lambda q, k, v: aten._scaled_dot_product_efficient_attention(k, q, q, None, True, 0.0, True), 21 + 4 * 6),
+    ],
+)
+def test_torchs_kernels_see_the_keys_up_to_their_own_position(call, exact):
+    cost = priced(call, *Q_BHSD, causal="exact").cost
+    assert cost.matmul_flops == 2 * 2 * 4 * exact * (8 + 8)
+    assert cost.vector_flops == 6 * 2 * 4 * exact
+
+
+def test_the_flash_kernel_itself_takes_heads_behind_positions_and_windows():
+    def call(q, k, v):
+        return aten._flash_attention_forward(q, k, v, None, None, 6, 10, 0.0, True, False, window_size_left=2)
+
+    full, exact = (priced(call, *Q_BSHD, causal=causal).cost.matmul_flops for causal in ("full", "exact"))
+    assert (full, exact) == (2 * 2 * 4 * 6 * 10 * (8 + 8), 2 * 2 * 4 * 6 * 3 * (8 + 8))
+
+
+def test_a_flash_core_with_its_gradient_costs_seven_halves_of_it():
+    def both(q, k, v):
+        out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v)
+        seed = torch.empty((), dtype=torch.int64, device="meta")
+        aten._scaled_dot_product_flash_attention_backward(
+            out, q, k, v, out, lse, None, None, 6, 10, 0.0, False, seed, seed
+        )
+
+    assert priced(both, *Q_BHSD).cost.matmul_flops == 7 * (2 * 2 * 4 * 6 * 10 * (8 + 8)) // 2
+
+
 @pytest.mark.parametrize("s_q", [1, 2, 5, 9])
 @pytest.mark.parametrize("s_kv", [9, 12])
 @pytest.mark.parametrize("window", [None, 1, 3, 9, 20])
@@ -64,6 +103,18 @@ def test_attended_pairs_equal_a_mask_counted_by_hand(s_q, s_kv, window, causal):
         assert attended_pairs(s_q, s_kv, causal=causal, window=window) == pairs
 
 
+def scaled(a, b, scale_a, scale_b):
+    return aten._scaled_mm(a, b.t(), scale_a, scale_b, out_dtype=BF16)
+
+
+def grouped(a, b, ends):
+    return aten._grouped_mm(a, b, ends)
+
+
+def conv_backward(grad, x, w, groups):
+    return aten.convolution_backward(grad, x, w, [8], [1], [0], [1], False, [0], groups, [True] * 3)
+
+
 PRODUCTS = [
     (torch.mm, (meta(3, 4), meta(4, 5)), 2 * 3 * 4 * 5, 0),
     (torch.addmm, (meta(5), meta(3, 4), meta(4, 5)), 2 * 3 * 4 * 5, 3 * 5),
@@ -73,7 +124,16 @@ PRODUCTS = [
     (torch.dot, (meta(4), meta(4)), 2 * 4, 0),
     (F.linear, (meta(2, 3, 4), meta(5, 4), meta(5)), 2 * 6 * 4 * 5, 6 * 5),
     (F.conv2d, (meta(2, 3, 8, 8), meta(5, 3, 3, 3), meta(5)), 2 * 2 * 5 * 6 * 6 * 3 * 9, 2 * 5 * 6 * 6),
+    (torch.addbmm, (meta(3, 5), meta(2, 3, 4), meta(2, 4, 5)), 2 * 2 * 3 * 4 * 5, 3 * 5),
+    (torch.addmv, (meta(3), meta(3, 4), meta(4)), 2 * 3 * 4, 3),
+    (torch._int_mm, (meta(32, 16, dtype=INT8), meta(16, 24, dtype=INT8)), 2 * 32 * 16 * 24, 0),
+    (scaled, (meta(16, 32, dtype=FP8), meta(48, 32, dtype=FP8), meta(1), meta(1)), 2 * 16 * 32 * 48, 16 * 48),
+    (scaled, (meta(16, 32, dtype=FP8), meta(48, 32, dtype=FP8), meta(16, 1), meta(1, 48)), 2 * 16 * 32 * 48, 2 * 768),
+    (grouped, (meta(6, 8, dtype=BF16), meta(3, 8, 16, dtype=BF16), meta(3, dtype=INT32)), 2 * 6 * 8 * 16, 0),
+    (grouped, (meta(3, 16, 8, dtype=BF16), meta(8, 24, dtype=BF16), meta(3, dtype=INT32)), 2 * 16 * 8 * 24, 0),
+    (grouped, (meta(16, 8, dtype=BF16), meta(8, 24, dtype=BF16), meta(3, dtype=INT32)), 2 * 16 * 8 * 24, 0),
     (lambda x, w: F.conv1d(x, w, groups=4, padding=3), (meta(2, 4, 8), meta(4, 1, 4)), 2 * 2 * 4 * 11 * 4, 0),
+    (lambda g, x, w: conv_backward(g, x, w, 4), (meta(2, 8, 5), meta(2, 4, 8), meta(8, 1, 4)), 2 * 2 * 80 * 4, 80),
     (F.conv_transpose2d, (meta(1, 3, 4, 4), meta(3, 5, 2, 2)), 2 * 16 * 3 * 5 * 4, 0),
 ]
 
@@ -82,6 +142,13 @@ PRODUCTS = [
 def test_products(function, tensors, matmul, vector):
     cost = priced(function, *tensors).cost
     assert (cost.matmul_flops, cost.vector_flops) == (matmul, vector)
+
+
+def test_a_kernel_that_does_not_run_on_shapes_alone_is_priced_from_them():
+    out, x, w = (Spec(shape, BF16, (0, 0, 0), 0, None) for shape in [(2, 6, 5), (2, 4, 8), (6, 2, 4)])
+    assert rule_for(aten.cudnn_convolution.default).flops(
+        {"self": x, "weight": w, "out": out}
+    ) == Flops(matmul=2 * 2 * 6 * 5 * 2 * 4)  # fmt: skip
 
 
 VECTOR = [
@@ -140,6 +207,15 @@ TRAFFIC = [
     (lambda x, i, v: x.index_put_((i,), v), (meta(1000, 4), meta(5, dtype=torch.int64), meta(5, 4)), 40 + 80, 80, 0),
     (lambda x: x.topk(2), (meta(3, 4),), 48, 3 * 2 * (4 + 8), 3 * 2 * (4 + 8)),
     (lambda x: x.to(torch.bfloat16), (meta(3, 4),), 48, 24, 24),
+    (lambda x, y: torch.add(x, 1, out=y), (meta(3, 4), meta(3, 4)), 48, 48, 0),
+    (lambda x, v, i: torch.topk(x, 2, out=(v, i)), (meta(3, 4), meta(3, 2), meta(3, 2, dtype=torch.int64)), 48, 72, 0),
+    (
+        lambda x, i, y: torch.index_select(x, 0, i, out=y),
+        (meta(1000, 4), meta(5, dtype=torch.int64), meta(5, 4)),
+        80 + 40,
+        80,
+        0,
+    ),
 ]
 
 

@@ -28,6 +28,26 @@ def base_name(op: OpOverload) -> str:
     return _signature(op).name
 
 
+def returned_into(op: OpOverload) -> tuple[str, ...]:
+    """Names of the arguments that an ``out=`` variant writes what it returns into; none of any other op's."""
+    changed = changed_arguments(op)
+    return tuple(a.name for a in op._schema.arguments if a.kwarg_only and a.name in changed)
+
+
+@cache
+def functional(op: OpOverload) -> OpOverload | None:
+    """The overload that returns what this ``out=`` variant writes; None where it is none, or torch has no other."""
+    outs = returned_into(op)
+    if not outs:
+        return None
+    packet = op.overloadpacket
+    wanted = [(a.name, str(a.type)) for a in op._schema.arguments if a.name not in outs]
+    for overload in (getattr(packet, name) for name in packet.overloads()):
+        if [(a.name, str(a.type)) for a in overload._schema.arguments] == wanted:
+            return overload
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Signature:
     """What a schema says, read once: asking torch for it again and again is slow."""

@@ -73,7 +73,7 @@ def list_ops(pattern: str) -> None:
         from fxmeter.annotators.rules.registry import rules
         from fxmeter.annotators.views.console import plain_table, stdout_console
     table = plain_table()
-    table.add_column("op", no_wrap=True)
+    table.add_column("op", overflow="fold", max_width=46)
     table.add_column("FLOPs", overflow="fold")
     shown = [rule for rule in rules() if pattern in str(rule.op)]
     if not shown:

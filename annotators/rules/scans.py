@@ -68,8 +68,7 @@ def state_space_dual_rule(
     D: Spec | None,
     dt_bias: Spec | None,
     dt_softplus: bool,
-    dt_min: float,
-    dt_max: float,
+    dt_limit: list[float] | None,
 ) -> Flops:
     """by chunks of Q: C·Bᵀ per group 2·Q·N, scores·x 2·Q·P, chunk states and their readout 2·2·N·P, per token and head
 
@@ -85,13 +84,15 @@ def state_space_dual_rule(
     matmul = 2 * tokens * (groups * chunk_size * state + heads * chunk_size * width + 2 * heads * state * width)
     vector = tokens * heads * (3 * chunk_size + 4 + 2 * width + state)
     vector += batch * chunks * heads * (2 * width * state + 1)
-    clamped = dt_min > 0 or dt_max < math.inf
+    clamped = dt_limit is not None and (dt_limit[0] > 0 or dt_limit[1] < math.inf)
     gates = dt.numel * ((dt_bias is not None) + 3 * dt_softplus + 2 * clamped + 1) + x.numel
     return Flops(matmul=matmul, vector=vector + gates + 2 * x.numel * (D is not None))
 
 
 @rule(gated_delta_rule)
-def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | None, l2norm: bool) -> Flops:
+def gated_delta_rule_rule(
+    key: Spec, value: Spec, g: Spec, chunk_size: int | None, use_qk_l2norm_in_kernel: bool
+) -> Flops:
     """S = exp(g)·S + β·k⊗(v − Sᵀk), y = Sᵀq: token by token 3·2·K·V per head; by chunks of C, 2·C·(2·K+V) + 3·2·K·V
 
     Gated DeltaNet, arXiv 2412.06464, section 3.3; Kimi Delta Attention, arXiv 2510.26692, whose decays are one for each
@@ -104,7 +105,7 @@ def gated_delta_rule_rule(key: Spec, value: Spec, g: Spec, chunk_size: int | Non
     k_dim = key.shape[-1]
     given = batch * length * heads
     decays = g.numel // given  # 1, or K where the decay is per channel
-    scale = given * (k_dim + 2 * (3 * k_dim + 2) * l2norm)
+    scale = given * (k_dim + 2 * (3 * k_dim + 2) * use_qk_l2norm_in_kernel)
     if chunk_size is None:
         vector = given * (k_dim * v_dim + 2 * v_dim + decays)
         return Flops(matmul=given * 3 * 2 * k_dim * v_dim, vector=vector + scale)

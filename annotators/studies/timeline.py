@@ -24,7 +24,8 @@ from fxmeter.annotators.studies.report import title_of
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, made_by, meta_of, spec_of, specs_of
-from fxmeter.tracer.operators.ops import NAMESPACE, cache_append
+from fxmeter.tracer.operators.define import NAMESPACE
+from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.private import OpOverload
 
 ACTIVATIONS = ("matrix products", "attention cores", "reductions", "other arithmetic", "copies")

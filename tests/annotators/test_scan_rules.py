@@ -141,7 +141,7 @@ def test_state_space_duality(length):
     chunks = -(-length // chunk)
     loop = from_transformers("mamba2", "mamba2_chunk_scan")
     theirs = counted(loop, x, dt, A, b, c, chunk, D=D, dt_bias=bias, dt_softplus=True, return_final_states=True)
-    ours = ruled(state_space_dual, x, dt, A, b, c, chunk, D, bias, None, True, 0.0, float("inf"))
+    ours = ruled(state_space_dual, x, dt, A, b, c, chunk, D, bias, None, True, [0.0, float("inf")])
     repeated = 2 * B * chunks * chunk * chunk * state * (H - groups)
     passing = 2 * B * H * (chunks + 1) ** 2 * width * state
     assert theirs[0] - ours[0] == repeated + passing

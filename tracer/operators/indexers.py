@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxmeter.tracer.operators.scans import composite
+from fxmeter.tracer.operators.define import operator
 
 
-@composite(
-    "block_index(Tensor query, Tensor keys, Tensor visible, Tensor cos, Tensor sin, Tensor weight, float eps, "
-    "int block, int most) -> Tensor"
-)
+@operator()
 def block_index(
     query: Tensor,
     keys: Tensor,

@@ -6,32 +6,15 @@ Both run on real tensors too, so that a recorded graph can be executed.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-NAMESPACE = "fxmeter"
-
-torch.library.define(
-    f"{NAMESPACE}::flash_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? sinks, float scale, bool causal, "
-    "int? window, float? softcap) -> Tensor",
-)
-torch.library.define(
-    f"{NAMESPACE}::sparse_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor indices, Tensor? bias, Tensor? sinks, float scale, "
-    "float? softcap) -> Tensor",
-)
-torch.library.define(f"{NAMESPACE}::cache_append", "(Tensor? cache, Tensor entries, int dim) -> Tensor")
-
-flash_attention = torch.ops.fxmeter.flash_attention.default
-sparse_attention = torch.ops.fxmeter.sparse_attention.default
-cache_append = torch.ops.fxmeter.cache_append.default
+from fxmeter.tracer.operators.define import operator
 
 
-@torch.library.impl(f"{NAMESPACE}::flash_attention", "CompositeExplicitAutograd")
-def _flash_attention(
+@operator()
+def flash_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -48,8 +31,15 @@ def _flash_attention(
     of H_kv. The last query sees the last key; with ``window`` a query sees that many keys, itself included.
     ``sinks`` [H] adds one logit per head to the softmax, which takes weight and returns none.
     """
-    batch, heads, s_q, _ = query.shape
+    batch, heads, s_q, head_dim = query.shape
     s_kv = key.shape[-2]
+    if key.shape[-1] != head_dim or key.shape[:3] != value.shape[:3] or heads % key.shape[1]:
+        raise RuntimeError(
+            f"attention of query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}: "
+            "head sizes or head counts do not fit"
+        )
+    if query.is_meta:
+        return query.new_empty(batch, s_q, heads, value.shape[-1])
     groups = heads // key.shape[1]
     key, value = (x.float().repeat_interleave(groups, dim=1) for x in (key, value))
     scores = query.float() @ key.transpose(-1, -2) * scale
@@ -71,19 +61,8 @@ def _flash_attention(
     return (weights @ value).transpose(1, 2).contiguous().to(query.dtype)
 
 
-@torch.library.impl(f"{NAMESPACE}::flash_attention", "Meta")
-def _flash_attention_meta(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
-    batch, heads, s_q, head_dim = query.shape
-    if key.shape[-1] != head_dim or key.shape[:3] != value.shape[:3] or heads % key.shape[1]:
-        raise RuntimeError(
-            f"attention of query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}: "
-            "head sizes or head counts do not fit"
-        )
-    return query.new_empty(batch, s_q, heads, value.shape[-1])
-
-
-@torch.library.impl(f"{NAMESPACE}::sparse_attention", "CompositeExplicitAutograd")
-def _sparse_attention(
+@operator()
+def sparse_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -93,7 +72,7 @@ def _sparse_attention(
     scale: float,
     softcap: float | None,
 ) -> Tensor:
-    """:func:`_flash_attention` of each query with the keys that ``indices`` [B, S_q, k] picks; ``bias`` is its mask."""
+    """:func:`flash_attention` of each query with the keys that ``indices`` [B, S_q, k] picks; ``bias`` is its mask."""
     if query.is_meta:
         return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
     picked = torch.zeros((*indices.shape[:2], key.shape[-2]), dtype=torch.bool, device=query.device)
@@ -104,7 +83,7 @@ def _sparse_attention(
     return flash_attention(query, key, value, chosen, sinks, scale, False, None, softcap)
 
 
-@torch.library.impl(f"{NAMESPACE}::cache_append", "CompositeExplicitAutograd")
-def _cache_append(cache: Tensor | None, entries: Tensor, dim: int) -> Tensor:
+@operator()
+def cache_append(cache: Tensor | None, entries: Tensor, dim: int) -> Tensor:
     """The cache with ``entries`` behind it along ``dim``; a serving cache writes them in place."""
     return entries.clone() if cache is None else torch.cat([cache, entries], dim=dim)

@@ -6,47 +6,28 @@ that a recorded graph can be executed. B batch, L length, H heads, G groups of h
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxmeter.tracer.operators.ops import NAMESPACE
-
-_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
-
-
-def composite(schema: str) -> Any:
-    """Define an operator whose one function serves every device, ``meta`` among them."""
-    name = schema.partition("(")[0]
-
-    def register(function: Any) -> Any:
-        _LIBRARY.define(schema)
-        _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
-        return getattr(getattr(torch.ops, NAMESPACE), name).default
-
-    return register
+from fxmeter.tracer.operators.define import operator
 
 
 def _softplus(x: Tensor, apply: bool) -> Tensor:
     return F.softplus(x) if apply else x
 
 
-@composite(
-    "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
-    "bool delta_softplus) -> (Tensor, Tensor)"
-)
+@operator()
 def selective_scan(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t u_t, y_t = C_t h_t + D u_t (Mamba, arXiv 2312.00752, equation 2).
 
@@ -68,10 +49,7 @@ def selective_scan(
     return y.to(u.dtype), state
 
 
-@composite(
-    "selective_state_update(Tensor(a!) state, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
-    "Tensor? dt_bias, bool dt_softplus) -> Tensor"
-)
+@operator(changes=["state"])
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -79,10 +57,10 @@ def selective_state_update(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    dt_softplus: bool,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
 ) -> Tensor:
     """One step of a selective state space, its state changed in place; shapes as in the package mamba_ssm.
 
@@ -102,10 +80,7 @@ def selective_state_update(
     return y.to(x.dtype)
 
 
-@composite(
-    "state_space_dual(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, int chunk_size, Tensor? D, Tensor? dt_bias, "
-    "Tensor? initial_states, bool dt_softplus, float dt_min, float dt_max) -> (Tensor, Tensor)"
-)
+@operator()
 def state_space_dual(
     x: Tensor,
     dt: Tensor,
@@ -113,12 +88,11 @@ def state_space_dual(
     B: Tensor,
     C: Tensor,
     chunk_size: int,
-    D: Tensor | None,
-    dt_bias: Tensor | None,
-    initial_states: Tensor | None,
-    dt_softplus: bool,
-    dt_min: float,
-    dt_max: float,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: list[float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """h_t = exp(Δ_t a) h_{t−1} + Δ_t x_t ⊗ B_t, y_t = h_t C_t + D x_t (Mamba-2, arXiv 2405.21060, by chunks).
 
@@ -129,7 +103,7 @@ def state_space_dual(
     if x.is_meta:
         return x.new_empty(x.shape, dtype=torch.float32), x.new_empty(shape, dtype=torch.float32)
     step = dt if dt_bias is None else dt + dt_bias.to(dt.dtype)
-    step = _softplus(step, dt_softplus).clamp(dt_min, dt_max).float()
+    step = _softplus(step, dt_softplus).clamp(*(dt_limit or (0.0, float("inf")))).float()
     B, C = (v.float().repeat_interleave(heads // v.shape[2], dim=2) for v in (B, C))
     state = x.new_zeros(shape, dtype=torch.float32) if initial_states is None else initial_states.float()
     outputs = []
@@ -142,19 +116,16 @@ def state_space_dual(
     return y if D is None else y + x.float() * D.float()[..., None], state
 
 
-@composite(
-    "gated_delta_rule(Tensor query, Tensor key, Tensor value, Tensor g, Tensor beta, Tensor? initial_state, "
-    "int? chunk_size, bool l2norm) -> (Tensor, Tensor)"
-)
+@operator()
 def gated_delta_rule(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     g: Tensor,
     beta: Tensor,
-    initial_state: Tensor | None,
-    chunk_size: int | None,
-    l2norm: bool,
+    initial_state: Tensor | None = None,
+    chunk_size: int | None = None,
+    use_qk_l2norm_in_kernel: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """S_t = exp(g_t) S_{t−1}, corrected by β_t k_t ⊗ (v_t − S_tᵀ k_t); y_t = S_tᵀ q_t (arXiv 2412.06464).
 
@@ -167,7 +138,7 @@ def gated_delta_rule(
     if value.is_meta:
         return torch.empty(value.shape, dtype=value.dtype, device="meta"), value.new_empty(shape, dtype=torch.float32)
     q, k = (x.float().repeat_interleave(heads // x.shape[2], dim=2) for x in (query, key))
-    if l2norm:
+    if use_qk_l2norm_in_kernel:
         q, k = (x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6) for x in (q, k))
     q = q * q.shape[-1] ** -0.5
     state = value.new_zeros(shape, dtype=torch.float32) if initial_state is None else initial_state.float()
@@ -181,10 +152,7 @@ def gated_delta_rule(
     return torch.stack(outputs, dim=1).to(value.dtype), state
 
 
-@composite(
-    "wkv(Tensor time_decay, Tensor time_first, Tensor key, Tensor value, Tensor? numerator, Tensor? denominator, "
-    "Tensor? maximum) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+@operator()
 def wkv(
     time_decay: Tensor,
     time_first: Tensor,
@@ -218,7 +186,7 @@ def wkv(
     return torch.stack(outputs, dim=1).to(key.dtype), num, den, top
 
 
-@composite("linear_recurrence(Tensor x, Tensor a, Tensor? state) -> (Tensor, Tensor)")
+@operator()
 def linear_recurrence(x: Tensor, a: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """h_t = a_t h_{t−1} + x_t, channel by channel (the RG-LRU's recurrence, arXiv 2402.19427, equation 4).
 
@@ -234,10 +202,7 @@ def linear_recurrence(x: Tensor, a: Tensor, state: Tensor | None) -> tuple[Tenso
     return torch.stack(outputs, dim=1), h
 
 
-@composite(
-    "mlstm(Tensor query, Tensor key, Tensor value, Tensor igate, Tensor fgate, Tensor? c, Tensor? n, Tensor? m, "
-    "int chunk_size, float eps) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+@operator()
 def mlstm(
     query: Tensor,
     key: Tensor,
@@ -280,10 +245,7 @@ def mlstm(
     return torch.stack(outputs, dim=2).to(value.dtype), c, n, m
 
 
-@composite(
-    "lightning_attention(Tensor query, Tensor key, Tensor value, Tensor slope, Tensor? state, int block_size) "
-    "-> (Tensor, Tensor)"
-)
+@operator()
 def lightning_attention(
     query: Tensor, key: Tensor, value: Tensor, slope: Tensor, state: Tensor | None, block_size: int
 ) -> tuple[Tensor, Tensor]:

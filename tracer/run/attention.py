@@ -92,10 +92,10 @@ def _fused_sdpa(
 ) -> Tensor:
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     *lead, s_q, _ = query.shape
-    as_4d = [
+    q, k, v = (
         x.reshape(-1, *x.shape[-3:]) if x.dim() > 4 else x[None] if x.dim() == 3 else x for x in (query, key, value)
-    ]
-    out = flash_attention(*as_4d, attn_mask, None, float(scale), is_causal, None, None).transpose(1, 2)
+    )
+    out = flash_attention(q, k, v, attn_mask, None, float(scale), is_causal, None, None).transpose(1, 2)
     return out.reshape(*lead, s_q, value.shape[-1])
 
 

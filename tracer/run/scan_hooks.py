@@ -30,95 +30,47 @@ from fxmeter.tracer.operators.scans import (
     state_space_dual,
     wkv,
 )
-from fxmeter.tracer.private import Name, kernel_of, require
+from fxmeter.tracer.private import Name, OpOverload, kernel_of, require
 from fxmeter.tracer.state.tree import walk
 
 _CODE = "transformers.models.{0}.modeling_{0}"
 
 
-def _selective_scan_fn(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-    **_: Any,
-) -> Any:
-    out, state = selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    return (out, state) if return_last_state else out
+def _adapter(op: OpOverload, *, state: str = "", alone: bool = True, **defaults: object) -> Callable[..., object]:
+    """A function that is called as a kernel is, and runs ``op``.
 
+    What the operator does not take is dropped, and ``defaults`` stand in for what is not given. Where the kernel
+    returns its last state only if the argument ``state`` says so, the result is otherwise the output ``alone``, or with
+    None.
+    """
+    names = {argument.name for argument in op._schema.arguments}
 
-def _selective_state_update(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = False,
-    **_: Any,
-) -> Tensor:
-    return selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus)
-
-
-def _mamba_chunk_scan_combined(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    chunk_size: int,
-    D: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    initial_states: Tensor | None = None,
-    dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = (0.0, float("inf")),
-    return_final_states: bool = False,
-    **_: Any,
-) -> Any:
-    least, most = map(float, dt_limit)
-    out, state = state_space_dual(x, dt, A, B, C, chunk_size, D, dt_bias, initial_states, dt_softplus, least, most)
-    return (out, state) if return_final_states else out
-
-
-def _delta_rule(chunked: bool) -> Callable[..., Any]:
-    def call(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        g: Tensor,
-        beta: Tensor,
-        chunk_size: int = 64,
-        initial_state: Tensor | None = None,
-        output_final_state: bool = False,
-        use_qk_l2norm_in_kernel: bool = False,
-        **_: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        chunk = chunk_size if chunked else None
-        out, state = gated_delta_rule(query, key, value, g, beta, initial_state, chunk, use_qk_l2norm_in_kernel)
-        return out, state if output_final_state else None
+    def call(*args: object, **kwargs: object) -> object:
+        out = op(*args, **{name: value for name, value in {**defaults, **kwargs}.items() if name in names})
+        if not state or kwargs.get(state):
+            return out
+        return out[0] if alone else (out[0], None)
 
     return call
 
 
-KERNELS: dict[str, Callable[..., Any]] = {
-    "selective_scan_fn": _selective_scan_fn,
-    "selective_state_update": _selective_state_update,
-    "mamba_chunk_scan_combined": _mamba_chunk_scan_combined,
-    "chunk_gated_delta_rule": _delta_rule(chunked=True),
-    "fused_recurrent_gated_delta_rule": _delta_rule(chunked=False),
-    "chunk_kda": _delta_rule(chunked=True),
-    "fused_recurrent_kda": _delta_rule(chunked=False),
+def _delta_rule(**defaults: object) -> Callable[..., object]:
+    return _adapter(gated_delta_rule, state="output_final_state", alone=False, **defaults)
+
+
+KERNELS: dict[str, Callable[..., object]] = {
+    "selective_scan_fn": _adapter(selective_scan, state="return_last_state"),
+    "selective_state_update": _adapter(selective_state_update),
+    "mamba_chunk_scan_combined": _adapter(state_space_dual, state="return_final_states"),
+    "chunk_gated_delta_rule": _delta_rule(chunk_size=64),
+    "fused_recurrent_gated_delta_rule": _delta_rule(),
+    "chunk_kda": _delta_rule(chunk_size=64),
+    "fused_recurrent_kda": _delta_rule(),
 }
 """The kernel that transformers says a function stands for → the same signature, by one operator."""
+
+
+_CODE = "transformers.models.{0}.modeling_{0}"
 
 
 def _rwkv_linear_attention(
@@ -156,7 +108,7 @@ def _mlstm_backend(
     n_initial: Tensor | None = None,
     m_initial: Tensor | None = None,
     **_: Any,
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     chunk = self.config.chunk_size if query.shape[2] > 1 else 1
     out, *state = mlstm(query, key, value, igate, fgate, c_initial, n_initial, m_initial, chunk, float(self.config.eps))
     return out, tuple(state)
@@ -175,7 +127,8 @@ def _lightning_attention_forward(
     qkv = code.apply_mask_to_padding_states(self.act_fn(self.qkv_proj(hidden_states)), attention_mask)
     qkv = qkv.reshape(batch, length, self.num_attention_heads, 3 * self.head_dim).transpose(1, 2)
     before = None if past_key_values is None else past_key_values.get_linear_cache(self.layer_idx)
-    out, state = lightning_attention(*qkv.split(self.head_dim, dim=-1), self.slope_rate, before, self.block_size)
+    query, key, value = qkv.split(self.head_dim, dim=-1)
+    out, state = lightning_attention(query, key, value, self.slope_rate, before, self.block_size)
     out = self.norm(out.transpose(1, 2).reshape(batch, length, self.num_attention_heads * self.head_dim))
     out = self.out_proj(torch.sigmoid(self.output_gate(hidden_states)) * out)
     if past_key_values is not None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
+from fxmeter.models.choices import Causal, Logits, Routing
 from fxmeter.models.errors import ScenarioError
-
-CAUSAL = ("full", "exact")
-LOGITS = ("all", "last")
-ROUTING = ("uniform", "worst")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +20,16 @@ class Conventions:
     "worst" has min(E, kT).
     """
 
-    causal: Literal["full", "exact"] = "full"
-    logits: Literal["all", "last"] = "all"
-    routing: Literal["uniform", "worst"] = "uniform"
+    causal: Causal = "full"
+    logits: Logits = "all"
+    routing: Routing = "uniform"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("causal", CAUSAL), ("logits", LOGITS), ("routing", ROUTING)):
+        for name, words in (("causal", Causal), ("logits", Logits), ("routing", Routing)):
             value = getattr(self, name)
-            if value not in allowed:
-                raise ScenarioError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+            if value not in get_args(words):
+                raise ScenarioError(f"{name} must be {' or '.join(map(repr, get_args(words)))}, not {value!r}")
+
+
+USUAL = Conventions()
+"""What counts unless something else is asked for."""

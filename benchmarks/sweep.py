@@ -22,7 +22,7 @@ from fxmeter.annotators import AnnotatedStage, annotate
 from fxmeter.annotators.api import annotate_steps
 from fxmeter.annotators.documents.sweep_files import prepare, write
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.sweep import Forms, Sweep, run_sweep
+from fxmeter.annotators.studies.sweep import StageForms, Sweep, run_sweep
 from fxmeter.models import generation, prefill, vision
 from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer import load_model
@@ -35,7 +35,7 @@ TIMES = 100
 
 def swept() -> tuple[Sweep, float, float]:
     """A sweep, the seconds until it was on the disk, and those of a second one with the closed forms at hand."""
-    forms = Forms(load_model(MODEL), tower=load_vision(MODEL))
+    forms = StageForms(load_model(MODEL), tower=load_vision(MODEL))
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         sweep = run_sweep(forms, AXES)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fxmeter.annotators.plots.sweep import draw
-from fxmeter.annotators.studies.axes import Axes, parse_sizes
-from fxmeter.annotators.studies.sweep import Forms, run_sweep
+from fxmeter.annotators.studies.axes import Axes, read_sizes
+from fxmeter.annotators.studies.sweep import StageForms, run_sweep
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.vision import load_vision
 
 IMAGES = Path(__file__).parent / "images"
 PAGES = Axes(crops=tuple((h, w) for h in range(1, 11) for w in range(1, 21)), steps=(100,))
-CONTEXTS = Axes(prefill=parse_sizes("--prefill", "1k:128k:*2", 1), steps=(100,))
+CONTEXTS = Axes(prefill=read_sizes("1k:128k:*2", 1), steps=(100,))
 CHOSEN = {
     "deepseek-ocr": (PAGES, ("activations", "flops")),
     "llama-3.1-8b": (CONTEXTS, ("activations", "io")),
@@ -24,7 +24,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     for name, (axes, plots) in CHOSEN.items():
         tower = load_vision(name) if axes.crops else None
-        drawn = draw(run_sweep(Forms(load_model(name), tower=tower), axes))
+        drawn = draw(run_sweep(StageForms(load_model(name), tower=tower), axes))
         for plot in plots:
             (IMAGES / f"{name}-{plot}.svg").write_bytes(drawn[f"plots/{plot}.svg"])
 

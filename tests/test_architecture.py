@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ["models", "tracer", "annotators"]
 ROOMS = {
     "models": [
+        "choices",
         "errors",
         "names",
         "sizes",
@@ -34,6 +35,7 @@ ROOMS = {
     "tracer": ["private", "graph", "state", "operators", "capture", "run", "load"],
     "annotators": [
         "symbolic",
+        "units",
         "conventions",
         "rules",
         "pricing",

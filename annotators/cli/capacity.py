@@ -2,138 +2,86 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from typing import Any
+from functools import partial
 
 import click
 
-from fxmeter.annotators.cli.axes import axes_of, axis_options, forms_of
-from fxmeter.annotators.cli.conventions import convention_options
-from fxmeter.annotators.cli.output import (
-    EXIT_UNCOSTED,
-    check_writable,
-    complain,
-    progress,
-    quiet_transformers,
-    write_json,
+from fxmeter.annotators.cli.options import (
+    Read,
+    attention_option,
+    axis_options,
+    convention_options,
+    dtype_option,
+    gathered,
+    json_option,
+    model_argument,
+    uncosted_option,
 )
+from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
+from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.annotators.studies.rates import Measured
+from fxmeter.annotators.units import read_bytes, read_number, read_seconds
+from fxmeter.models.choices import Attention
 
-DEFAULT_PREFILL = (1024, 4096, 16384, 65536)
-_BYTES = {
-    "B": 1,
-    **{f"{p}iB": 2 ** (10 * (i + 1)) for i, p in enumerate("KMGTP")},
-    **{f"{p}B": 10 ** (3 * (i + 1)) for i, p in enumerate("kMGTP")},
-}
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+DEFAULT_PROMPTS = (1024, 4096, 16384, 65536)
+TIME, MILLISECONDS = Read("time", read_seconds), Read("milliseconds", partial(read_seconds, unit="ms"))
+NUMBER = Read("number", read_number)
 
-
-class Bytes(click.ParamType):
-    """An amount of memory with its unit: 80GiB (2^30 bytes each), 24GB (10^9)."""
-
-    name = "bytes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Whole bytes, or a usage error that says what is accepted."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
-        unit = {name.lower(): size for name, size in _BYTES.items()}.get(found[2].lower()) if found else None
-        if found is None or unit is None:
-            self.fail(f"{value!r} needs a number and a unit, such as 80GiB (2^30 bytes) or 24GB (10^9)", param, ctx)
-        whole, _, decimals = found[1].partition(".")
-        amount = int(whole + decimals) * unit // 10 ** len(decimals)
-        if amount == 0:
-            self.fail(f"{value!r} is no memory at all", param, ctx)
-        return amount
-
-
-class Positive(click.ParamType):
-    """A number above 0. With ``unit``, a time in seconds: a plain number counts in that unit, others may be named."""
-
-    name = "number"
-
-    def __init__(self, unit: str | None = None) -> None:
-        self.unit = unit
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number, or a usage error that says what is accepted."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*(us|ms|s)?", str(value).strip())
-        if found is None or (found[2] and not self.unit):
-            self.fail(
-                f"{value!r} is not a number" + (", or a time such as 50ms or 1s" if self.unit else ""), param, ctx
-            )
-        number = float(found[1]) * _SECONDS[found[2] or self.unit or "s"]
-        if not 0 < number < float("inf"):
-            self.fail(f"{value!r} must be above 0", param, ctx)
-        return number
+measured_options = gathered(
+    "measured",
+    Measured,
+    click.option(
+        "--measured-prefill-ms",
+        "prefill_s",
+        type=MILLISECONDS,
+        metavar="MS",
+        help="A measured time, e.g. --measured-prefill-ms 83.",
+    ),
+    click.option(
+        "--measured-decode-ms",
+        "decode_s",
+        type=MILLISECONDS,
+        metavar="MS",
+        help="Of one step, e.g. --measured-decode-ms 4.1.",
+    ),
+    click.option("--peak-tflops", type=NUMBER, metavar="N", help="For the MFU, e.g. --peak-tflops 989."),
+    click.option("--peak-tbps", type=NUMBER, metavar="N", help="For the bandwidth's share, e.g. --peak-tbps 3.35."),
+)
 
 
 @click.command(short_help="FLOP/s, bandwidth and memory that serving a model needs.")
-@click.argument("model")
-@axis_options
-@click.option(
-    "--attention",
-    type=click.Choice(["eager", "flash"]),
-    default="flash",
-    show_default=True,
-    help="The model's own attention code, or one fused core per layer, e.g. --attention eager.",
-)
+@model_argument
+@axis_options(prompts=DEFAULT_PROMPTS)
+@attention_option
 @convention_options
+@dtype_option
 @click.option(
-    "--ttft", type=Positive("s"), default="1s", show_default=True, help="Target: time to first token, e.g. --ttft 2s."
+    "--ttft", type=TIME, default="1s", show_default=True, help="Target: time to first token, e.g. --ttft 500ms."
 )
+@click.option("--tpot", type=TIME, default="50ms", show_default=True, help="Target: time per token, e.g. --tpot 20ms.")
 @click.option(
-    "--tpot", type=Positive("ms"), default="50ms", show_default=True, help="Target: time per token, e.g. --tpot 20ms."
+    "--memory", type=Read("size", read_bytes), metavar="SIZE", help="Memory to fit into, e.g. --memory 80GiB."
 )
-@click.option("--memory", type=Bytes(), metavar="SIZE", help="Memory to fit into, e.g. --memory 80GiB.")
-@click.option(
-    "--measured-prefill-ms",
-    "prefill_s",
-    type=Positive("ms"),
-    metavar="MS",
-    help="A measured time, e.g. --measured-prefill-ms 83.",
-)
-@click.option(
-    "--measured-decode-ms",
-    "decode_s",
-    type=Positive("ms"),
-    metavar="MS",
-    help="Of one step, e.g. --measured-decode-ms 4.1.",
-)
-@click.option("--peak-tflops", type=Positive(), metavar="N", help="For the MFU, e.g. --peak-tflops 989.")
-@click.option("--peak-tbps", type=Positive(), metavar="N", help="For the bandwidth's share, e.g. --peak-tbps 3.35.")
+@measured_options
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. capacity M --markdown.")
-@click.option(
-    "--json",
-    "json_path",
-    is_flag=False,
-    flag_value="-",
-    metavar="[FILE]",
-    help="JSON to stdout, or to FILE, instead of tables, e.g. --json capacity.json.",
-)
-@click.option(
-    "--allow-uncosted", is_flag=True, help="Exit 0 though ops have no rule, e.g. capacity M --allow-uncosted."
-)
+@json_option
+@uncosted_option
 def capacity(
     model: str,
-    prefill: tuple[int, ...] | None,
-    decode: tuple[int, ...] | None,
-    crops: tuple[tuple[int, int], ...] | None,
-    batch: tuple[int, ...],
-    steps: tuple[int, ...],
-    attention: Any,
+    axes: Axes,
+    attention: Attention,
+    conventions: Conventions,
+    dtype: str | None,
     ttft: float,
     tpot: float,
     memory: int | None,
-    prefill_s: float | None,
-    decode_s: float | None,
-    peak_tflops: float | None,
-    peak_tbps: float | None,
+    measured: Measured,
     markdown: bool,
     json_path: str | None,
     allow_uncosted: bool,
-    **conventions: Any,
 ) -> None:
     """What a machine must do, and hold, to serve MODEL, by input shape.
 
@@ -147,64 +95,43 @@ def capacity(
 
     \b
     fxmeter capacity llama-3.1-8b --prefill 1k,8k,32k --batch 1,16 --memory 80GiB
-    fxmeter capacity deepseek-ocr --crops 1x2,3x3 --steps 100 --ttft 0.5 --tpot 20ms
+    fxmeter capacity deepseek-ocr --crops 1x2,3x3 --steps 100 --ttft 500ms --tpot 20ms
     fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --peak-tflops 989 --peak-tbps 3.35
     """
-    if prefill is None and decode is None and crops is None:
-        prefill = DEFAULT_PREFILL
-    axes = axes_of({"prefill": prefill, "decode": decode, "crops": crops, "batch": batch, "steps": steps})
-    timed = prefill_s is not None or decode_s is not None
-    if not timed and (peak_tflops is not None or peak_tbps is not None):
-        raise click.UsageError("a peak is for a measured time; give --measured-prefill-ms or --measured-decode-ms too")
-    if timed and len(axes) > 1:
-        raise click.UsageError(f"a measured time is of one input shape, and these are {len(axes)}; give one of each")
-    if prefill_s is not None and axes.decode and not axes.prefill:
-        raise click.UsageError("--measured-prefill-ms needs a prompt; give --prefill or --crops")
-    if markdown and json_path:
-        raise click.UsageError("--markdown and --json both say how to print; give one")
-    from fxmeter.models.source import locate
+    _check(axes, measured, markdown, json_path)
+    with session(model, json=json_path) as work:
+        from fxmeter.annotators.studies import capacity as study
 
-    locate(model)
-    check_writable("--json", json_path)
-    with progress("loading torch and transformers") as say:
-        quiet_transformers()
-        from fxmeter.annotators.documents.capacity import to_json
-        from fxmeter.annotators.studies.capacity import Measured
-        from fxmeter.annotators.studies.capacity import capacity as evaluate
-
-        say(f"building {model} on meta")
-        forms = forms_of(model, axes, conventions)
-        say("finding closed forms")
-        measured = Measured(prefill_s=prefill_s, decode_s=decode_s, peak_tflops=peak_tflops, peak_tbps=peak_tbps)
-        done = [0]
-
-        def advance(count: int) -> None:
-            done[0] += count
-            say(f"fitting input shapes: {done[0]} of {len(axes)}")
-
-        found = evaluate(
+        forms = work.forms(axes, conventions, dtype)
+        work.say("finding closed forms")
+        needs = study.capacity(
             forms,
             axes,
             attention=attention,
             ttft_s=ttft,
             tpot_s=tpot,
             memory_bytes=memory,
-            measured=measured if timed else None,
-            advance=advance,
+            measured=measured,
+            advance=lambda count: work.say(f"fitting input shapes: {count} of {len(axes)}"),
         )
     if json_path is not None:
-        write_json("--json", to_json(found), json_path)
+        from fxmeter.annotators.documents.capacity import to_json
+
+        write_json(to_json(needs), json_path)
     else:
         from fxmeter.annotators.views.capacity import capacity_markdown, capacity_view
 
-        if markdown:
-            sys.stdout.write(capacity_markdown(found))
-        else:
-            from fxmeter.annotators.views.console import stdout_console
+        sys.stdout.write(capacity_markdown(needs)) if markdown else show(capacity_view(needs))
+    exit_unless_costed(needs.uncosted, allow_uncosted)
 
-            stdout_console().print(capacity_view(found))
-    if found.uncosted and not allow_uncosted:
-        complain(
-            f"{found.uncosted} op executions have no rule; their FLOPs are missing (--allow-uncosted accepts that)"
-        )
-        sys.exit(EXIT_UNCOSTED)
+
+def _check(axes: Axes, measured: Measured, markdown: bool, json_path: str | None) -> None:
+    """A usage error where options do not go together."""
+    if not measured and (measured.peak_tflops is not None or measured.peak_tbps is not None):
+        raise click.UsageError("a peak is for a measured time; give --measured-prefill-ms or --measured-decode-ms too")
+    if measured and len(axes) > 1:
+        raise click.UsageError(f"a measured time is of one input shape, and these are {len(axes)}; give one of each")
+    if measured.prefill_s is not None and axes.decode and not axes.prefill:
+        raise click.UsageError("--measured-prefill-ms needs a prompt; give --prefill or --crops")
+    if markdown and json_path:
+        raise click.UsageError("--markdown and --json both say how to print; give one")

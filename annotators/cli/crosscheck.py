@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import click
 
-from fxmeter.annotators.cli.output import EXIT_ERROR, check_writable, complain, progress, quiet_transformers, write_json
-from fxmeter.annotators.cli.types import Pair, Size
+from fxmeter.annotators.cli.options import attentions_option, batch_option, json_option, pair, size
+from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, show, write_json
+from fxmeter.annotators.cli.session import session
+from fxmeter.models import scenario as make
+from fxmeter.models.choices import Attention
 
 
 @click.command(short_help="Traced against hand-written, module by module.")
 @click.argument("model", default="deepseek-ocr")
-@click.option("--prefill", type=Size(1), default=1024, metavar="S", show_default=True, help="e.g. --prefill 64.")
-@click.option("--decode", type=Size(0), default=1024, metavar="C", show_default=True, help="e.g. --decode 8192.")
-@click.option("--batch", type=Size(1), default=1, metavar="B", show_default=True, help="e.g. --batch 8.")
-@click.option("--crops", type=Pair("1x2"), default="1x2", metavar="HxW", show_default=True, help="e.g. --crops 3x3.")
-@click.option(
-    "--attention",
-    type=click.Choice(["eager", "flash", "both"]),
-    default="both",
-    show_default=True,
-    help="Which attention to check, e.g. --attention flash.",
-)
-@click.option("--depth", type=Size(0), default=5, metavar="D", show_default=True, help="Levels shown, e.g. --depth 3.")
-@click.option(
-    "--json",
-    "json_path",
-    is_flag=False,
-    flag_value="-",
-    metavar="[FILE]",
-    help="JSON to stdout, or to FILE, instead of tables, e.g. --json check.json.",
-)
+@click.option("--prefill", type=size(1), default=1024, metavar="S", show_default=True, help="e.g. --prefill 64.")
+@click.option("--decode", type=size(0), default=1024, metavar="C", show_default=True, help="e.g. --decode 8192.")
+@batch_option
+@click.option("--crops", type=pair("1x2"), default="1x2", metavar="HxW", show_default=True, help="e.g. --crops 3x3.")
+@attentions_option
+@click.option("--depth", type=size(0), default=5, metavar="D", show_default=True, help="Levels shown, e.g. --depth 3.")
+@json_option
 def crosscheck(
     model: str,
     prefill: int,
     decode: int,
     batch: int,
     crops: tuple[int, int],
-    attention: str,
+    attentions: tuple[Attention, ...],
     depth: int,
     json_path: str | None,
 ) -> None:
@@ -53,43 +40,33 @@ def crosscheck(
     fxmeter crosscheck
     fxmeter crosscheck deepseek-v3 --decode 8192 --batch 8
     """
-    from fxmeter.models.source import locate
+    with session(model, json=json_path) as work:
+        from fxmeter.annotators.studies.crosscheck import check_decoder, check_vision
+        from fxmeter.tracer.load.loading import read_fields
 
-    found = locate(model)
-    check_writable("--json", json_path)
-    with progress("loading torch and transformers") as say:
-        quiet_transformers()
-        from fxmeter.annotators.documents.head import head
-        from fxmeter.annotators.studies.crosscheck import check_decoder, check_vision, to_json
-        from fxmeter.models import scenario as make
-        from fxmeter.tracer.load.loading import load_model, read_fields
-        from fxmeter.tracer.load.vision import load_vision
-
-        kinds: tuple[Any, ...] = ("eager", "flash") if attention == "both" else (attention,)
-        fields, _ = read_fields(model)
-        built = load_model(model)
-        tower = load_vision(model) if getattr(found, "vision", "") else None
+        decoder, (fields, _) = work.decoder(), read_fields(model)
+        tower = work.tower() if work.sees else None
         checks = []
-        for kind in kinds:
+        for kind in attentions:
             if tower is not None:
-                say(f"vision, {kind}")
+                work.say(f"vision, {kind}")
                 checks.append(check_vision(tower, make.vision(crops=crops, batch=batch), kind))
             for scenario in (make.prefill(prefill, batch=batch), make.decode(decode, batch=batch)):
-                say(f"{scenario.stage}, {kind}")
-                checks.append(check_decoder(built, fields, scenario, kind))
-    failures = [row for check in checks for row in check.failures]
-    if json_path is None:
-        from fxmeter.annotators.views.console import stdout_console
+                work.say(f"{scenario.stage}, {kind}")
+                checks.append(check_decoder(decoder, fields, scenario, kind))
+    if json_path is not None:
+        from fxmeter.annotators.documents.crosscheck import to_json
+
+        write_json(to_json(model, checks), json_path)
+    else:
         from fxmeter.annotators.views.crosscheck import crosscheck_view
 
-        stdout_console().print(crosscheck_view(model, checks, depth))
-    else:
-        data = {**head(), "model": model, "ok": not failures, "stages": to_json(checks)}
-        write_json("--json", data, json_path)
+        show(crosscheck_view(model, checks, depth))
+    failures = [row for check in checks for row in check.failures]
     if failures:
         first = failures[0]
-        complain(
+        raise Failed(
             f"{len(failures)} comparisons do not hold, the first: {first.path or '(root)'} {first.field}: "
-            f"traced {first.traced:,}, hand-written {first.hand_written:,}"
+            f"traced {first.traced:,}, hand-written {first.hand_written:,}",
+            EXIT_ERROR,
         )
-        sys.exit(EXIT_ERROR)

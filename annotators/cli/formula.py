@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import asdict
 
 import click
 
-from fxmeter.annotators.cli.conventions import convention_options
-from fxmeter.annotators.cli.output import progress, quiet_transformers, write_json
+from fxmeter.annotators.cli.options import attention_option, choice, convention_options, dtype_option, model_argument
+from fxmeter.annotators.cli.output import show, write_json
+from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.models.choices import Attention, StageName
 
 
 @click.command(short_help="What a stage costs as formulas in batch and lengths.")
-@click.argument("model")
-@click.option(
-    "--stage",
-    type=click.Choice(["prefill", "decode", "vision"]),
-    default="decode",
-    show_default=True,
-    help="Which stage, e.g. --stage prefill.",
-)
-@click.option(
-    "--attention",
-    type=click.Choice(["eager", "flash"]),
-    default="flash",
-    show_default=True,
-    help="The model's own attention code, or one fused core per layer, e.g. --attention eager.",
-)
+@model_argument
+@choice("--stage", StageName, "Which stage, e.g. --stage prefill.", default="decode", show_default=True)
+@attention_option
 @click.option("--module", default="", metavar="PATH", help="One module, e.g. --module model.layers.1.mlp.")
 @convention_options
+@dtype_option
 @click.option("--latex", "form", flag_value="latex", help="As LaTeX (amsmath), e.g. formula M --latex.")
 @click.option("--json", "form", flag_value="json", help="As JSON with sympy's strings, e.g. formula M --json.")
 @click.option(
@@ -36,14 +28,12 @@ from fxmeter.annotators.cli.output import progress, quiet_transformers, write_js
 )
 def formula(
     model: str,
-    stage: Any,
-    attention: Any,
+    stage: StageName,
+    attention: Attention,
     module: str,
-    form: str | None,
-    causal: Any,
-    logits: Any,
-    routing: Any,
+    conventions: Conventions,
     dtype: str | None,
+    form: str | None,
 ) -> None:
     """Every figure of a stage of MODEL as a formula: exact for every batch and length.
 
@@ -56,27 +46,20 @@ def formula(
     fxmeter formula gpt-oss-20b --stage prefill --attention eager --module model.layers.0.self_attn
     fxmeter formula deepseek-ocr --stage vision --python > vision.py
     """
-    from fxmeter.models.source import locate
-
-    locate(model)
-    with progress("loading torch and transformers") as say:
-        quiet_transformers()
+    with session(model) as work:
         from fxmeter.annotators.closed.form import closed_form
         from fxmeter.annotators.closed.formulas import formulas
         from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
-        from fxmeter.tracer.load.loading import load_model
-        from fxmeter.tracer.load.vision import load_vision
 
-        say(f"finding the formulas of {stage}, {attention}")
-        built = load_vision(model, dtype=dtype) if stage == "vision" else load_model(model, dtype=dtype)
-        made = closed_form(built, stage=stage, attention=attention, causal=causal, logits=logits, routing=routing)
-        found = formulas(made.pieces, model=model, module=module)
+        priced = work.tower(dtype) if stage == "vision" else work.decoder(dtype)
+        work.say(f"finding the formulas of {stage}, {attention}")
+        closed = closed_form(priced, stage=stage, attention=attention, **asdict(conventions))
+        arranged = formulas(closed.pieces, model=model, module=module)
     if form == "json":
-        write_json("--json", to_json(found), "-")
+        write_json(to_json(arranged), "-")
     elif form is not None:
-        sys.stdout.write(to_latex(found) if form == "latex" else to_python(found))
+        sys.stdout.write(to_latex(arranged) if form == "latex" else to_python(arranged))
     else:
-        from fxmeter.annotators.views.console import stdout_console
         from fxmeter.annotators.views.formula import formula_view
 
-        stdout_console().print(formula_view(found))
+        show(formula_view(arranged))

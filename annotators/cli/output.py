@@ -1,19 +1,29 @@
-"""What commands share: progress on stderr, complaints in one line, JSON that is written whole or not at all."""
+"""What commands print and write, and how they end: the result on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fxmeter.models.errors import FxmeterError
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 EXIT_ERROR, EXIT_USAGE, EXIT_UNCOSTED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+class Failed(Exception):  # noqa: N818  a finding, not a mistake
+    """The result is out, and it is no success: one line says why, the exit code which kind."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def complain(message: str) -> None:
@@ -27,65 +37,53 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     with Console(stderr=True).status(first) as status:
-        yield lambda text: status.update(text)
+        yield status.update
 
 
-def quiet_transformers() -> None:
-    """Keep the libraries' own log lines and warnings off stderr: what is wrong with a config is said in one line."""
-    import logging
-    import warnings
+def show(view: RenderableType) -> None:
+    """Print on stdout."""
+    from fxmeter.annotators.views.console import stdout_console
 
-    import transformers
-
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity(logging.CRITICAL)
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    stdout_console().print(view)
 
 
 def check_writable(option: str, path: str | None) -> None:
     """Refuse before the work what could not be written after it."""
     if path is None or path == "-":
         return
-    folder = Path(path).absolute().parent
-    if Path(path).is_dir():
+    target = Path(path).resolve()
+    if target.is_dir():
         raise FxmeterError(f"{option} {path}: is a folder; name a file")
-    if not folder.is_dir():
-        raise FxmeterError(f"{option} {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise FxmeterError(f"{option} {path}: the folder {folder} is not writable")
+    if not target.parent.is_dir():
+        raise FxmeterError(f"{option} {path}: there is no folder {target.parent}")
+    place = target.parent if target.is_file() or not target.exists() else target
+    if not os.access(place, os.W_OK):
+        raise FxmeterError(f"{option} {path}: {place} is not writable")
 
 
-def write_json(option: str, data: Any, path: str) -> None:
-    """JSON to stdout ("-"), or to a file."""
+def write_json(data: object, path: str) -> None:
+    """JSON to stdout ("-"), or to the file of --json."""
     text = json.dumps(data, indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)
     else:
-        write_file(option, text, path)
-
-
-def _umask() -> int:
-    """What new files of this process must not allow: a temporary file is its owner's alone."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        write_file("--json", text, path)
 
 
 def write_file(option: str, text: str, path: str) -> None:
-    """A file that is whole or not there: written beside its place, then moved into it."""
-    target = Path(path).absolute()
+    """The file that an option names, whole or not at all."""
+    from fxmeter.annotators.documents.files import write_whole
+
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
-                file.write(text)
-                file.flush()
-                temporary.replace(target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        write_whole(Path(path), text.encode())
     except OSError as error:
         raise FxmeterError(f"{option} {path}: {error.strerror or error}") from None
+
+
+def exit_unless_costed(uncosted: int, allowed: bool) -> None:
+    """End with the exit code for ops without a rule, unless there are none or --allow-uncosted accepts them."""
+    if uncosted and not allowed:
+        raise Failed(
+            f"{uncosted} op executions have no rule; their FLOPs are missing (--allow-uncosted accepts that)",
+            EXIT_UNCOSTED,
+        )

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
 
 import click
 
-from fxmeter.annotators.cli.axes import axes_of, axis_options, forms_of
-from fxmeter.annotators.cli.conventions import convention_options
-from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_UNCOSTED, complain, progress, quiet_transformers
+from fxmeter.annotators.cli.options import (
+    attentions_option,
+    axis_options,
+    convention_options,
+    dtype_option,
+    model_argument,
+    uncosted_option,
+)
+from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, exit_unless_costed, progress, show
+from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.models.choices import Attention
 
 
 @click.command(short_help="Costs at many sizes, into JSON, SQLite, CSV and plots.")
-@click.argument("model")
-@axis_options
-@click.option(
-    "--attention",
-    type=click.Choice(["eager", "flash", "both"]),
-    default="both",
-    show_default=True,
-    help="The model's own attention code, one fused core per layer, or both, e.g. --attention flash.",
-)
+@model_argument
+@axis_options()
+@attentions_option
 @convention_options
+@dtype_option
 @click.option("--out", required=True, metavar="DIR", help="Folder to write into, made or extended, e.g. --out ocr.")
 @click.option("--plots/--no-plots", default=None, help="Draw plots (default: if matplotlib is there), e.g. --no-plots.")
 @click.option("--check", "checked", is_flag=True, help="Exit 1 where a sanity ratio breaks, e.g. sweep M --check.")
-@click.option("--allow-uncosted", is_flag=True, help="Exit 0 although ops have no rule, e.g. sweep M --allow-uncosted.")
+@uncosted_option
 def sweep(
     model: str,
-    prefill: tuple[int, ...] | None,
-    decode: tuple[int, ...] | None,
-    crops: tuple[tuple[int, int], ...] | None,
-    batch: tuple[int, ...],
-    steps: tuple[int, ...],
-    attention: str,
+    axes: Axes,
+    attentions: tuple[Attention, ...],
+    conventions: Conventions,
+    dtype: str | None,
     out: str,
     plots: bool | None,
     checked: bool,
     allow_uncosted: bool,
-    **conventions: Any,
 ) -> None:
     """What every stage of MODEL costs at many sizes, written to DIR.
 
@@ -57,46 +57,34 @@ def sweep(
     fxmeter sweep deepseek-ocr --crops 1x1:10x20 --steps 100 --out ocr
     fxmeter sweep llama-3.1-8b --prefill 1k:128k:*2 --batch 1,16 --out llama --check
     """
-    axes = axes_of({"prefill": prefill, "decode": decode, "crops": crops, "batch": batch, "steps": steps})
-    drawn = find_spec("matplotlib") is not None if plots is None else plots
-    if drawn and find_spec("matplotlib") is None:
+    drawable = find_spec("matplotlib") is not None
+    if plots and not drawable:
         raise click.UsageError('plots need matplotlib: pip install "fxmeter[plot]", or leave --plots out')
-    from fxmeter.models.source import locate
-
-    locate(model)
-    with progress("loading torch and transformers") as say:
-        quiet_transformers()
+    with session(model) as work:
         from fxmeter.annotators.documents.sweep_files import prepare, write
         from fxmeter.annotators.studies.ratios import check
-        from fxmeter.annotators.studies.sweep import run_sweep, stages_of
+        from fxmeter.annotators.studies.sweep import run_sweep
 
         folder = prepare(out)
-        say(f"building {model} on meta")
-        forms = forms_of(model, axes, conventions)
-    kinds: Any = ("eager", "flash") if attention == "both" else (attention,)
-    with _bar(len(axes) * len(kinds) * len(stages_of(axes))) as advance:
-        made = run_sweep(forms, axes, attentions=kinds, advance=advance)
-    files: dict[str, bytes] = {}
-    missing = 0
-    if drawn:
-        with progress("drawing") as say:
+        forms = work.forms(axes, conventions, dtype)
+    with _bar(len(axes) * len(attentions) * len(axes.stages)) as advance:
+        costs = run_sweep(forms, axes, attentions=attentions, advance=advance)
+    pictures: dict[str, bytes] = {}
+    undrawn = 0
+    if drawable if plots is None else plots:
+        with progress("drawing"):
             from fxmeter.annotators.plots.sweep import draw, left_out
 
-            files = draw(made)
-            missing = left_out(made)
-    data = write(made, folder, files)
-    verdicts = check(made) if checked else ()
-    from fxmeter.annotators.views.console import stdout_console
+            pictures, undrawn = draw(costs), left_out(costs)
+    data = write(costs, folder, pictures)
+    verdicts = check(costs) if checked else ()
     from fxmeter.annotators.views.sweep import sweep_view
 
-    stdout_console().print(sweep_view(data, out, sorted(files), verdicts, undrawn=missing))
+    show(sweep_view(data, out, sorted(pictures), verdicts, undrawn=undrawn))
     broken = next((verdict for verdict in verdicts if verdict.broken), None)
     if broken is not None:
-        complain(f"check: {broken.name} does not hold at {broken.broken}")
-        sys.exit(EXIT_ERROR)
-    if made.uncosted and not allow_uncosted:
-        complain(f"{made.uncosted} op executions have no rule; their FLOPs are missing (--allow-uncosted accepts that)")
-        sys.exit(EXIT_UNCOSTED)
+        raise Failed(f"check: {broken.name} does not hold at {broken.broken}", EXIT_ERROR)
+    exit_unless_costed(costs.uncosted, allow_uncosted)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Any
 
 from fxmeter.annotators.documents.head import conventions_of, head, model_of
 from fxmeter.annotators.documents.sweep import sizes_of
-from fxmeter.annotators.studies.capacity import Capacity, Need, Rates
+from fxmeter.annotators.studies.capacity import Capacity, Need
+from fxmeter.annotators.studies.rates import Rates
 
 
 def to_json(found: Capacity) -> dict[str, Any]:

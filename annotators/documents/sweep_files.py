@@ -4,7 +4,7 @@
     sweep.csv       the same, a line for each stage of each point
     sweep.sqlite    every run: tables runs, points, stage_costs
 
-Every file is written beside its place and moved into it when all of them are whole.
+All files are whole, or none is changed (:mod:`fxmeter.annotators.documents.files`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fxmeter.annotators.documents.files import staged
 from fxmeter.annotators.documents.sweep import to_csv, to_json
 from fxmeter.annotators.documents.sweep_sql import add_run, check_database, newest_run
 from fxmeter.annotators.studies.sweep import Sweep
@@ -52,60 +51,23 @@ def write(sweep: Sweep, folder: Path, drawn: Mapping[str, bytes] | None = None) 
     All are whole on the disk before the first takes its place, so that what goes wrong leaves the folder as it was.
     Returns the document. Raises FxmeterError, with nothing changed, where the disk is full or the folder has gone.
     """
+    database = folder / SQLITE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder), tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as scratch:
-            staged = Path(scratch)
-            database = folder / SQLITE
+        with _locked(folder), staged(folder, last=SQLITE) as scratch:
             if database.exists():
                 check_database(database)
-            run = newest_run(database) + 1
-            data = to_json(sweep, run)
-            add_run(database, staged / SQLITE, data)
-            _put(staged / JSON, (json.dumps(data, indent=1) + "\n").encode())
-            _put(staged / CSV, to_csv(data).encode())
+            data = to_json(sweep, newest_run(database) + 1)
+            add_run(database, scratch / SQLITE, data)
+            (scratch / JSON).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            (scratch / CSV).write_text(to_csv(data), encoding="utf-8")
             for name, content in (drawn or {}).items():
-                _put(staged / name, content)
-            _move(staged, folder)
-            return data
+                (scratch / name).parent.mkdir(exist_ok=True)
+                (scratch / name).write_bytes(content)
+        return data
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise FxmeterError(f"--out {folder}: {reason}; nothing was changed there") from None
-
-
-def _put(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _move(staged: Path, folder: Path) -> None:
-    """Every staged file into its place, the database last; an interruption waits until it is done."""
-    files = sorted((p for p in staged.rglob("*") if p.is_file()), key=lambda path: (path.name == SQLITE, path))
-    with _undisturbed():
-        for path in files:
-            target = folder / path.relative_to(staged)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -19,11 +19,11 @@ from matplotlib.ticker import (
 )
 
 from fxmeter.annotators.plots.families import Family
+from fxmeter.annotators.units import unit_of
 
 _Value = TypeVar("_Value")
 LOG_FROM = 12
 """A horizontal axis whose ends are this far apart is logarithmic."""
-_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _LABELS = {
     "image tokens": "image tokens",
     "context": "context (tokens)",
@@ -142,10 +142,8 @@ def _limits(axes: Axes) -> tuple[float, float]:
 
 
 def _binary(value: float, _: int = 0) -> str:
-    scale = 0
-    while value >= 1024 and scale < len(_BINARY) - 1:
-        value, scale = value / 1024, scale + 1
-    return f"{value:g} {_BINARY[scale]}"
+    size, name = unit_of(value, "memory")
+    return f"{value / size:g} {name}"
 
 
 def ratio_axis(axes: Axes, label: str) -> None:

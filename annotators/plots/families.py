@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.axes import SweepPoint
-from fxmeter.annotators.studies.sweep import Sweep, SweepStage
+from fxmeter.annotators.studies.sweep import Sweep
+from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.stage_cost import StageCost
-from fxmeter.tracer.run.attention import Attention
 
 Along = Literal["image tokens", "context", "batch", "steps"]
 
@@ -26,10 +26,10 @@ class Family:
     fixed: tuple[tuple[str, int], ...]
     xs: tuple[int, ...]
     points: tuple[SweepPoint, ...]
-    costs: dict[tuple[SweepStage, Attention], tuple[StageCost, ...]]
+    costs: dict[tuple[StageName, Attention], tuple[StageCost, ...]]
 
     @property
-    def stages(self) -> tuple[SweepStage, ...]:
+    def stages(self) -> tuple[StageName, ...]:
         """The stages in the order in which they run."""
         return tuple(dict.fromkeys(stage for stage, _ in self.costs))
 
@@ -38,7 +38,7 @@ class Family:
         """Eager before flash."""
         return tuple(dict.fromkeys(attention for _, attention in self.costs))
 
-    def curve(self, stage: SweepStage, attention: Attention, field: str) -> list[float]:
+    def curve(self, stage: StageName, attention: Attention, field: str) -> list[float]:
         """A figure along the axis, for drawing."""
         return [float(getattr(cost, field)) for cost in self.costs[stage, attention]]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fxmeter.annotators.studies.timeline import ACTIVATIONS, RESIDENT, Timeline
+from fxmeter.annotators.units import unit_of
 
 _COLOURS = {
     "matrix products": "#0072b2",
@@ -71,7 +72,7 @@ def _stack(
     axes: Any, timeline: Timeline, moments: Sequence[int], live: Mapping[str, Sequence[int]], kinds: Any, title: str
 ) -> None:
     shown = [kind for kind in kinds if any(live[kind])]
-    unit, name = _unit(max(map(sum, zip(*(live[kind] for kind in shown), strict=True)), default=1))
+    unit, name = unit_of(max(map(sum, zip(*(live[kind] for kind in shown), strict=True)), default=1), "memory")
     base = [0.0] * len(moments)
     for kind in shown:
         top = [low + value / unit for low, value in zip(base, live[kind], strict=True)]
@@ -87,7 +88,7 @@ def _stack(
 
 
 def _mark_peak(axes: Any, timeline: Timeline) -> None:
-    unit, name = _unit(timeline.peak_bytes)
+    unit, name = unit_of(timeline.peak_bytes, "memory")
     axes.axvline(timeline.peak, color="black", linewidth=0.6, linestyle=":")
     side, shift = ("right", -4) if timeline.peak > timeline.end / 2 else ("left", 4)
     axes.annotate(
@@ -98,13 +99,6 @@ def _mark_peak(axes: Any, timeline: Timeline) -> None:
         ha=side,
         fontsize=8,
     )
-
-
-def _unit(most: float) -> tuple[int, str]:
-    for power, name in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if most >= 1024**power:
-            return 1024**power, name
-    return 1, "B"
 
 
 def _places(timeline: Timeline) -> list[tuple[int, str]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
+from fxmeter.annotators.units import read_size
+from fxmeter.models.choices import StageName
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.page import CropGrid, page_context, page_tokens
 from fxmeter.models.sizes import LARGEST_SIZE, grid_of_crops, whole_number
@@ -35,6 +38,12 @@ class SweepPoint:
     def image_tokens(self) -> int | None:
         """Tokens that the page becomes; None without one."""
         return None if self.crops is None else page_tokens(self.crops)
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """What is done for the request, in this order."""
+        present = {"vision": self.crops, "prefill": self.prefill, "decode": self.decode}
+        return tuple(stage for stage in get_args(StageName) if present[stage] is not None)
 
     def __str__(self) -> str:
         parts = [] if self.crops is None else [f"crops {self.crops[0]}x{self.crops[1]}"]
@@ -89,6 +98,11 @@ class Axes:
             for steps, batch, context in itertools.product(self.steps, self.batch, self._contexts())
         )
 
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """The stages that every point has."""
+        return self.points()[0].stages
+
     def _contexts(self) -> list[dict[str, object]]:
         if self.crops:
             lengths = [(grid, page_context(grid)) for grid in self.crops]
@@ -99,55 +113,62 @@ class Axes:
         return [{"crops": None, "prefill": p, "decode": d} for p, d in itertools.product(prompts, self.decode)]
 
 
-def parse_sizes(name: str, text: str, least: int) -> tuple[int, ...]:
-    """ "1,2,4", "512:65536:512" (both ends, every 512), "1k:128k:*2" (each twice the last), or a mix with commas."""
-    return _parsed(name, text, lambda item: _sizes(name, item, least), str)
+def read_sizes(text: str, least: int) -> tuple[int, ...]:
+    """ "1,2,4", "512:65536:512" (both ends, every 512), "1k:128k:*2" (each twice the last), or a mix with commas.
+
+    Raises ScenarioError, as do the other readers.
+    """
+    return _items(text, lambda item: _sizes(item, least), str)
 
 
-def parse_grids(name: str, text: str) -> tuple[CropGrid, ...]:
+def read_grids(text: str) -> tuple[CropGrid, ...]:
     """ "1x2,3x3", "0x0" for a page without crops, or "1x1:20x20": every grid of rows and columns in between."""
-    return _parsed(name, text, lambda item: _grids(name, item), _grid)
+    return _items(text, _grids, _grid)
 
 
-def _parsed(
-    name: str, text: str, parse: Callable[[str], Iterator[_Value]], show: Callable[[_Value], str]
-) -> tuple[_Value, ...]:
-    found: list[_Value] = []
+def read_pair(text: str, example: str) -> tuple[int, int]:
+    """Two whole numbers with an x between them, such as ``example``."""
+    parts = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
+    if parts is None:
+        raise ScenarioError(f"{text.strip()!r} is not of the form {example}")
+    return read_size(parts[1], 0), read_size(parts[2], 0)
+
+
+def _items(text: str, read: Callable[[str], Iterator[_Value]], show: Callable[[_Value], str]) -> tuple[_Value, ...]:
+    values: list[_Value] = []
     for item in text.split(","):
         if not item.strip():
-            raise ScenarioError(f"{name}: an empty item in {text!r}")
-        found += itertools.islice(parse(item.strip()), MOST_POINTS + 1)
-        if len(found) > MOST_POINTS:
-            raise ScenarioError(f"{name}: {text!r} has more than {MOST_POINTS:,} values; use a larger step")
-    return distinct(name, tuple(found), show)
+            raise ScenarioError(f"an empty item in {text!r}")
+        values += itertools.islice(read(item.strip()), MOST_POINTS + 1)
+        if len(values) > MOST_POINTS:
+            raise ScenarioError(f"{text!r} has more than {MOST_POINTS:,} values; use a larger step")
+    return distinct("the value", tuple(values), show)
 
 
-def distinct(name: str, values: tuple[_Value, ...], show: Callable[[_Value], str]) -> tuple[_Value, ...]:
+def distinct(what: str, values: tuple[_Value, ...], show: Callable[[_Value], str]) -> tuple[_Value, ...]:
     """The values themselves; a ScenarioError names one that comes twice."""
-    seen: set[_Value] = set()
-    for value in values:
-        if value in seen:
-            raise ScenarioError(f"{name}: {show(value)} comes twice")
-        seen.add(value)
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ScenarioError(f"{what} {show(value)} comes twice")
     return values
 
 
-def _sizes(name: str, item: str, least: int) -> Iterator[int]:
+def _sizes(item: str, least: int) -> Iterator[int]:
     parts = item.split(":")
     if len(parts) == 1:
-        return iter([_size(name, item, least)])
+        return iter([read_size(item, least)])
     if len(parts) > 3:
-        raise ScenarioError(f"{name}: {item!r} is not FIRST:LAST or FIRST:LAST:STEP")
-    first, last = _size(name, parts[0], least), _size(name, parts[1], least)
+        raise ScenarioError(f"{item!r} is not FIRST:LAST or FIRST:LAST:STEP")
+    first, last = read_size(parts[0], least), read_size(parts[1], least)
     if first > last:
-        raise ScenarioError(f"{name}: {item!r} runs backwards; write the smaller end first")
+        raise ScenarioError(f"{item!r} runs backwards; write the smaller end first")
     if len(parts) == 2:
         return iter(range(first, last + 1))
     if not parts[2].startswith("*"):
-        return iter(range(first, last + 1, _size(name, parts[2], 1, what="a step")))
-    factor = _size(name, parts[2][1:], 2, what="a factor")
+        return iter(range(first, last + 1, read_size(parts[2], 1, what="a step")))
+    factor = read_size(parts[2][1:], 2, what="a factor")
     if first == 0:
-        raise ScenarioError(f"{name}: {item!r} never leaves 0; begin at 1")
+        raise ScenarioError(f"{item!r} never leaves 0; begin at 1")
     return _geometric(first, last, factor)
 
 
@@ -157,36 +178,18 @@ def _geometric(first: int, last: int, factor: int) -> Iterator[int]:
         first *= factor
 
 
-def _grids(name: str, item: str) -> Iterator[CropGrid]:
-    ends = [_pair(name, end) for end in item.split(":")]
+def _grids(item: str) -> Iterator[CropGrid]:
+    ends = [grid_of_crops(read_pair(end, "1x2")) for end in item.split(":")]
     if len(ends) == 1:
         return iter(ends)
     if len(ends) > 2:
-        raise ScenarioError(f"{name}: {item!r} is not a grid such as 1x2, or a range such as 1x1:20x20")
+        raise ScenarioError(f"{item!r} is not a grid such as 1x2, or a range such as 1x1:20x20")
     (h, w), (last_h, last_w) = ends
     if h > last_h or w > last_w:
-        raise ScenarioError(f"{name}: {item!r} runs backwards; write the smaller end first")
+        raise ScenarioError(f"{item!r} runs backwards; write the smaller end first")
     if h == 0:
-        raise ScenarioError(f"{name}: {item!r} begins at no crops; write 0x0 as an item of its own")
+        raise ScenarioError(f"{item!r} begins at no crops; write 0x0 as an item of its own")
     return itertools.product(range(h, last_h + 1), range(w, last_w + 1))
-
-
-def _size(name: str, text: str, least: int, *, what: str = "a size") -> int:
-    """A whole number; "4k" and "1M" are 4·1024 and 1024·1024."""
-    found = re.fullmatch(r"(-?\d+)([kKmM]?)", text.strip().replace("_", ""))
-    if found is None:
-        raise ScenarioError(f"{name}: {text.strip()!r} is not {what}, a whole number")
-    number = int(found[1]) * {"": 1, "k": 2**10, "m": 2**20}[found[2].lower()]
-    if not least <= number <= LARGEST_SIZE:
-        raise ScenarioError(f"{name}: {what} must be from {least} to {LARGEST_SIZE:,}, not {number}")
-    return number
-
-
-def _pair(name: str, text: str) -> CropGrid:
-    found = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if found is None:
-        raise ScenarioError(f"{name}: {text.strip()!r} is not a grid such as 1x2")
-    return grid_of_crops((int(found[1]), int(found[2])))
 
 
 def _grid(grid: CropGrid) -> str:

@@ -12,28 +12,18 @@ Memory is what tensors hold: no allocator's rounding, no kernel's workspace, no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.sweep import Forms, StageFigures, SweepStage, config_sha256, figures, recorded, uncosted
-from fxmeter.models.figures import TERA
+from fxmeter.annotators.studies.rates import UNMEASURED, Measured, Rates, Utilisation
+from fxmeter.annotators.studies.sweep import StageFigures, StageForms, config_sha256, recorded, stage_column, uncosted
+from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import StageCost
-from fxmeter.tracer.run.attention import Attention
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What a stage must run at to be done in ``seconds``: TFLOP/s, and TB/s op by op and with chains fused."""
-
-    seconds: float
-    tflops: float
-    tbps: float
-    fused_tbps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +34,7 @@ class Memory:
     kv_after_prefill_bytes: int | None
     kv_bytes: int
     peak_activation_bytes: int
-    peak_stage: SweepStage
+    peak_stage: StageName
     batch: int
 
     @property
@@ -65,20 +55,6 @@ class Fit:
 
     largest_batch: int
     longest_context: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Utilisation:
-    """A measured time against the stage's counts: rates achieved, and their shares of a peak where one was given."""
-
-    stage: SweepStage
-    seconds: float
-    tflops: float
-    tbps: float
-    fused_tbps: float
-    mfu: float | None
-    bandwidth: float | None
-    fused_bandwidth: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,36 +85,28 @@ class Capacity:
     recorded: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Measured times in seconds, of the prefill and of one decode step, and the peaks that they are held to."""
-
-    prefill_s: float | None = None
-    decode_s: float | None = None
-    peak_tflops: float | None = None
-    peak_tbps: float | None = None
-
-
 def capacity(
-    forms: Forms,
+    forms: StageForms,
     axes: Axes,
     *,
     attention: Attention = "flash",
     ttft_s: float = 1.0,
     tpot_s: float = 0.05,
     memory_bytes: int | None = None,
-    measured: Measured | None = None,
+    measured: Measured = UNMEASURED,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Capacity:
-    """The needs of every point of ``axes``. A measured time is of the first point. ``advance`` counts points."""
+    """The needs of every point of ``axes``. A measured time is of the first point. ``advance`` is told how many
+    points are done."""
     points = axes.points()
-    costs = stage_costs(forms, attention, points)
+    rows = stage_columns(forms, attention, points)
     needs = []
-    for point, found in zip(points, costs, strict=True):
+    for point, stages in zip(points, rows, strict=True):
         fit = None if memory_bytes is None else fitted(forms, attention, point, memory_bytes)
-        needs.append(_need(point, found, ttft_s, tpot_s, fit))
-        advance(1)
-    keys = [(stage, attention) for stage in costs[0]]
+        needs.append(_need(point, stages, ttft_s, tpot_s, fit))
+        advance(len(needs))
+    times: dict[StageName, float | None] = {"prefill": measured.prefill_s, "decode": measured.decode_s}
+    keys = [(stage, attention) for stage in rows[0]]
     return Capacity(
         model=forms.info,
         config_sha256=config_sha256(forms),
@@ -148,71 +116,69 @@ def capacity(
         tpot_s=tpot_s,
         memory_bytes=memory_bytes,
         needs=tuple(needs),
-        utilisation=_utilisation(costs[0], measured) if measured else (),
+        utilisation=tuple(
+            Utilisation.of(stage, _one_pass(rows[0][stage]), seconds, measured)
+            for stage, seconds in times.items()
+            if seconds is not None
+        ),
         uncosted=uncosted(forms, keys, points),
         recorded=recorded(forms, keys),
     )
 
 
-def stage_costs(
-    forms: Forms, attention: Attention, points: Sequence[SweepPoint]
-) -> list[dict[SweepStage, StageFigures]]:
+def stage_columns(
+    forms: StageForms, attention: Attention, points: Sequence[SweepPoint]
+) -> list[dict[StageName, StageFigures]]:
     """Of each point, its stages (all points have the same ones)."""
-    first = points[0]
-    stages: list[SweepStage] = ["vision"] if first.crops is not None else []
-    stages += ["prefill"] if first.prefill is not None else []
-    stages.append("decode")
-    columns = [figures(forms, stage, attention, points) for stage in stages]
+    stages = points[0].stages
+    columns = [stage_column(forms, stage, attention, points) for stage in stages]
     return [dict(zip(stages, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _need(
-    point: SweepPoint, found: dict[SweepStage, StageFigures], ttft_s: float, tpot_s: float, fit: Fit | None
+    point: SweepPoint, stages: Mapping[StageName, StageFigures], ttft_s: float, tpot_s: float, fit: Fit | None
 ) -> Need:
-    first = StageCost.total(found[stage].cost for stage in found if stage != "decode")
-    step = per_step(found["decode"].cost, found["decode"].steps)
+    first = StageCost.total(figures.cost for stage, figures in stages.items() if stage != "decode")
     return Need(
         point=point,
-        ttft=_rates(first, ttft_s) if "prefill" in found else None,
-        tpot=_rates(step, tpot_s),
-        memory=memory_of(found),
+        ttft=Rates.of(first, ttft_s) if "prefill" in stages else None,
+        tpot=Rates.of(_one_pass(stages["decode"]), tpot_s),
+        memory=memory_of(stages),
         fit=fit,
     )
 
 
-def _rates(cost: StageCost, seconds: float) -> Rates:
-    return Rates(
-        seconds, cost.flops / seconds / TERA, cost.io_bytes / seconds / TERA, cost.fused_io_bytes / seconds / TERA
-    )
+def _one_pass(figures: StageFigures) -> StageCost:
+    return per_step(figures.cost, figures.steps)
 
 
-def memory_of(found: dict[SweepStage, StageFigures]) -> Memory:
+def memory_of(stages: Mapping[StageName, StageFigures]) -> Memory:
     """What the stages of one point hold. The tower of a page stays resident beside the decoder."""
-    decode = found["decode"].cost
-    tower = found["vision"].cost.weight_bytes if "vision" in found else 0
-    worst = max(found, key=lambda stage: found[stage].cost.peak_activation_bytes)
+    decode = stages["decode"].cost
+    tower = stages["vision"].cost.weight_bytes if "vision" in stages else 0
+    worst = max(stages, key=lambda stage: stages[stage].cost.peak_activation_bytes)
     return Memory(
         weight_bytes=decode.weight_bytes + tower,
-        kv_after_prefill_bytes=found["prefill"].cost.kv_bytes if "prefill" in found else None,
+        kv_after_prefill_bytes=stages["prefill"].cost.kv_bytes if "prefill" in stages else None,
         kv_bytes=decode.kv_bytes,
-        peak_activation_bytes=found[worst].cost.peak_activation_bytes,
+        peak_activation_bytes=stages[worst].cost.peak_activation_bytes,
         peak_stage=worst,
-        batch=found["decode"].batch,
+        batch=stages["decode"].batch,
     )
 
 
-def fitted(forms: Forms, attention: Attention, point: SweepPoint, memory_bytes: int) -> Fit:
+def fitted(forms: StageForms, attention: Attention, point: SweepPoint, memory_bytes: int) -> Fit:
     """The largest batch and the longest context that fit, each to the last unit."""
 
     def fits(changed: SweepPoint) -> bool:
-        (found,) = stage_costs(forms, attention, [changed])
-        return memory_of(found).total_bytes <= memory_bytes
+        (stages,) = stage_columns(forms, attention, [changed])
+        return memory_of(stages).total_bytes <= memory_bytes
 
-    batch = largest(lambda size: fits(replace(point, batch=size)), start=point.batch)
+    batch = largest_that_fits(lambda size: fits(replace(point, batch=size)), start=point.batch)
     if point.crops is not None or point.decode is None:
         return Fit(batch, None)
     follows = point.prefill == point.decode
-    context = largest(
+    context = largest_that_fits(
         lambda size: fits(replace(point, decode=size, prefill=size if follows else point.prefill)),
         start=max(1, point.decode),
         most=LARGEST_SIZE - point.steps,
@@ -220,7 +186,7 @@ def fitted(forms: Forms, attention: Attention, point: SweepPoint, memory_bytes: 
     return Fit(batch, context)
 
 
-def largest(fits: Callable[[int], bool], *, start: int, most: int = LARGEST_SIZE) -> int:
+def largest_that_fits(fits: Callable[[int], bool], *, start: int, most: int = LARGEST_SIZE) -> int:
     """The largest size that fits, at most ``most``; 0 if 1 does not. What fits must fit in any smaller size too.
 
     Doubles, or halves, from ``start`` on, then closes in: sizes far beyond the answer are never tried.
@@ -234,24 +200,3 @@ def largest(fits: Callable[[int], bool], *, start: int, most: int = LARGEST_SIZE
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
-
-
-def _utilisation(found: dict[SweepStage, StageFigures], measured: Measured) -> tuple[Utilisation, ...]:
-    times: list[tuple[SweepStage, float | None]] = [("prefill", measured.prefill_s), ("decode", measured.decode_s)]
-    return tuple(_utilised(found[stage], seconds, measured) for stage, seconds in times if seconds is not None)
-
-
-def _utilised(of: StageFigures, seconds: float, measured: Measured) -> Utilisation:
-    cost = per_step(of.cost, of.steps)
-    rates = _rates(cost, seconds)
-    tflops, tbps = measured.peak_tflops, measured.peak_tbps
-    return Utilisation(
-        stage=of.stage,
-        seconds=seconds,
-        tflops=rates.tflops,
-        tbps=rates.tbps,
-        fused_tbps=rates.fused_tbps,
-        mfu=None if tflops is None else cost.matmul_flops / seconds / TERA / tflops,
-        bandwidth=None if tbps is None else rates.tbps / tbps,
-        fused_bandwidth=None if tbps is None else rates.fused_tbps / tbps,
-    )

@@ -7,22 +7,21 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from fxmeter.annotators.closed.form import ClosedForm, closed_form
-from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
+from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.page import CropGrid
 from fxmeter.models.stage_cost import FIELDS, StageCost
-from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.prompt import config_of
 
-SweepStage = Literal["vision", "prefill", "decode"]
-Key = tuple[SweepStage, Attention]
+Key = tuple[StageName, Attention]
 CHUNK = 256
 """Points that are evaluated together, between two calls of ``advance``."""
 
@@ -34,7 +33,7 @@ class StageFigures:
     ``past_len`` is before the first of them; ``crops`` is of the vision stage, the lengths of the other two.
     """
 
-    stage: SweepStage
+    stage: StageName
     attention: Attention
     batch: int
     crops: CropGrid | None
@@ -64,31 +63,22 @@ class Sweep:
     recorded: tuple[str, ...]
 
 
-class Forms:
+class StageForms:
     """The closed forms of a model and, for pages, of its vision tower; each made when it is first asked for."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        tower: nn.Module | None = None,
-        causal: Literal["full", "exact"] = "full",
-        logits: Literal["all", "last"] = "all",
-        routing: Literal["uniform", "worst"] = "uniform",
-    ) -> None:
-        self.model, self.tower = model, tower
-        self.conventions = Conventions(causal=causal, logits=logits, routing=routing)
-        self._made: dict[Key, ClosedForm] = {}
+    def __init__(self, model: nn.Module, *, tower: nn.Module | None = None, conventions: Conventions = USUAL) -> None:
+        self.model, self.tower, self.conventions = model, tower, conventions
+        self._forms: dict[Key, ClosedForm] = {}
 
-    def of(self, stage: SweepStage, attention: Attention) -> ClosedForm:
+    def of(self, stage: StageName, attention: Attention) -> ClosedForm:
         """The form of a stage."""
-        if (stage, attention) not in self._made:
+        if (stage, attention) not in self._forms:
             module = self.tower if stage == "vision" else self.model
             if module is None:
                 raise ScenarioError("pages need a model with a vision tower")
             options = asdict(self.conventions)
-            self._made[stage, attention] = closed_form(module, stage=stage, attention=attention, **options)
-        return self._made[stage, attention]
+            self._forms[stage, attention] = closed_form(module, stage=stage, attention=attention, **options)
+        return self._forms[stage, attention]
 
     @property
     def info(self) -> ModelInfo:
@@ -97,7 +87,7 @@ class Forms:
 
 
 def run_sweep(
-    forms: Forms,
+    forms: StageForms,
     axes: Axes,
     *,
     attentions: Sequence[Attention] = ("eager", "flash"),
@@ -105,8 +95,8 @@ def run_sweep(
 ) -> Sweep:
     """Evaluate every point. ``advance`` is told how many costs were added, of ``len(axes) · stages · attentions``."""
     points = axes.points()
-    keys = [(stage, attention) for stage in stages_of(axes) for attention in attentions]
-    columns = [figures(forms, *key, points, advance) for key in keys]
+    keys = [(stage, attention) for stage in axes.stages for attention in attentions]
+    columns = [stage_column(forms, *key, points, advance) for key in keys]
     return Sweep(
         model=forms.info,
         config_sha256=config_sha256(forms),
@@ -121,76 +111,69 @@ def run_sweep(
     )
 
 
-def stages_of(axes: Axes) -> tuple[SweepStage, ...]:
-    """The stages that every point of a sweep has."""
-    if axes.crops:
-        return ("vision", "prefill", "decode")
-    return ("prefill", "decode") if axes.prefill else ("decode",)
-
-
-def figures(
-    forms: Forms,
-    stage: SweepStage,
+def stage_column(
+    forms: StageForms,
+    stage: StageName,
     attention: Attention,
     points: Sequence[SweepPoint],
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[StageFigures]:
     """One stage of every point."""
     form = forms.of(stage, attention)
-    found = []
+    column = []
     for start in range(0, len(points), CHUNK):
         chunk = points[start : start + CHUNK]
-        found += [
+        column += [
             StageFigures(stage, attention, point.batch, *_pass(stage, point), cost)
             for point, cost in zip(chunk, _costs(form, stage, chunk), strict=True)
         ]
         advance(len(chunk))
-    return found
+    return column
 
 
-def _pass(stage: SweepStage, point: SweepPoint) -> tuple[CropGrid | None, int | None, int | None, int]:
+def _pass(stage: StageName, point: SweepPoint) -> tuple[CropGrid | None, int | None, int | None, int]:
     """(crops, query_len, past_len, steps) of a point's stage."""
     if stage == "vision":
         return point.crops, None, None, 1
     return (None, point.prefill, 0, 1) if stage == "prefill" else (None, 1, point.decode, point.steps)
 
 
-def _costs(form: ClosedForm, stage: SweepStage, points: Sequence[SweepPoint]) -> Iterator[StageCost]:
+def _costs(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> Iterator[StageCost]:
     batch = [point.batch for point in points]
     if stage == "vision":
         crops: Any = tuple(zip(*(point.crops for point in points if point.crops is not None), strict=True))
-        found = form.evaluate(batch=batch, crops=crops, fields=FIELDS)
+        arrays = form.evaluate(batch=batch, crops=crops, fields=FIELDS)
     elif stage == "prefill":
-        found = form.evaluate(batch=batch, query_len=[point.prefill for point in points], fields=FIELDS)
+        arrays = form.evaluate(batch=batch, query_len=[point.prefill for point in points], fields=FIELDS)
     else:
         past, steps = [point.decode for point in points], [point.steps for point in points]
-        found = form.evaluate_generation(batch=batch, past_len=past, steps=steps, fields=FIELDS)
-    rows = zip(*(found[name].tolist() for name in FIELDS), strict=True)
+        arrays = form.evaluate_generation(batch=batch, past_len=past, steps=steps, fields=FIELDS)
+    rows = zip(*(arrays[name].tolist() for name in FIELDS), strict=True)
     return (StageCost(**dict(zip(FIELDS, map(int, row), strict=True))) for row in rows)
 
 
-def uncosted(forms: Forms, keys: Sequence[Key], points: Sequence[SweepPoint]) -> int:
+def uncosted(forms: StageForms, keys: Sequence[Key], points: Sequence[SweepPoint]) -> int:
     """Executions without a rule that one pass of each stage has, added up."""
     return sum(_uncosted(forms.of(*key), key[0], points) for key in keys)
 
 
-def recorded(forms: Forms, keys: Sequence[Key]) -> tuple[str, ...]:
+def recorded(forms: StageForms, keys: Sequence[Key]) -> tuple[str, ...]:
     """Why stages had to be recorded point by point, where they had."""
     return tuple(reason for key in keys if (reason := forms.of(*key).reason) is not None)
 
 
-def _uncosted(form: ClosedForm, stage: SweepStage, points: Sequence[SweepPoint]) -> int:
+def _uncosted(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> int:
     """Executions without a rule in one pass; where some points were recorded, in the first of them too."""
-    found = max((piece.uncosted for piece in form.pieces.found), default=0)
+    of_pieces = max((piece.uncosted for piece in form.pieces.found), default=0)
     if form.reason is None:
-        return found
+        return of_pieces
     crops, query_len, past_len, _ = _pass(stage, points[0])
     lengths = crops if crops is not None else (query_len, past_len)
-    recorded = form.pieces.annotate((points[0].batch, *lengths))  # type: ignore[arg-type]
-    return max(found, sum(item.count for item in recorded.uncosted))
+    first = form.pieces.annotate((points[0].batch, *lengths))  # type: ignore[arg-type]
+    return max(of_pieces, sum(item.count for item in first.uncosted))
 
 
-def config_sha256(forms: Forms) -> str:
+def config_sha256(forms: StageForms) -> str:
     """Of the model's config (and of its tower's parameters), whatever transformers release wrote it."""
     fields = config_of(forms.model).to_dict()
     for name in ("transformers_version", "_name_or_path"):

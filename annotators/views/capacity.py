@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fxmeter.annotators.studies.capacity import Capacity, Need, Rates, Utilisation
+from fxmeter.annotators.studies.capacity import Capacity, Need
+from fxmeter.annotators.studies.rates import Rates, Utilisation
+from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.console import plain_table
-from fxmeter.annotators.views.report import quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +99,7 @@ def _rates(found: Capacity) -> Grid:
 
 
 def _cells(rates: Rates) -> tuple[str, str, str]:
-    return number(rates.tflops), number(rates.tbps), number(rates.fused_tbps)
-
-
-def number(value: float) -> str:
-    """Four digits."""
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{1 if value >= 100 else 2 if value >= 10 else 3 if value >= 0.1 else 5}f}"
+    return four_digits(rates.tflops), four_digits(rates.tbps), four_digits(rates.fused_tbps)
 
 
 def _cache(found: Capacity) -> Grid:
@@ -151,11 +145,11 @@ def _used_row(used: Utilisation) -> tuple[str, ...]:
     return (
         used.stage,
         f"{used.seconds * 1000:g}",
-        number(used.tflops),
+        four_digits(used.tflops),
         _share(used.mfu),
-        number(used.tbps),
+        four_digits(used.tbps),
         _share(used.bandwidth),
-        number(used.fused_tbps),
+        four_digits(used.fused_tbps),
         _share(used.fused_bandwidth),
     )
 

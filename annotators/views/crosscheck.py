@@ -10,16 +10,18 @@ from rich.text import Text
 
 from fxmeter.annotators.studies.crosscheck import BANDED, Comparison, StageCheck
 from fxmeter.annotators.studies.report import title_of
+from fxmeter.annotators.units import Kind, quantity
 from fxmeter.annotators.views.console import plain_table
-from fxmeter.annotators.views.report import quantity
 from fxmeter.annotators.views.tables import path_label
 
 _NAME_WIDTH = 26
-_FLOPS = ("FLOPs", "matmul_flops", "flop")
-_WEIGHTS = ("weights", "weight_bytes", "memory")
-_KV = ("KV after", "kv_bytes", "memory")
-_KV_READ = ("KV read", "kv_read_bytes", "byte")
-_BANDED_COLUMNS = (("activations", "activation_bytes", "memory"), ("I/O", "io_bytes", "byte"))
+_Shown = tuple[str, str, Kind]
+"""Heading, field, unit."""
+_FLOPS: _Shown = ("FLOPs", "matmul_flops", "flop")
+_WEIGHTS: _Shown = ("weights", "weight_bytes", "memory")
+_KV: _Shown = ("KV after", "kv_bytes", "memory")
+_KV_READ: _Shown = ("KV read", "kv_read_bytes", "byte")
+_BANDED_COLUMNS: tuple[_Shown, ...] = (("activations", "activation_bytes", "memory"), ("I/O", "io_bytes", "byte"))
 
 
 def crosscheck_view(model: str, checks: Sequence[StageCheck], depth: int) -> RenderableType:
@@ -54,7 +56,7 @@ def _short_name(path: str) -> str:
     return path if len(path) <= _NAME_WIDTH else f"…{path[1 - _NAME_WIDTH :]}"
 
 
-def _exact(check: StageCheck, depth: int, columns: Sequence[tuple[str, str, str]]) -> Table:
+def _exact(check: StageCheck, depth: int, columns: Sequence[_Shown]) -> Table:
     table = plain_table(title=f"{title_of(check.stage)}, {check.stage.attention}: must be equal")
     table.add_column("", no_wrap=True)
     for name, _, _ in columns:
@@ -97,7 +99,7 @@ def _band(band: tuple[float, float] | None) -> str:
     return f"≤ {high:.3f}" if low > 0.999 else f"≥ {low:.3g}" if high == 1.0 else f"{low:.3g}–{high:.3f}"
 
 
-def _short(value: int, kind: str) -> str:
+def _short(value: int, kind: Kind) -> str:
     return quantity(value, kind).replace("FLOP", "").rstrip() if value else "0"
 
 

@@ -14,6 +14,7 @@ from fxmeter.annotators.documents.head import conventions_of, versions
 from fxmeter.annotators.stages.peak import at_peak as peak_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import Column, Report, title_of
+from fxmeter.annotators.units import quantity
 from fxmeter.annotators.views.console import plain_table
 from fxmeter.annotators.views.tables import cache_rows, heaviest_ops, module_tree
 from fxmeter.models.figures import Figure, shown
@@ -22,28 +23,6 @@ from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 5
 _PATH = 34
-
-
-def quantity(value: float, kind: str) -> str:
-    """A count with four digits and its unit: FLOP and bytes moved by thousands, memory by 1024."""
-    if kind == "share":
-        return f"{value:.1%}"
-    if kind == "ratio":
-        return f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
-    step, units = {
-        "flop": (1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP")),
-        "byte": (1000, ("B", "kB", "MB", "GB", "TB", "PB", "EB")),
-        "memory": (1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB")),
-    }[kind]
-    scale = 0
-    while value >= step and scale < len(units) - 1:
-        value, scale = value / step, scale + 1
-    return f"{int(value)} {units[0]}" if scale == 0 else f"{_four_digits(value)} {units[scale]}"
-
-
-def _four_digits(value: float) -> str:
-    decimals = 3 if value < 10 else 2 if value < 100 else 1 if value < 1000 else 0
-    return f"{value:.{decimals}f}"
 
 
 def share_bar(share: float, width: int = _BAR) -> Text:
@@ -159,7 +138,8 @@ def _share(part: int, whole: int) -> float:
 
 def _heaviest(stage: AnnotatedStage, count: int) -> Table:
     decode = stage.scenario is not None and stage.scenario.stage == "decode"
-    by, what, kind = ("io_bytes", "bytes moved", "byte") if decode else ("flops", "FLOPs", "flop")
+    by, what = ("io_bytes", "bytes moved") if decode else ("flops", "FLOPs")
+    kind = FIGURES[by].unit
     table = plain_table(title=f"Heaviest ops by {what}: {title_of(stage)}, {stage.attention}")
     table.add_column("op", no_wrap=True, overflow="ellipsis", max_width=15)
     table.add_column("in", no_wrap=True, overflow="ellipsis", max_width=20)

@@ -10,9 +10,11 @@ from transformers import AutoConfig
 from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.capacity import to_json
 from fxmeter.annotators.studies.axes import Axes
-from fxmeter.annotators.studies.capacity import Measured, capacity, largest
-from fxmeter.annotators.studies.sweep import Forms
-from fxmeter.annotators.views.capacity import capacity_markdown, number
+from fxmeter.annotators.studies.capacity import capacity, largest_that_fits
+from fxmeter.annotators.studies.rates import Measured
+from fxmeter.annotators.studies.sweep import StageForms
+from fxmeter.annotators.units import four_digits
+from fxmeter.annotators.views.capacity import capacity_markdown
 from fxmeter.models import generation, prefill
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.tracer import load_model
@@ -23,12 +25,12 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def llama(preset_model):
-    return Forms(preset_model("llama-3.1-8b"))
+    return StageForms(preset_model("llama-3.1-8b"))
 
 
 @pytest.fixture(scope="module")
 def small():
-    return Forms(load_model(AutoConfig.for_model(**LLAMA)))
+    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +115,12 @@ def test_memory_that_holds_the_largest_fit_and_not_a_byte_less(small):
 @pytest.mark.parametrize("limit", [0, 1, 2, 5, 6, 63, 64, 65, 10**9])
 @pytest.mark.parametrize("start", [1, 6, 1000])
 def test_the_search_finds_every_limit(limit, start):
-    assert largest(lambda size: size <= limit, start=start) == limit
+    assert largest_that_fits(lambda size: size <= limit, start=start) == limit
 
 
 def test_the_search_ends_at_the_largest_size():
-    assert largest(lambda _: True, start=3) == LARGEST_SIZE
-    assert largest(lambda _: True, start=3, most=99) == 99
+    assert largest_that_fits(lambda _: True, start=3) == LARGEST_SIZE
+    assert largest_that_fits(lambda _: True, start=3, most=99) == 99
 
 
 def test_a_page_holds_the_tower_too_and_looks_at_it_first(preset_model):
@@ -126,7 +128,7 @@ def test_a_page_holds_the_tower_too_and_looks_at_it_first(preset_model):
     from fxmeter.tracer.load.vision import load_vision
 
     model, tower = preset_model("deepseek-ocr"), load_vision("deepseek-ocr")
-    (need,) = capacity(Forms(model, tower=tower), Axes(crops=((0, 0),))).needs
+    (need,) = capacity(StageForms(model, tower=tower), Axes(crops=((0, 0),))).needs
     see, read = annotate(tower, vision()).cost, annotate(model, prefill(283)).cost
     assert need.ttft.tflops == (see.flops + read.flops) / 10**12
     assert need.memory.weight_bytes == 2 * (2_934_734_080 + 401_372_160)
@@ -167,7 +169,7 @@ def test_json_and_markdown_have_every_shape(small):
     ("value", "text"), [(3261.7, "3,262"), (388.44, "388.4"), (70.4, "70.40"), (1.6862, "1.686"), (0.04113, "0.04113")]
 )
 def test_rates_have_four_digits(value, text):
-    assert number(value) == text
+    assert four_digits(value) == text
 
 
 # Command
@@ -180,7 +182,7 @@ def test_the_command_prints_tables_of_100_columns(run, config):
     for title in ("Needed to meet the targets", "KV cache", "Memory", "What fits in 80.00 GiB"):
         assert title in done.stdout
     assert "The model's own limit is 256 positions." in done.stdout
-    data = json.loads(run("capacity", config, "--decode", 64, "--ttft", "2s", "--tpot", "20", "--json").stdout)
+    data = json.loads(run("capacity", config, "--decode", 64, "--ttft", "2s", "--tpot", "20ms", "--json").stdout)
     assert (data["ttft_s"], data["tpot_s"]) == (2.0, 0.02)
     assert run("capacity", config, "--decode", 64, "--markdown").stdout.startswith("**")
 
@@ -197,7 +199,7 @@ BAD = [
     (["--measured-prefill-ms", "0", "--prefill", "5"], "must be above 0"),
     (["--measured-prefill-ms", "83", "--decode", "5"], "needs a prompt"),
     (["--ttft", "0"], "must be above 0"),
-    (["--tpot", "fast"], "is not a number, or a time"),
+    (["--tpot", "fast"], "is not a time such as 500ms"),
     (["--peak-tflops", "989ms", "--measured-decode-ms", "2", "--decode", "5"], "is not a number"),
     (["--prefill", "9:3"], "runs backwards"),
     (["--markdown", "--json"], "give one"),

@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from fxmeter.annotators.cli.main import main
 from fxmeter.annotators.plots.families import families
 from fxmeter.annotators.studies.axes import Axes
-from fxmeter.annotators.studies.sweep import Forms, run_sweep
+from fxmeter.annotators.studies.sweep import StageForms, run_sweep
 from fxmeter.models.page import page_tokens
 from fxmeter.tracer import load_model
 from tests.tracer.tiny import LLAMA
@@ -30,7 +30,7 @@ from fxmeter.annotators.plots.axes import memory_axis
 
 @pytest.fixture(scope="module")
 def llama():
-    return Forms(load_model(AutoConfig.for_model(**LLAMA)))
+    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from transformers import AutoConfig
 from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.sweep_files import prepare, write
 from fxmeter.annotators.documents.sweep_sql import read_run
-from fxmeter.annotators.studies.axes import MOST_POINTS, Axes, parse_grids, parse_sizes
+from fxmeter.annotators.studies.axes import MOST_POINTS, Axes, read_grids, read_sizes
 from fxmeter.annotators.studies.ratios import check
-from fxmeter.annotators.studies.sweep import Forms, run_sweep
+from fxmeter.annotators.studies.sweep import StageForms, run_sweep
 from fxmeter.models import FxmeterError, ScenarioError, generation, prefill, vision
 from fxmeter.models.page import page_context
 from fxmeter.models.stage_cost import DERIVED, FIELDS
@@ -31,7 +31,7 @@ from tests.tracer.tiny import DEEPSEEK, LLAMA
 
 @pytest.fixture(scope="module")
 def llama():
-    return Forms(load_model(AutoConfig.for_model(**LLAMA)))
+    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def config(tmp_path_factory):
     ],
 )
 def test_sizes_are_lists_and_ranges(text, values):
-    assert parse_sizes("--batch", text, 1) == values
+    assert read_sizes(text, 1) == values
 
 
 @pytest.mark.parametrize(
@@ -74,39 +74,39 @@ def test_sizes_are_lists_and_ranges(text, values):
         ("1,,2", "an empty item"),
         ("9:3", "runs backwards"),
         ("9:3:1", "runs backwards"),
-        ("1:9:0", "a step must be from 1"),
-        ("1:9:*1", "a factor must be from 2"),
-        ("1:9:-2", "a step must be from 1"),
+        ("1:9:0", "a step is at least 1"),
+        ("1:9:*1", "a factor is at least 2"),
+        ("1:9:-2", "a step is at least 1"),
         ("1,2,1", "1 comes twice"),
         ("4,2:6:2", "4 comes twice"),
         ("1:2:3:4", "is not FIRST:LAST"),
-        ("many", "is not a size"),
-        ("1.5", "is not a size"),
-        ("0", "must be from 1"),
-        ("9999999999", "must be from 1"),
+        ("many", "is not a whole number"),
+        ("1.5", "is not a whole number"),
+        ("0", "0 is too small: a size is at least 1"),
+        ("9999999999", "is too large: a size is at most 1,000,000,000"),
         ("1:1000000", f"more than {MOST_POINTS:,} values"),
     ],
 )
 def test_what_is_no_list_of_sizes_is_refused(text, message):
     with pytest.raises(ScenarioError, match=message):
-        parse_sizes("--batch", text, 1)
+        read_sizes(text, 1)
 
 
 def test_a_geometric_range_cannot_begin_at_0():
     with pytest.raises(ScenarioError, match="never leaves 0"):
-        parse_sizes("--decode", "0:64:*2", 0)
+        read_sizes("0:64:*2", 0)
 
 
 def test_grids_are_lists_and_ranges():
-    assert parse_grids("--crops", "1x2,3x3,0x0") == ((1, 2), (3, 3), (0, 0))
-    assert parse_grids("--crops", "2x1:3x2") == ((2, 1), (2, 2), (3, 1), (3, 2))
-    assert len(parse_grids("--crops", "1x1:20x20")) == 20 * 20
+    assert read_grids("1x2,3x3,0x0") == ((1, 2), (3, 3), (0, 0))
+    assert read_grids("2x1:3x2") == ((2, 1), (2, 2), (3, 1), (3, 2))
+    assert len(read_grids("1x1:20x20")) == 20 * 20
 
 
 @pytest.mark.parametrize("text", ["", "3", "1x", "1x0", "2x2:1x3", "0x0:2x2", "1x1:2x2:3x3", "1x2,1x2"])
 def test_what_is_no_list_of_grids_is_refused(text):
     with pytest.raises(ScenarioError):
-        parse_grids("--crops", text)
+        read_grids(text)
 
 
 def test_points_are_all_combinations():
@@ -159,7 +159,7 @@ def test_every_point_equals_annotating_it(llama, small):
 
 def test_a_page_equals_annotating_its_three_stages(preset_model):
     model, tower = preset_model("deepseek-ocr"), load_vision("deepseek-ocr")
-    found = run_sweep(Forms(model, tower=tower), Axes(crops=((2, 3),), steps=(4,)), attentions=["flash"])
+    found = run_sweep(StageForms(model, tower=tower), Axes(crops=((2, 3),), steps=(4,)), attentions=["flash"])
     see, read, answer = (figures.cost for figures in found.figures[0])
     context = 16 * 17 + 1 + 10 * 2 * (10 * 3 + 1) + 10
     assert see == annotate(tower, vision(crops=(2, 3))).cost
@@ -290,10 +290,10 @@ def test_a_full_disk_changes_nothing(file, small, tmp_path):
 
 def test_an_interruption_leaves_no_file(config, tmp_path):
     code = (
-        "import sys; from fxmeter.annotators.documents import sweep_files\n"
-        "put = sweep_files._put\n"
-        "def slow(path, content):\n    put(path, content); print('writing', flush=True); import time; time.sleep(60)\n"
-        "sweep_files._put = slow\n"
+        "import time; from fxmeter.annotators.documents import sweep_files\n"
+        "write_table = sweep_files.to_csv\n"
+        "def slow(data):\n    print('writing', flush=True); time.sleep(60); return write_table(data)\n"
+        "sweep_files.to_csv = slow\n"
         "from fxmeter.annotators.cli.main import main; main()\n"
     )
     out = tmp_path / "out"
@@ -362,7 +362,7 @@ def test_the_mistake_of_a_context_for_a_token_breaks_a_ratio(small):
 
 def test_a_cache_that_the_model_expands_is_no_mistake():
     """Latent attention writes, and reads, keys and values of the whole context at every step."""
-    latent = Forms(load_model(AutoConfig.for_model(**DEEPSEEK)))
+    latent = StageForms(load_model(AutoConfig.for_model(**DEEPSEEK)))
     constant, *others = check(run_sweep(latent, Axes(prefill=(256, 400)), attentions=["flash"]))
     assert constant.skipped is not None
     assert "B of activations more per cached token" in constant.skipped
@@ -394,12 +394,12 @@ def test_the_command_writes_everything_and_says_so(run, config, tmp_path):
 
 BAD = [
     (["--prefill", "9:3"], "runs backwards"),
-    (["--prefill", "1:9:0"], "a step must be from 1"),
+    (["--prefill", "1:9:0"], "a step is at least 1"),
     (["--prefill", ""], "an empty item"),
     (["--batch", "2,2", "--prefill", "5"], "2 comes twice"),
     (["--prefill", "1:9999999"], "more than"),
     (["--prefill", "1:5000", "--batch", "1,2,3"], "15,000 points are too many"),
-    (["--crops", "3x"], "is not a grid"),
+    (["--crops", "3x"], "is not of the form 1x2"),
     (["--crops", "1x2", "--decode", "9"], "a page has its own context"),
     (["--context", "5"], "No such option"),
     ([], "nothing to go through"),

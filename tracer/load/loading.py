@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -18,12 +18,13 @@ from transformers import initialization as init
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from fxmeter.models.choices import Dtype
 from fxmeter.models.errors import FxmeterError, ModelError
 from fxmeter.models.presets import Preset
 from fxmeter.models.source import HubId, locate
 from fxmeter.tracer.load.decoder import DecoderWithHead
 
-DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
+DTYPES = {name: getattr(torch, name) for name in get_args(Dtype)}
 _LARGEST_COUNTS = {re.compile(r"(layers?|blocks)$"): 1_000, re.compile(r"(heads?|experts?)$"): 100_000}
 """The most layers, and the most heads or experts, that a config may ask for: several times any model there is."""
 _LARGEST_FILE = 2**24

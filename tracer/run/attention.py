@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 
+from fxmeter.models.choices import Attention as Attention
 from fxmeter.models.errors import ScenarioError
 from fxmeter.tracer.operators.ops import flash_attention, sparse_attention
 from fxmeter.tracer.private import (
@@ -27,8 +28,7 @@ from fxmeter.tracer.private import (
 )
 from fxmeter.tracer.state.tree import derived, walk
 
-Attention = Literal["eager", "flash"]
-ATTENTIONS: tuple[Attention, ...] = ("eager", "flash")
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 FUSED = "fxmeter_fused"
 """The name of the fused core in transformers' attention interface. transformers builds no mask for it (it builds

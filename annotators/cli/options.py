@@ -1,0 +1,186 @@
+"""Options that commands share, each declared once, and the types of their values.
+
+An option's text is read by the function of the library that knows what it means; what that refuses is a usage error.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, get_args
+
+import click
+
+from fxmeter.annotators.conventions import USUAL, Conventions
+from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_sizes
+from fxmeter.annotators.units import read_size
+from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
+from fxmeter.models.errors import ScenarioError
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+Value = TypeVar("Value")
+
+
+class Read(click.ParamType, Generic[Value]):
+    """What ``read`` makes of a text; where it raises a ScenarioError, a usage error with its message."""
+
+    def __init__(self, name: str, read: Callable[[str], Value]) -> None:
+        self.name, self.read = name, read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Value:
+        """The value of the text."""
+        try:
+            return self.read(str(value))
+        except ScenarioError as error:
+            self.fail(str(error), param, ctx)
+
+
+def size(least: int) -> Read[int]:
+    """A whole number of at least ``least``; "4k" and "1M" are 4·1024 and 1024·1024."""
+    return Read("integer", functools.partial(read_size, least=least))
+
+
+def sizes(least: int) -> Read[tuple[int, ...]]:
+    """Whole numbers: a list "1,2,4", a range "512:65536:512", a geometric one "1k:128k:*2"."""
+    return Read("sizes", functools.partial(read_sizes, least=least))
+
+
+def pair(example: str) -> Read[tuple[int, int]]:
+    """Two whole numbers with an x between them, such as 1x2 crops or a page of 1280x640 pixels."""
+    return Read("pair", functools.partial(read_pair, example=example))
+
+
+def gathered(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
+    """The values of several options as one argument ``name`` of the command, ``make(**values)``.
+
+    A ScenarioError of ``make`` is a usage error: the values do not go together.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_gathered(**given: Any) -> Any:
+            values = {option: given.pop(option) for option in names}
+            try:
+                gathered = make(**values)
+            except ScenarioError as error:
+                raise click.UsageError(str(error), click.get_current_context()) from None
+            return command(**given, **{name: gathered})
+
+        declared_before = len(getattr(command, "__click_params__", ()))
+        decorated: Command = with_gathered
+        for option in reversed(options):
+            decorated = option(decorated)
+        names = [parameter.name for parameter in decorated.__click_params__[declared_before:]]  # type: ignore[attr-defined]
+        return decorated
+
+    return decorate
+
+
+def choice(flag: str, words: Any, help: str, **more: Any) -> Decorator:
+    """One of the words of a ``Literal``."""
+    return click.option(flag, type=click.Choice(get_args(words)), help=help, **more)
+
+
+def _given_model(context: click.Context, _: click.Parameter, model: str | None) -> str:
+    if model is None:
+        file = context.params.get("json_path")
+        swallowed = f"; {file!r} was taken as the FILE of --json, so put MODEL first" if file not in (None, "-") else ""
+        raise click.UsageError(f"Missing argument 'MODEL'{swallowed}", context)
+    return model
+
+
+model_argument = click.argument("model", required=False, metavar="MODEL", callback=_given_model)
+
+attention_option = choice(
+    "--attention",
+    Attention,
+    "The model's own attention code, or one fused core per layer, e.g. --attention eager.",
+    default="flash",
+    show_default=True,
+)
+
+attentions_option = click.option(
+    "--attention",
+    "attentions",
+    type=click.Choice([*get_args(Attention), "both"]),
+    default="both",
+    show_default=True,
+    callback=lambda context, option, word: get_args(Attention) if word == "both" else (word,),
+    help="The model's own attention code, one fused core per layer, or both, e.g. --attention flash.",
+)
+
+convention_options = gathered(
+    "conventions",
+    Conventions,
+    choice(
+        "--causal",
+        Causal,
+        "Pairs a fused attention core computes: all, or those its mask lets through, e.g. --causal exact.",
+        default=USUAL.causal,
+        show_default=True,
+    ),
+    choice(
+        "--logits",
+        Logits,
+        "Logits of all positions (forward) or of the last one (generate), e.g. --logits last.",
+        default=USUAL.logits,
+        show_default=True,
+    ),
+    choice(
+        "--routing",
+        Routing,
+        "Expert weights read: expected under uniform routing, or the most possible, e.g. --routing worst.",
+        default=USUAL.routing,
+        show_default=True,
+    ),
+)
+
+dtype_option = choice(
+    "--dtype", Dtype, "Of weights, cache and activations; default: the checkpoint's own, e.g. --dtype float16."
+)
+
+batch_option = click.option(
+    "--batch", type=size(1), default=1, metavar="B", show_default=True, help="Sequences, e.g. --batch 8."
+)
+
+json_option = click.option(
+    "--json",
+    "json_path",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="JSON to stdout, or to FILE, instead of tables, e.g. --json cost.json.",
+)
+
+uncosted_option = click.option(
+    "--allow-uncosted", is_flag=True, help="Exit 0 although ops have no rule, e.g. report M --allow-uncosted."
+)
+
+
+def axis_options(*, prompts: tuple[int, ...] = ()) -> Decorator:
+    """--prefill, --decode, --crops, --batch and --steps, each a list, as ``axes``; ``prompts`` where none is given."""
+
+    def make(prefill: Any, decode: Any, crops: Any, batch: Any, steps: Any) -> Axes:
+        if prefill is None and decode is None and crops is None:
+            prefill = prompts
+        return Axes(prefill=prefill or (), decode=decode or (), crops=crops or (), batch=batch, steps=steps)
+
+    def option(flag: str, least: int, help: str, default: str | None = None) -> Decorator:
+        kind = sizes(least)
+        return click.option(flag, type=kind, metavar="LIST", help=help, default=default, show_default=True)
+
+    return gathered(
+        "axes",
+        make,
+        option("--prefill", 1, "Prompt lengths, e.g. --prefill 512:65536:512."),
+        option("--decode", 0, "Cached tokens, e.g. --decode 1k:128k:*2."),
+        click.option(
+            "--crops",
+            type=Read("grids", read_grids),
+            metavar="LIST",
+            help="Pages by their grids, rows x columns, e.g. --crops 1x1:20x20.",
+        ),
+        option("--batch", 1, "Sequences, e.g. --batch 1,8,64.", "1"),
+        option("--steps", 1, "Tokens to decode, one at a time, e.g. --steps 100.", "1"),
+    )

@@ -1,0 +1,80 @@
+"""What every command that works on a model goes through: found, outputs checked, libraries loaded and kept quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fxmeter.annotators.cli.output import check_writable, progress
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.models.presets import Preset
+from fxmeter.models.source import HubId, locate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fxmeter.annotators.studies.sweep import StageForms
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The work on one model. ``say`` changes the line of progress on stderr."""
+
+    name: str
+    source: Preset | Path | HubId
+    say: Callable[[str], None]
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model has a vision tower that can be built."""
+        return isinstance(self.source, Preset) and bool(self.source.vision)
+
+    def decoder(self, dtype: str | None = None) -> nn.Module:
+        """The language model, on meta."""
+        from fxmeter.tracer.load.loading import load_model
+
+        self.say(f"building {self.name} on meta")
+        return load_model(self.name, dtype=dtype)
+
+    def tower(self, dtype: str | None = None) -> nn.Module:
+        """The vision tower beside it, on meta."""
+        from fxmeter.tracer.load.vision import load_vision
+
+        return load_vision(self.name, dtype=dtype)
+
+    def forms(self, axes: Axes, conventions: Conventions, dtype: str | None) -> StageForms:
+        """The closed forms of the model, with its vision tower where the axes have pages."""
+        from fxmeter.annotators.studies.sweep import StageForms
+
+        tower = self.tower(dtype) if axes.crops else None
+        return StageForms(self.decoder(dtype), tower=tower, conventions=conventions)
+
+
+@contextmanager
+def session(model: str, **files: str | None) -> Iterator[Session]:
+    """Begin the work on ``model``; ``files`` has the paths that options give, ``json=path`` for --json.
+
+    What can be refused is refused before torch is loaded: a model that is nowhere, a file that cannot be written.
+    """
+    source = locate(model)
+    for option, path in files.items():
+        check_writable(f"--{option.replace('_', '-')}", path)
+    with progress("loading torch and transformers") as say:
+        quiet_libraries()
+        yield Session(model, source, say)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own log lines and warnings off stderr: what is wrong with a config is said in one line."""
+    import logging
+    import warnings
+
+    import transformers
+
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)

@@ -1,0 +1,97 @@
+"""Units that people read and type: which one suits a value, with how many digits, and what a text with one means.
+
+Operations and bytes moved go by thousands (GFLOP, GB), memory by 1024 (GiB), sizes typed as 4k or 1M by 1024 too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeAlias
+
+from fxmeter.models.errors import ScenarioError
+from fxmeter.models.figures import Unit
+from fxmeter.models.sizes import LARGEST_SIZE
+
+Kind: TypeAlias = Unit | Literal["share"]
+
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+_UNITS = {
+    "flop": [(1000**power, f"{prefix}FLOP") for power, prefix in enumerate(_PREFIXES)],
+    "byte": [(1000**power, f"{prefix}B") for power, prefix in enumerate(_PREFIXES)],
+    "memory": [(1024**power, f"{prefix.upper()}iB" if prefix else "B") for power, prefix in enumerate(_PREFIXES)],
+}
+_BYTES = {name.lower(): size for kind in ("byte", "memory") for size, name in _UNITS[kind]}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_TOKENS = {"": 1, "k": 2**10, "m": 2**20}
+
+
+def unit_of(value: float, kind: str) -> tuple[int, str]:
+    """The largest unit of which ``value`` is at least one: what one of it is, and its name."""
+    units = _UNITS[kind]
+    return next(((size, name) for size, name in reversed(units) if value >= size), units[0])
+
+
+def quantity(value: float, kind: Kind) -> str:
+    """A figure with its unit, four digits of it. "ratio" is a plain number, "share" one as a percentage."""
+    if kind == "share":
+        return f"{value:.1%}"
+    if kind == "ratio":
+        return f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
+    if kind not in _UNITS:
+        return f"{four_digits(value)} {kind}"
+    size, name = unit_of(value, kind)
+    return f"{int(value) if size == 1 else four_digits(value / size)} {name}"
+
+
+def four_digits(value: float) -> str:
+    """Four digits, or all before the point where there are more; of a small value more zeros behind the point."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{1 if value >= 100 else 2 if value >= 10 else 3 if value >= 0.1 else 5}f}"
+
+
+def read_size(text: str, least: int, what: str = "a size") -> int:
+    """A whole number, "4k" and "1M" being 4·1024 and 1024·1024; a ScenarioError for another text."""
+    parts = re.fullmatch(r"([+-]?\d+)([kKmM]?)", text.strip().replace("_", ""))
+    if parts is None:
+        raise ScenarioError(f"{text.strip()!r} is not a whole number")
+    number = int(parts[1]) * _TOKENS[parts[2].lower()]
+    if number < least:
+        raise ScenarioError(f"{number} is too small: {what} is at least {least}")
+    if number > LARGEST_SIZE:
+        raise ScenarioError(f"{number} is too large: {what} is at most {LARGEST_SIZE:,}")
+    return number
+
+
+def read_bytes(text: str) -> int:
+    """Whole bytes of "80GiB" (2^30 bytes each) or "24GB" (10^9); a ScenarioError for a text without number or unit."""
+    parts = re.fullmatch(r"(\d+)(?:\.(\d+))?\s*([A-Za-z]+)", text.strip())
+    if parts is None or parts[3].lower() not in _BYTES:
+        raise ScenarioError(f"{text!r} needs a number and a unit, such as 80GiB (2^30 bytes) or 24GB (10^9)")
+    decimals = parts[2] or ""
+    amount = int(parts[1] + decimals) * _BYTES[parts[3].lower()] // 10 ** len(decimals)
+    if amount == 0:
+        raise ScenarioError(f"{text!r} is no memory at all")
+    return amount
+
+
+def read_number(text: str) -> float:
+    """A finite number above 0, or a ScenarioError."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ScenarioError(f"{text!r} is not a number") from None
+    if not 0 < number < float("inf"):
+        raise ScenarioError(f"{text!r} must be above 0, and finite")
+    return number
+
+
+def read_seconds(text: str, unit: str = "") -> float:
+    """Seconds of "500ms", "0.5s" or "80us", or of a number without a unit in ``unit``; a ScenarioError without one."""
+    parts = re.fullmatch(r"([-+.\de]+)\s*(us|ms|s|)", text.strip(), re.IGNORECASE)
+    if parts is None:
+        raise ScenarioError(f"{text!r} is not a time such as 500ms or 0.5s")
+    number, named = read_number(parts[1]), parts[2].lower() or unit
+    if not named:
+        raise ScenarioError(f"{text!r} has no unit; give {parts[1]}ms or {parts[1]}s")
+    return number * _SECONDS[named]

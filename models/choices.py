@@ -1,0 +1,23 @@
+"""What can be chosen about a pass beside its sizes, in the words that Python, JSON and the command line share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Attention = Literal["eager", "flash"]
+"""The model's own attention code, or one fused core per layer."""
+
+StageName = Literal["vision", "prefill", "decode"]
+"""What a pass is for: look at a page, read a prompt, write tokens."""
+
+Causal = Literal["full", "exact"]
+"""Pairs of a query and a key that a fused core computes: all, or those that its mask lets through."""
+
+Logits = Literal["all", "last"]
+"""Logits of all positions, what ``forward`` computes, or of the last one, what ``generate`` needs."""
+
+Routing = Literal["uniform", "worst"]
+"""Routed experts whose weights are read: as many as uniform routing lets one expect, or the most possible."""
+
+Dtype = Literal["bfloat16", "float16", "float32", "float64"]
+"""Of weights, cache and activations."""

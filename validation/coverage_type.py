@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from fxmeter.annotators import annotate
+from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models import FxmeterError, prefill
 from fxmeter.models.stage_cost import FIELDS
@@ -177,11 +178,11 @@ def compare_matmul(stage: AnnotatedStage, counted: int) -> str:
             if op.op.startswith(prefix):
                 unseen += op.cost.matmul_flops
                 names.add(name)
-    for _, data in stage.graph.nodes(data=True):
-        if data["op"].startswith("fxmeter.sparse_attention"):
-            _, key, _, indices = data["inputs"].split("], ")[:4]
-            picked, pairs = int(indices.rstrip("]").split(", ")[-1]), int(key.split(", ")[2])
-            unseen -= data["times"] * data["cost"].matmul_flops * (pairs - picked) // picked
+    for node in priced_nodes(stage.graph):
+        if node.op.startswith("fxmeter.sparse_attention"):
+            _, key, _, indices = node.operands[:4]
+            picked, pairs = indices.shape[-1], key.shape[2]
+            unseen -= node.times * node.cost.matmul_flops * (pairs - picked) // picked
             names.add("sparse core")
     return f"explained: {', '.join(sorted(names))}" if ours - unseen == counted else f"{ours} {counted}"
 

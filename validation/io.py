@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from fxmeter.annotators import annotate
+from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models import decode, prefill
 from fxmeter.models.stage_cost import StageCost
@@ -103,7 +104,7 @@ def without_copies_to_device(
 
 def predicted_ops(stage: AnnotatedStage) -> list[Counted]:
     """Every priced op that moves anything, in the order of the program."""
-    ops = [Counted(data["op"], moved(data["cost"])) for _, data in stage.graph.nodes(data=True)]
+    ops = [Counted(node.op, moved(node.cost)) for node in priced_nodes(stage.graph)]
     return [op for op in ops if op.moved]
 
 

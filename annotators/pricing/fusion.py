@@ -28,6 +28,7 @@ from typing import Any
 
 import networkx as nx
 
+from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
 from fxmeter.annotators.pricing.kernels import Access, Kernel, TensorKey
 from fxmeter.annotators.symbolic import smallest
 from fxmeter.models.stage_cost import Size, is_nothing
@@ -227,20 +228,19 @@ class _Floor:
 
 def fusion_groups(graph: nx.DiGraph) -> tuple[FusionGroup, ...]:
     """The groups of a priced graph with more than one op, in program order."""
-    members: dict[str, list[str]] = {}
-    for name, data in graph.nodes(data=True):
-        if "group" in data:
-            members.setdefault(data["group"], []).append(name)
-    return tuple(_describe(graph, names) for names in members.values() if len(names) > 1)
+    members: dict[str, list[PricedNode]] = {}
+    for node in priced_nodes(graph):
+        if node.group is not None:
+            members.setdefault(node.group, []).append(node)
+    return tuple(_describe(nodes) for nodes in members.values() if len(nodes) > 1)
 
 
-def _describe(graph: nx.DiGraph, names: list[str]) -> FusionGroup:
-    data = [graph.nodes[name] for name in names]
+def _describe(nodes: Sequence[PricedNode]) -> FusionGroup:
     return FusionGroup(
-        nodes=tuple(names),
-        ops=tuple(item["op"].removeprefix("aten.").removesuffix(".default") for item in data),
-        module=data[0]["module"],
-        times=data[0]["times"],
-        unfused_bytes=sum(item["cost"].io_bytes for item in data),
-        fused_bytes=sum(item["cost"].fused_io_bytes for item in data),
+        nodes=tuple(node.name for node in nodes),
+        ops=tuple(node.op.removeprefix("aten.").removesuffix(".default") for node in nodes),
+        module=nodes[0].module,
+        times=nodes[0].times,
+        unfused_bytes=sum(node.cost.io_bytes for node in nodes),
+        fused_bytes=sum(node.cost.fused_io_bytes for node in nodes),
     )

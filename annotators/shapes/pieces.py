@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.shapes.region import NotPolynomial, Point, SizeRegion
 from fxmeter.annotators.shapes.regions import Regions, config_lengths
@@ -154,8 +155,8 @@ def _priced(region: SizeRegion, recording: Recording, point: Point, conventions:
     """Price a region's recording: comparisons go as they do at ``point``."""
     with Path(point, region.lower, region.upper) as path:
         graph = price(recording, conventions)
-        nodes = [data for _, data in graph.nodes(data=True)]
+        nodes = list(priced_nodes(graph))
         modules = ModuleCosts(module_costs(recording, nodes), recording.folds())
         ops = op_totals(nodes, recording)
-        uncosted = sum(data["times"] for data in nodes if not data["costed"])
+        uncosted = sum(node.times for node in nodes if not node.costed)
     return Piece(region, tuple(path.conditions), modules, ops, graph.graph["floor_io_bytes"], uncosted)

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.pricing.graph import priced_edge
 from fxmeter.annotators.stages.one_pass import annotate_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models.errors import TraceError
@@ -55,5 +56,5 @@ def _bytes(node: fx.Node, graph: nx.DiGraph) -> Any:
         if isinstance(spec, Spec) and spec.storage is storage:
             found += _bytes(user, graph)
         elif user.target is not _LOOK_UP:
-            found += graph.edges[node.name, user.name]["bytes"]
+            found += priced_edge(graph, node.name, user.name).bytes
     return found

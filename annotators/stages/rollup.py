@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import networkx as nx
 from torch import fx
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import FusionGroup, fusion_groups
+from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
 from fxmeter.annotators.pricing.liveness import Peak, find_peak
 from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.timing.kernels import kernels_of
@@ -99,7 +99,7 @@ class ModuleCosts(Mapping[str, ModuleCost]):
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedStage(PassFigures):
-    """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`fxmeter.annotators.pricing.price`
+    """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`fxmeter.annotators.pricing.graph`
     documents.
 
     Beside its ``cost`` it has the figures that only a whole pass has: ``floor_io_bytes``.
@@ -165,7 +165,7 @@ def roll_up(
     scenario: Scenario | VisionScenario | None = None,
 ) -> AnnotatedStage:
     """Sum a priced graph by module and by op."""
-    nodes = [data for _, data in graph.nodes(data=True)]
+    nodes = list(priced_nodes(graph))
     modules = module_costs(recording, nodes)
     return AnnotatedStage(
         scenario=scenario,
@@ -182,16 +182,16 @@ def roll_up(
     )
 
 
-def module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str, ModuleCost]:
+def module_costs(recording: Recording, nodes: Sequence[PricedNode]) -> dict[str, ModuleCost]:
     """Path → cost of every recorded module: the tree, from what each module's own code executes upwards."""
     multiplicity = recording.multiplicity()
     parts: dict[str, list[tuple[StageCost, int]]] = {}
-    for data in nodes:
-        if data["cost"] is not ZERO:
-            path, cost = data["module"], data["cost"]
+    for node in nodes:
+        if node.cost is not ZERO:
+            path, cost = node.module, node.cost
             if not (isinstance(cost.weight_bytes, int) and cost.weight_bytes == 0):
                 cost = replace(cost, weight_bytes=0)
-            parts.setdefault(path, []).append((cost, data["times"] // multiplicity.of(path)))
+            parts.setdefault(path, []).append((cost, node.times // multiplicity.of(path)))
     resident: dict[str, int] = {}
     for weight in recording.weights:
         if not multiplicity.folded(weight.path):
@@ -213,15 +213,14 @@ def module_costs(recording: Recording, nodes: list[dict[str, Any]]) -> dict[str,
     }
 
 
-def op_totals(nodes: list[dict[str, Any]], recording: Recording) -> dict[str, tuple[int, StageCost]]:
+def op_totals(nodes: Sequence[PricedNode], recording: Recording) -> dict[str, tuple[int, StageCost]]:
     """Op → executions, and what they cost together."""
     counts: dict[str, int] = {}
     parts: dict[str, list[tuple[StageCost, int]]] = {}
-    for data in nodes:
-        if data["op"] not in ("input", "weight", "cache", "activation", "getitem"):
-            op = data["op"]
-            counts[op] = counts.get(op, 0) + data["times"]
-            parts.setdefault(op, []).append((data["cost"], data["times"]))
+    for node in nodes:
+        if node.executed:
+            counts[node.op] = counts.get(node.op, 0) + node.times
+            parts.setdefault(node.op, []).append((node.cost, node.times))
     costs = {op: StageCost.weighted(counted) for op, counted in parts.items()}
     read = sum(cost.weight_bytes for cost in costs.values())
     resident = sum(weight.nbytes for weight in recording.weights)
@@ -249,10 +248,10 @@ def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
     return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in sorted(sizes))
 
 
-def _uncosted(nodes: list[dict[str, Any]]) -> tuple[Uncosted, ...]:
+def _uncosted(nodes: Sequence[PricedNode]) -> tuple[Uncosted, ...]:
     counts: dict[tuple[str, str, str], int] = {}
-    for data in nodes:
-        if not data["costed"]:
-            key = (data["op"], data["module"], data["inputs"])
-            counts[key] = counts.get(key, 0) + data["times"]
+    for node in nodes:
+        if not node.costed:
+            key = (node.op, node.module, node.inputs)
+            counts[key] = counts.get(key, 0) + node.times
     return tuple(Uncosted(op, count, module, shapes) for (op, module, shapes), count in counts.items())

@@ -14,11 +14,10 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from torch import fx
 
-from fxmeter.annotators.rules.registry import rule_for
+from fxmeter.annotators.pricing.graph import PricedNode, priced_node
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.models.stage_cost import Size
@@ -121,21 +120,20 @@ def timeline_of(stage: AnnotatedStage) -> Timeline:
 
 def _activations(stage: AnnotatedStage, nodes: list[fx.Node], end: int) -> Iterator[Allocation]:
     for node in nodes:
-        kind, module = _kind(node, stage.graph.nodes[node.name]), meta_of(node).module
+        kind, module = _kind(node, priced_node(stage.graph, node.name)), meta_of(node).module
         for storage, spec in made_by(node).items():
             died = end if storage.died is None else storage.died
             yield Allocation(storage.born, died, kind, storage.nbytes, str(spec), str(node.target), module)
 
 
-def _kind(node: fx.Node, priced: Mapping[str, Any]) -> str:
+def _kind(node: fx.Node, priced: PricedNode) -> str:
     """Which of ACTIVATIONS an op makes."""
-    op, cost = node.target, priced["cost"]
+    op, cost = node.target, priced.cost
     if isinstance(op, OpOverload) and op.namespace == NAMESPACE:
         return "attention cores" if "attention" in op._schema.name else "reductions"
     if cost.matmul_flops:
         return "matrix products"
-    known = rule_for(op)
-    if known is not None and known.fuses == "reduction":
+    if priced.fuses == "reduction":
         return "reductions"
     return "other arithmetic" if cost.vector_flops else "copies"
 
@@ -212,7 +210,7 @@ def _spans(stage: AnnotatedStage, nodes: list[fx.Node]) -> Iterator[Span]:
             stack.append((path, len(found), began))
             found.append(None)
         ended = meta_of(node).span[1]
-        cost = stage.graph.nodes[node.name]["cost"]
+        cost = priced_node(stage.graph, node.name).cost
         found.append(Span(began, ended, len(stack), str(node.target), True, cost.flops, cost.io_bytes))
     close(0)
     return (span for span in found if span is not None)

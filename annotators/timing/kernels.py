@@ -16,6 +16,7 @@ import networkx as nx
 import torch
 from torch import fx
 
+from fxmeter.annotators.pricing.graph import PricedNode, priced_node
 from fxmeter.models.stage_cost import StageCost, is_nothing
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
@@ -71,10 +72,10 @@ def kernels_of(recording: Recording, graph: nx.DiGraph) -> tuple[Kernel, ...]:
     nodes = {node.name: node for node in executed(recording.graph)}
     groups: dict[Any, _Parts] = {}
     for name, node in nodes.items():
-        data = graph.nodes[name]
-        if "group" not in data:
+        priced = priced_node(graph, name)
+        if priced.group is None:
             continue
-        key, shared = _sibling(node, data)
+        key, shared = _sibling(node, priced)
         if key in groups:
             groups[key].names.append(name)
             groups[key].saved = groups[key].saved + shared
@@ -83,32 +84,31 @@ def kernels_of(recording: Recording, graph: nx.DiGraph) -> tuple[Kernel, ...]:
     return tuple(_kernel(parts, nodes, graph) for parts in groups.values())
 
 
-def _sibling(node: fx.Node, data: Mapping[str, Any]) -> tuple[Any, Any]:
+def _sibling(node: fx.Node, priced: PricedNode) -> tuple[Any, Any]:
     """What ops of one launch have in common, and the bytes that a second one of them need not read again.
 
     A product of an activation and a weight belongs to the others of that activation; any other op to its group.
     """
-    operands = [spec for source in node.all_input_nodes for spec in specs_of(source)]
-    if not is_nothing(data["cost"].matmul_flops) and len(operands) == 2:
-        left, right = operands
+    if not is_nothing(priced.cost.matmul_flops) and len(priced.operands) == 2:
+        left, right = priced.operands
         if left.role == "activation" and right.role == "weight":
             place = (left.storage.id, left.offset, str(left.numel))
             return ("product", meta_of(node).calls, str(node.target), place), left.distinct_bytes
-    return ("group", data["group"]), 0
+    return ("group", priced.group), 0
 
 
 def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph) -> Kernel:
-    data = [graph.nodes[name] for name in parts.names]
-    cost = StageCost.total(item["cost"] for item in data)
+    priced = [priced_node(graph, name) for name in parts.names]
+    cost = StageCost.total(node.cost for node in priced)
     first = nodes[parts.names[0]]
-    op = data[0]["op"]
+    op = priced[0].op
     product = not is_nothing(cost.matmul_flops)
     kind: Kind = "attention" if product and "attention" in op else "product" if product else "elementwise"
     return Kernel(
         name=parts.names[0],
         op=op,
-        module=data[0]["module"],
-        times=data[0]["times"],
+        module=priced[0].module,
+        times=priced[0].times,
         kind=kind,
         dtype=_dtype(first),
         matmul_flops=cost.matmul_flops,

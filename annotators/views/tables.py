@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost
 from fxmeter.models.stage_cost import ZERO, StageCost
 
@@ -112,10 +113,9 @@ def module_tree(stage: AnnotatedStage, depth: int, least_share: float = 0.001) -
 def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
     """The ``count`` heaviest groups of executions of one op on the same shapes, by "flops" or "io_bytes"."""
     groups: dict[tuple[str, str], list[tuple[str, int, StageCost]]] = {}
-    for _, data in stage.graph.nodes(data=True):
-        if data["cost"] is not ZERO:
-            key = (data["op"], data["inputs"])
-            groups.setdefault(key, []).append((data["module"], data["times"], data["cost"] * data["times"]))
+    for node in priced_nodes(stage.graph):
+        if node.cost is not ZERO:
+            groups.setdefault((node.op, node.inputs), []).append((node.module, node.times, node.cost * node.times))
     heavy = [
         HeavyOp(
             op.removesuffix(".default"),

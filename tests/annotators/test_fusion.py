@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fxmeter.annotators import annotate, annotate_module
+from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.models import decode, generation, prefill
 from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer import load_model
@@ -133,8 +134,7 @@ def test_floor_fused_and_unfused_and_folding(model, attention, scenario):
     full = annotate(model, scenario, attention=attention, fold=False)
     for stage in (folded, full):
         assert 0 < stage.floor_io_bytes <= stage.cost.fused_io_bytes < stage.cost.io_bytes
-        for _, data in stage.graph.nodes(data=True):
-            assert data["cost"].fused_io_bytes <= data["cost"].io_bytes
+        assert all(node.cost.fused_io_bytes <= node.cost.io_bytes for node in priced_nodes(stage.graph))
         assert all(module.cost.fused_io_bytes <= module.cost.io_bytes for module in stage.modules.values())
     assert folded.floor_io_bytes == full.floor_io_bytes
     assert folded.cost.fused_io_bytes == full.cost.fused_io_bytes
@@ -160,8 +160,8 @@ def test_groups_are_part_of_every_total(preset_model):
     stage = annotate(preset_model("deepseek-ocr"), prefill(64))
     in_groups = sum(group.fused_bytes * group.times for group in stage.fusion_groups)
     alone = StageCost.total(
-        data["cost"] * data["times"]
-        for name, data in stage.graph.nodes(data=True)
-        if not any(name in group.nodes for group in stage.fusion_groups)
+        node.cost * node.times
+        for node in priced_nodes(stage.graph)
+        if not any(node.name in group.nodes for group in stage.fusion_groups)
     )
     assert in_groups + alone.fused_io_bytes == stage.cost.fused_io_bytes

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.report import to_json
+from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import build_report
 from fxmeter.models import Scenario, decode, prefill
@@ -64,7 +65,7 @@ def law_of_a_pass(fields, scenario, options):
     assert cost == stage.modules[""].cost
     assert cost == StageCost.total(module.own * module.times for module in stage.modules.values())
     assert cost == StageCost.total(op.cost for op in stage.ops)
-    assert cost == StageCost.total(data["cost"] * data["times"] for _, data in stage.graph.nodes(data=True))
+    assert cost == StageCost.total(node.cost * node.times for node in priced_nodes(stage.graph))
     assert cost.weight_bytes == sum(p.nbytes for p in model.parameters())
     assert cost.kv_bytes == sum(layer.bytes for layer in stage.kv_cache)
     assert cost.peak_activation_bytes == stage.peak.bytes == sum(item.bytes for item in stage.peak.alive)

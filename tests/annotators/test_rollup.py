@@ -9,6 +9,7 @@ import networkx as nx
 import pytest
 
 from fxmeter.annotators import annotate
+from fxmeter.annotators.pricing.graph import priced_edge, priced_node, priced_nodes
 from fxmeter.models import decode, prefill
 from fxmeter.models.stage_cost import ADDITIVE, FIELDS, PEAKS, StageCost
 from fxmeter.tracer import load_model
@@ -30,8 +31,7 @@ def test_root_leaves_ops_and_graph_agree_in_every_field(model, attention, scenar
     assert stage.cost == stage.modules[""].cost
     assert stage.cost == StageCost.total(m.own * m.times for m in stage.modules.values())
     assert stage.cost == StageCost.total(op.cost for op in stage.ops)
-    nodes = stage.graph.nodes(data=True)
-    assert stage.cost == StageCost.total(data["cost"] * data["times"] for _, data in nodes)
+    assert stage.cost == StageCost.total(node.cost * node.times for node in priced_nodes(stage.graph))
     assert all(getattr(stage.cost, field) > 0 for field in set(ADDITIVE) - {"kv_read_bytes"})
     assert stage.cost.kv_bytes == sum(layer.bytes for layer in stage.kv_cache)
     assert stage.cost.weight_bytes == sum(p.nbytes for p in model.parameters())
@@ -92,13 +92,16 @@ def test_the_op_graph_is_acyclic_and_says_what_flows(preset_model):
     stage = annotate(preset_model("llama-2-7b"), prefill(16))
     graph = stage.graph
     assert nx.is_directed_acyclic_graph(graph)
-    order = nx.get_node_attributes(graph, "order")
-    assert all(order[a] < order[b] for a, b in graph.edges)
-    products = [name for name, data in graph.nodes(data=True) if data["op"] == "aten.mm.default"]
+    assert all(priced_node(graph, a).order < priced_node(graph, b).order for a, b in graph.edges)
+    products = [node for node in priced_nodes(graph) if node.op == "aten.mm.default"]
     assert len(products) == 7 + 1
-    gate = next(n for n in products if graph.nodes[n]["module"].endswith("gate_proj"))
-    assert graph.nodes[gate]["times"] == 32
-    flows = sorted(data["bytes"] for _, _, data in graph.in_edges(gate, data=True))
-    assert flows == [2 * 16 * 4096, 2 * 4096 * 11008]
-    views = [name for name, data in graph.nodes(data=True) if data["op"] == "aten.view.default"]
-    assert all(data["bytes"] == 0 for v in views for _, _, data in graph.in_edges(v, data=True))
+    gate = next(node for node in products if node.module.endswith("gate_proj"))
+    assert gate.times == 32
+    assert gate.inputs == "float16[16, 4096], float16[4096, 11008]"
+    assert gate.outputs == "float16[16, 11008]"
+    flows = [priced_edge(graph, *edge) for edge in graph.in_edges(gate.name)]
+    assert sorted(flow.bytes for flow in flows) == [2 * 16 * 4096, 2 * 4096 * 11008]
+    assert [flow.bytes for flow in flows] == [flow.tensor_bytes for flow in flows]
+    views = [node.name for node in priced_nodes(graph) if node.op == "aten.view.default"]
+    assert all(priced_edge(graph, *edge).bytes == 0 for view in views for edge in graph.in_edges(view))
+    assert graph.nodes[gate.name]["priced"] is gate

@@ -1,0 +1,143 @@
+"""What one op costs: its rule's arithmetic, the bytes of its tensors by role, and what it makes."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+import fxmeter.annotators.rules  # noqa: F401  registers every rule
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.pricing.kernels import Move
+from fxmeter.annotators.rules.cost import Fuses, Moves
+from fxmeter.annotators.rules.registry import Routed, rule_for
+from fxmeter.models.stage_cost import Size, is_nothing
+from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of, specs_of
+from fxmeter.tracer.graph.schema import base_name, changed_arguments
+from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
+from fxmeter.tracer.private import OpOverload
+
+_TOPK = torch.ops.aten.topk.default
+_GROUPED = torch.ops.aten._grouped_mm.default
+
+
+@dataclass(frozen=True, slots=True)
+class OpPrice:
+    """One execution of an op.
+
+    Attributes:
+        fields: those of its Cost that are not 0.
+        reads: bytes that it reads of what each operand returned.
+        moves: what it reads and writes of which tensor.
+        costed: whether a rule knew the op.
+        fuses: how it may share a kernel.
+    """
+
+    fields: dict[str, Size] = field(default_factory=dict)
+    reads: Mapping[fx.Node, Size] = field(default_factory=dict)
+    moves: Sequence[Move] = ()
+    costed: bool = True
+    fuses: Fuses = "alone"
+
+
+def price_op(node: fx.Node, conventions: Conventions) -> OpPrice:
+    """What one execution of a node costs, residency and peaks apart: those hang on the pass around it."""
+    op, out = node.target, meta_of(node).spec
+    if not isinstance(op, OpOverload):
+        return OpPrice(costed=op is operator.getitem)
+    known = rule_for(op)
+    given = arguments_of(node, op)
+    results = list(specs_in(out))
+    operands = {name: specs for name, value in given.items() if (specs := list(specs_in(value)))}
+    held = {spec.storage.id for specs in operands.values() for spec in specs}
+    given.update(out=out, conventions=conventions, op_name=base_name(op), routed=None)
+    if op is _GROUPED:
+        given["routed"] = _routing_of(node)
+    traffic = _Traffic()
+    if known is not None:
+        arithmetic = known.flops(given)
+        traffic.add("matmul_flops", arithmetic.matmul)
+        traffic.add("vector_flops", arithmetic.vector)
+    changed = changed_arguments(op)
+    if not changed and results and all(spec.storage.id in held for spec in results):
+        return OpPrice(traffic.fields, costed=known is not None)  # a view: nothing moves
+    moves = _NO_MOVES if known is None else known.traffic(given)
+    read_of: dict[int, Size] = {}
+    seen: list[Spec] = []
+    for name, specs in operands.items():
+        fixed = moves.read.get(name)
+        for spec in specs:
+            if fixed is None and any(spec.same_elements(other) for other in seen):
+                continue  # x * x reads x once
+            seen.append(spec)
+            amount = spec.distinct_bytes if fixed is None else fixed
+            read_of[id(spec)] = read_of.get(id(spec), 0) + amount
+            traffic.read(spec, amount)
+        if name in changed:
+            for spec in specs:
+                traffic.write(spec, moves.written.get(name, spec.nbytes))
+    made: dict[int, Storage] = {}
+    for spec in results:
+        if spec.storage.id not in held:
+            traffic.write(spec, moves.written.get("out", spec.nbytes))
+            if spec.storage.is_activation:
+                made[spec.storage.id] = spec.storage
+    traffic.add("activation_bytes", sum(storage.nbytes for storage in made.values()))
+    reads = {source: sum(read_of.get(id(s), 0) for s in specs_of(source)) for source in node.all_input_nodes}
+    return OpPrice(traffic.fields, reads, traffic.moves, known is not None, "alone" if known is None else known.fuses)
+
+
+class _Traffic:
+    """Amounts by field of a Cost, bytes read and written kept apart by role."""
+
+    __slots__ = ("fields", "moves")
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Size] = {}
+        self.moves: list[Move] = []
+
+    def read(self, spec: Spec, nbytes: Size) -> None:
+        self.moves.append((spec, nbytes, 0))
+        self.add(_READ_FIELD[spec.role], nbytes)
+
+    def write(self, spec: Spec, nbytes: Size) -> None:
+        self.moves.append((spec, 0, nbytes))
+        self.add("kv_write_bytes" if spec.role == "cache" else "activation_write_bytes", nbytes)
+
+    def add(self, name: str, amount: Size) -> None:
+        if not is_nothing(amount):
+            self.fields[name] = self.fields.get(name, 0) + amount
+
+
+_READ_FIELD = {
+    "weight": "weight_read_bytes",
+    "cache": "kv_read_bytes",
+    "input": "activation_read_bytes",
+    "activation": "activation_read_bytes",
+}
+
+
+_NO_MOVES = Moves()
+
+
+def _routing_of(node: fx.Node) -> Routed | None:
+    """The top-k selection that a grouped product's group offsets come from, nearest first; None where there is none."""
+    offsets = node.args[2] if len(node.args) > 2 else node.kwargs.get("offs")
+    rows = spec_of(node.all_input_nodes[0]).shape[0]
+    queue, seen = [offsets] if isinstance(offsets, fx.Node) else [], set()
+    while queue:
+        current = queue.pop(0)
+        if current.target is _TOPK:
+            *tokens, top_k = next(specs_of(current)).shape
+            routed = Routed(math.prod(tokens), top_k)
+            if routed.tokens * routed.top_k == rows:
+                return routed
+        for source in current.all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                queue.append(source)
+    return None

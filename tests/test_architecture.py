@@ -101,6 +101,13 @@ def test_every_file_is_in_a_room(file):
     assert parts[1] in (*ROOMS[parts[0]], "__init__"), f"{ids(file)} is in no room of tests/test_architecture.py"
 
 
+def test_tests_are_in_the_rooms_of_what_they_test():
+    rooms = {floor / room for floor in map(Path, FLOORS) for room in ROOMS[str(floor)]} | set(map(Path, FLOORS))
+    beside = {Path(), Path("validation")}
+    homes = {file.parent.relative_to(ROOT / "tests") for file in (ROOT / "tests").rglob("test_*.py")}
+    assert homes <= rooms | beside
+
+
 @pytest.mark.parametrize("file", FILES, ids=ids)
 def test_imports_go_down_only(file):
     own = room_of(name_of(file))

@@ -21,7 +21,8 @@ A combination holds where
 - its matmul FLOPs equal torch's `FlopCounterMode` over the real model, eager attention, experts as batched products,
   which that counter sees. What it cannot see is named, and computed:
   - *fused scan*, *fused indexer*: the real model runs with the same operators in the place of its Python loops, and
-    their own FLOPs are taken out. That these are the loops' own is tested apart (`tests/tracer/test_scans.py`);
+    their own FLOPs are taken out. That these are the loops' own is tested apart
+    (`tests/tracer/operators/test_scans.py`);
   - *sparse core*: where a query attends only to the keys that an indexer picks, the fused core computes those pairs and
     eager attention all of them;
   - *balanced routing*: where some experts compute nothing, FLOPs depend on which a token picks. fxmeter takes every

@@ -24,7 +24,7 @@ SMALL_CLIP = ClipEncoder(
 )
 
 PARAMETERS = {
-    "sam": 95_569_152,  # tests/models/test_sam.py
+    "sam": 95_569_152,  # tests/models/hand/test_sam.py
     "clip": (
         1024  # class token
         + 257 * 1024  # positions

@@ -20,7 +20,7 @@ from fxmeter.models.presets import preset_names
 from fxmeter.models.scenario import Scenario
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.vision import build_vision
-from tests.annotators.test_generation import COMPRESSES
+from tests.annotators.closed.test_generation import COMPRESSES
 from tests.tracer.tiny import config
 from validation.small_configs import small_config
 

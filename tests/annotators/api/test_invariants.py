@@ -18,7 +18,7 @@ from fxmeter.annotators.studies.report import build_report
 from fxmeter.models import Scenario, decode, prefill
 from fxmeter.models.stage_cost import DERIVED, FIELDS, StageCost
 from fxmeter.tracer import load_model
-from tests.annotators.decoders import FAMILIES, decoders
+from tests.annotators.api.decoders import FAMILIES, decoders
 from tests.tracer.tiny import LLAMA, config
 
 QUICK = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

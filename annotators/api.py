@@ -13,6 +13,7 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import join_steps
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.passes import record_module
@@ -30,6 +31,7 @@ def annotate(
     logits: Literal["all", "last"] = "all",
     routing: Literal["uniform", "worst"] = "uniform",
     fold: bool = True,
+    deployment: Deployment = ONE_DEVICE,
 ) -> AnnotatedStage:
     """What one forward pass of a causal language model costs.
 
@@ -43,9 +45,11 @@ def annotate(
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if isinstance(scenario, Scenario) and scenario.steps > 1:
         options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
-        stage = _from_closed_form(model, scenario, options) if fold and scenario.steps > FEW_STEPS else None
+        options["deployment"] = deployment
+        quick = fold and scenario.steps > FEW_STEPS
+        stage = _from_closed_form(model, scenario, options) if quick else None
         return annotate_steps(model, scenario, fold=fold, **options) if stage is None else stage
-    return annotate_pass(model, scenario, conventions, attention=attention, fold=fold)
+    return annotate_pass(model, scenario, conventions, attention=attention, fold=fold, deployment=deployment)
 
 
 def annotate_steps(model: nn.Module, scenario: Scenario, **options: Any) -> AnnotatedStage:

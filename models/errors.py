@@ -5,6 +5,7 @@
     ├── ModelError                    a model that cannot be found, read or built
     ├── TraceError                    the model was built but could not be run on meta
     ├── DeviceError                   a device that is not known, or whose file cannot be
+    ├── DeploymentError               a storage format, a plan or a kernel that cannot be
     └── RuleError                     a pricing rule is duplicated or broken
 
 Messages say what was wrong, the value received, and what to do.
@@ -31,6 +32,10 @@ class TraceError(FxmeterError, RuntimeError):
 
 class DeviceError(FxmeterError, ValueError):
     """A device that is not known, or whose file cannot be."""
+
+
+class DeploymentError(FxmeterError, ValueError):
+    """A storage format, a sharding plan or a kernel that cannot be."""
 
 
 class RuleError(FxmeterError, RuntimeError):

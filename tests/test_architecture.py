@@ -23,6 +23,8 @@ ROOMS = {
         "names",
         "sizes",
         "devices",
+        "formats",
+        "deployment",
         "figures",
         "stage_cost",
         "scenario",

@@ -16,6 +16,7 @@ from fxmeter.annotators.closed.grid import Grid
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.shapes.pieces import FormStage, Pieces
 from fxmeter.annotators.symbolic import value_at
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, generation
 from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
@@ -36,6 +37,7 @@ def closed_form(
     causal: Literal["full", "exact"] = "full",
     logits: Literal["all", "last"] = "all",
     routing: Literal["uniform", "worst"] = "uniform",
+    deployment: Deployment = ONE_DEVICE,
 ) -> ClosedForm:
     """The cost of a stage for every batch, query length and past length (of a vision tower: batch and grid of crops).
 
@@ -46,7 +48,7 @@ def closed_form(
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if stage not in ("prefill", "decode", "vision"):
         raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
-    return ClosedForm(Pieces(model, stage, attention, conventions))
+    return ClosedForm(Pieces(model, stage, attention, conventions, deployment))
 
 
 class ModuleForm:

@@ -214,8 +214,8 @@ def _copied_rows(self: Spec, source: Spec) -> Moves:
 free({aten.index_copy_.default: "overwrites the rows that the index picks"}, fuses="scatter", moves=_copied_rows)
 
 
-def _new_entries(cache: Spec | None, entries: Spec) -> Moves:
-    return Moves(read={"cache": 0}, written={"out": entries.nbytes})
+def _new_entries(cache: Spec | None, entries: Spec, *, out: Spec) -> Moves:
+    return Moves(read={"cache": 0}, written={"out": out.bytes_of(entries.numel)})
 
 
 free({cache_append: "an append: reads and writes the new entries only"}, fuses="scatter", moves=_new_entries)

@@ -23,6 +23,7 @@ from fxmeter.annotators.shapes.regions import Regions, config_lengths
 from fxmeter.annotators.stages.one_pass import annotate_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, module_costs, op_totals
 from fxmeter.annotators.symbolic import Condition, Path
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import StageCost
@@ -61,8 +62,15 @@ class Piece:
 class Pieces:
     """The pieces of one stage of a model. ``reason`` is None, or why some points had to be recorded after all."""
 
-    def __init__(self, model: nn.Module, stage: FormStage, attention: Attention, conventions: Conventions) -> None:
-        self.stage, self.attention, self.conventions = stage, attention, conventions
+    def __init__(
+        self,
+        model: nn.Module,
+        stage: FormStage,
+        attention: Attention,
+        conventions: Conventions,
+        deployment: Deployment = ONE_DEVICE,
+    ) -> None:
+        self.stage, self.attention, self.conventions, self.deployment = stage, attention, conventions, deployment
         self.reason: str | None = None
         self._model = model
         self._twin: nn.Module | None = None
@@ -112,7 +120,8 @@ class Pieces:
         """The stage at a point, recorded and priced afresh (once)."""
         if point not in self._recorded:
             scenario = self.scenario(point)
-            self._recorded[point] = annotate_pass(self._model, scenario, self.conventions, attention=self.attention)
+            options: dict[str, Any] = {"attention": self.attention, "deployment": self.deployment}
+            self._recorded[point] = annotate_pass(self._model, scenario, self.conventions, **options)
         return self._recorded[point]
 
     def some_modules(self) -> ModuleCosts:
@@ -148,7 +157,8 @@ class Pieces:
             if self._twin is None:
                 self._twin = on_meta(self._model)
             return record_twin(self._twin, pixels, {}, attention=self.attention)
-        return record(self._model, scenario, attention=self.attention, logits=self.conventions.logits)
+        options: dict[str, Any] = {"attention": self.attention, "logits": self.conventions.logits}
+        return record(self._model, scenario, deployment=self.deployment, **options)
 
 
 def _priced(region: SizeRegion, recording: Recording, point: Point, conventions: Conventions) -> Piece:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import networkx as nx
@@ -40,8 +41,7 @@ def _read(stage: AnnotatedStage) -> int:
     for node in stage.fx_graph.nodes:
         if node.op == "get_attr" and str(node.target) in nodes:
             weight = nodes[str(node.target)]
-            itemsize = weight.nbytes // weight.numel
-            read = min(weight.numel, math.ceil(_bytes(node, stage.graph) / itemsize))
+            read = min(weight.numel, math.ceil(Fraction(_bytes(node, stage.graph) * weight.numel, weight.nbytes)))
             total += read * multiplicity.of(weight.path.rpartition(".")[0])
     return total
 

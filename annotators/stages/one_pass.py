@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.stages.rollup import AnnotatedStage, roll_up
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
@@ -25,13 +27,15 @@ def annotate_pass(
     *,
     attention: Attention = "flash",
     fold: bool = True,
+    deployment: Deployment = ONE_DEVICE,
 ) -> AnnotatedStage:
     """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
     if isinstance(scenario, VisionScenario):
         pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(model.parameters()).dtype)
         make = partial(record_module, model, pixels, {}, attention=attention, fold=fold)
     else:
-        make = partial(record, model, scenario, attention=attention, logits=conventions.logits, fold=fold)
+        options: dict[str, Any] = {"attention": attention, "logits": conventions.logits, "fold": fold}
+        make = partial(record, model, scenario, deployment=deployment, **options)
     return annotate_recording(make, conventions, attention=attention, scenario=scenario)
 
 

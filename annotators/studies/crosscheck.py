@@ -13,6 +13,7 @@ from typing import Any
 
 from fxmeter.annotators.api import annotate
 from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.models.deployment import deploy
 from fxmeter.models.hand.hand_written import hand_written_model
 from fxmeter.models.hand.layer import Layer
 from fxmeter.models.hand.vision_tower import DeepseekOCRVision
@@ -79,6 +80,10 @@ VISION_BANDS: Mapping[str, Band] = {
 }
 
 
+AS_CODED = deploy(weights="bfloat16")
+"""Hand-written layers know one dtype for all weights: the trace is priced without the checkpoint's storage format."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One quantity of one module, by both opinions. ``band`` None means that they must be equal."""
@@ -139,7 +144,7 @@ def check_decoder(model: Any, config: Mapping[str, Any], scenario: Scenario, att
     written = hand_written_model(config, attention=attention, element_bytes=element_bytes)
     costs = written.modules(scenario.batch, scenario.query_len, scenario.kv_len)
     kinds = dict(_kinds(written))
-    stage = annotate(model, scenario, attention=attention)
+    stage = annotate(model, scenario, attention=attention, deployment=AS_CODED)
 
     def band(path: str, field: str) -> Band | None:
         if field in EXACT:

@@ -118,7 +118,12 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph) -> K
 
 
 def _dtype(node: fx.Node) -> str:
-    """The dtype that an op computes in: of its first floating-point operand, else of its result."""
+    """The dtype that an op computes in: what a weight's storage format says, else that of its first floating-point
+    operand, else of its result."""
+    for source in node.all_input_nodes:
+        for spec in specs_of(source):
+            if spec.storage.computes:
+                return spec.storage.computes
     for spec in _floating(node):
         return DTYPES.get(spec.dtype, "fp32")
     return "fp32"

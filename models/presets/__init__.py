@@ -28,7 +28,7 @@ class Preset:
                        vision out
     parameters_source  the published figure that `parameters` rounds to
     config             fields of the `config.json`, `model_type` among them, without `auto_map` (it names
-                       code) and `quantization_config` (weights are priced in the dtype the user picks)
+                       code); `quantization_config` is the checkpoint's storage format, where it has one
     vision             name of the vision tower that fxmeter.tracer.load.vision can build for it; empty if none
     notes              what differs from the public file, and why; often empty
     """

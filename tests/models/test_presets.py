@@ -29,7 +29,7 @@ FIRST_PRESETS = {
 
 WITHOUT_DTYPE = {"gpt-oss-20b", "gpt-oss-120b"}  # their public files name none
 
-LEFT_OUT = {"auto_map", "expert_dtype", "quantization_config"}
+LEFT_OUT = {"auto_map"}
 
 
 def elements(model: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -20,7 +21,9 @@ class Storage:
 
     ``born`` and ``died`` are moments of the recorder's clock: when an op returned it, and when the last Python
     reference to it went (None: alive when the pass ended). What existed before the pass has ``born`` -1.
-    ``counts`` marks a scalar that the cache keeps, which occupies no activation memory.
+    ``counts`` marks a scalar that the cache keeps, which occupies no activation memory. ``ratio`` is what a byte of it
+    takes in its storage format (None: it is stored as the code has it), and ``computes`` the dtype that such a weight
+    is multiplied in, where the format says so.
     """
 
     id: int
@@ -29,6 +32,8 @@ class Storage:
     born: int = -1
     died: int | None = None
     counts: bool = False
+    ratio: Fraction | None = None
+    computes: str = ""
 
     @property
     def is_activation(self) -> bool:
@@ -64,13 +69,18 @@ class Spec:
     @property
     def nbytes(self) -> Size:
         """``numel`` in bytes: what writing the tensor moves."""
-        return self.numel * self.itemsize
+        return self.bytes_of(self.numel)
 
     @property
     def distinct_bytes(self) -> Size:
         """Bytes of the elements that differ in address (stride 0 once): what reading it moves."""
         distinct = math.prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride != 0)
-        return distinct * self.itemsize
+        return self.bytes_of(distinct)
+
+    def bytes_of(self, elements: Size) -> Size:
+        """What ``elements`` elements of it take where it is stored."""
+        nbytes, ratio = elements * self.itemsize, self.storage.ratio
+        return nbytes if ratio is None else nbytes * ratio.numerator // ratio.denominator
 
     @property
     def is_float(self) -> bool:

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from fxmeter.models.choices import Dtype
 from fxmeter.models.errors import FxmeterError, ModelError
+from fxmeter.models.formats import WeightFormats, formats_of_config
 from fxmeter.models.presets import Preset
 from fxmeter.models.source import HubId, locate
 from fxmeter.tracer.load.decoder import DecoderWithHead
@@ -30,16 +31,20 @@ _LARGEST_COUNTS = {re.compile(r"(layers?|blocks)$"): 1_000, re.compile(r"(heads?
 _LARGEST_FILE = 2**24
 _REMOTE_CODE_FIELDS = ("auto_map", "trust_remote_code")
 _IGNORED_FIELDS = (*_REMOTE_CODE_FIELDS, "quantization_config")
+FORMATS = "weight_formats"
+"""The attribute in which a loaded model carries the storage formats of its checkpoint, or None."""
 
 
 def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtype | None = None) -> nn.Module:
     """Build the causal language model that ``source`` describes, on ``meta``, in inference mode.
 
     ``source`` is a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), or a config. ``dtype`` is by
-    default the checkpoint's own, bfloat16 where the config is silent. Code that comes with a config is never run.
-    Raises ModelError with one line that says what is wrong.
+    default the checkpoint's own, bfloat16 where the config is silent. The storage format that a
+    ``quantization_config`` names is kept beside the model, in ``model.weight_formats``, and priced; the code that runs
+    computes in ``dtype``. Code that comes with a config is never run. Raises ModelError, or DeploymentError for a
+    quantisation that cannot be priced, with one line that says what is wrong.
     """
-    config = load_config(source)
+    config, formats = _config_and_formats(source)
     _refuse_absurd(vars(config), str(config.model_type))
     fields = {"dtype": config.dtype or config.get_text_config().dtype}
     chosen = dtype_of(dtype, fields)
@@ -59,14 +64,31 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     if isinstance(model, PreTrainedModel):
         model.tie_weights()  # what else initialising does is not needed
     model.name_or_path = _name_of(source, config)
+    setattr(model, FORMATS, formats)
     return model.eval()
 
 
 def load_config(source: str | Path | PreTrainedConfig) -> PreTrainedConfig:
     """The transformers config behind ``source``; the caller may change it freely."""
+    return _config_and_formats(source)[0]
+
+
+def _config_and_formats(source: str | Path | PreTrainedConfig) -> tuple[PreTrainedConfig, WeightFormats | None]:
     if isinstance(source, PreTrainedConfig):
-        return copy.deepcopy(source)
-    return _config_from(*read_fields(source))
+        config = copy.deepcopy(source)
+        quantised = getattr(config, "quantization_config", None)
+        if quantised is None:
+            return config, None
+        del config.quantization_config
+        return config, formats_of_config(quantised if isinstance(quantised, dict) else quantised.to_dict())
+    fields, origin = read_fields(source)
+    quantised = fields.get("quantization_config")
+    if quantised is not None and not isinstance(quantised, dict):
+        raise ModelError(f"{origin}: quantization_config is {_shown(quantised)}, not an object")
+    config = _config_from({name: value for name, value in fields.items() if name != "expert_dtype"}, origin)
+    if quantised is None:
+        return config, None
+    return config, formats_of_config(quantised, expert_dtype=fields.get("expert_dtype"))
 
 
 def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:

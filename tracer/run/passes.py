@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import FxmeterError, ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario
 from fxmeter.tracer.capture.folding import CannotFoldError, Folding, NoObserver
@@ -22,6 +23,7 @@ from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
 from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
+from fxmeter.tracer.run.storage import as_deployed
 from fxmeter.tracer.state.attributes import Held, attributes_restored
 from fxmeter.tracer.state.cache import CACHE_ARGUMENTS, cache_of, cache_tensors, tensors_of
 from fxmeter.tracer.state.collecting import without_collecting
@@ -39,12 +41,14 @@ def record(
     fold: bool = True,
     input_ids: Tensor | None = None,
     cache: Any = None,
+    deployment: Deployment = ONE_DEVICE,
 ) -> Recording:
     """Record one pass of a causal language model, on whatever device it lives (normally ``meta``).
 
     ``input_ids`` [B, S_q] and a ``cache`` that already holds ``scenario.past_len`` tokens may be given, for instance
     to re-execute the graph on real tensors; otherwise both are made here. With ``fold``, identical layers are
-    recorded once. Raises TraceError where the model's code cannot run without data.
+    recorded once. Weights and cache take the bytes that they take under ``deployment``. Raises TraceError where the
+    model's code cannot run without data.
     """
     shape = (scenario.batch, scenario.query_len)
     if input_ids is not None and tuple(input_ids.shape) != shape:
@@ -53,14 +57,15 @@ def record(
         folding = Folding(model) if fold else None
         given = (model, scenario, attention, logits, folding, input_ids, cache)
         try:
-            return _attempt(*given)
+            recording = _attempt(*given)
         except TraceError as failure:
             if cache is not None:  # the attempt has changed it
                 raise
             try:
-                return _attempt(*given, masked=attention == "flash" and asks_for_a_mask(model))
+                recording = _attempt(*given, masked=attention == "flash" and asks_for_a_mask(model))
             except TraceError:
                 raise failure from failure.__cause__
+    return as_deployed(recording, model, deployment)
 
 
 def _attempt(

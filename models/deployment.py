@@ -1,0 +1,86 @@
+"""What runs where: storage formats, parallelism and kernels of a deployment, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fxmeter.models.errors import DeploymentError
+from fxmeter.models.formats import KvFormat, WeightFormats, kv_format
+from fxmeter.models.sizes import whole_number
+
+Kernels = Literal["transformers", "serving"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """How a model runs. The default is what transformers executes on one device, weights as the checkpoint has them.
+
+    ``weights`` None: as the model's config says. ``kv`` None: the dtype that the pass computes in. ``tp``, ``ep``,
+    ``dp`` and ``pp`` are sizes of tensor, expert, data and pipeline parallelism. ``kernels``: "transformers", the
+    model's own code, or "serving", what an engine runs instead. ``page_size``: tokens that a paged cache allots at
+    once.
+    """
+
+    weights: WeightFormats | None = None
+    kv: KvFormat | None = None
+    tp: int = 1
+    ep: int = 1
+    dp: int = 1
+    pp: int = 1
+    kernels: Kernels = "transformers"
+    page_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tp", "ep", "dp", "pp"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
+        if self.page_size is not None:
+            object.__setattr__(self, "page_size", whole_number("page_size", self.page_size, 1))
+        if self.kernels not in get_args(Kernels):
+            raise DeploymentError(f"kernels must be {' or '.join(get_args(Kernels))}, not {self.kernels!r}")
+
+    @property
+    def devices(self) -> int:
+        """Devices that hold one copy of the model, or share the work of ``dp`` copies of its attention."""
+        return max(self.tp * self.dp, self.ep) * self.pp
+
+
+ONE_DEVICE = Deployment()
+
+
+def deploy(
+    *,
+    weights: str | WeightFormats | None = None,
+    kv: str | KvFormat | None = None,
+    tp: int = 1,
+    ep: int = 1,
+    dp: int = 1,
+    pp: int = 1,
+    kernels: Kernels = "transformers",
+    page_size: int | None = None,
+) -> Deployment:
+    """A deployment.
+
+    Args:
+        weights: a weight format by name ("fp8-block", "gptq-int4-g128", "bfloat16"); None is the checkpoint's own.
+        kv: a format of the KV cache ("fp8", "int8", "int4"); None is the dtype that the pass computes in.
+        tp, ep, dp, pp: sizes of tensor, expert, data and pipeline parallelism.
+        kernels: "transformers" or "serving".
+        page_size: tokens that a paged cache allots at once; None counts single tokens.
+
+    Returns:
+        Deployment: plain data, for ``annotate(..., deployment=...)``.
+
+    Raises:
+        DeploymentError: an unknown format or kernel. ScenarioError: a size below 1.
+    """
+    return Deployment(
+        weights=WeightFormats.all_in(weights) if isinstance(weights, str) else weights,
+        kv=kv_format(kv) if isinstance(kv, str) else kv,
+        tp=tp,
+        ep=ep,
+        dp=dp,
+        pp=pp,
+        kernels=kernels,
+        page_size=page_size,
+    )

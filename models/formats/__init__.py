@@ -1,0 +1,16 @@
+"""Storage formats: how many bytes a matrix takes as a checkpoint or an engine keeps it, scales and indices included."""
+
+from fxmeter.models.formats.config import WeightFormats, formats_of_config
+from fxmeter.models.formats.kv import KvFormat, kv_format, kv_format_names
+from fxmeter.models.formats.weights import StorageFormat, weight_format, weight_format_names
+
+__all__ = [
+    "KvFormat",
+    "StorageFormat",
+    "WeightFormats",
+    "formats_of_config",
+    "kv_format",
+    "kv_format_names",
+    "weight_format",
+    "weight_format_names",
+]

@@ -1,0 +1,116 @@
+"""Weights and cache as deployed, against published checkpoint sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from fxmeter import annotate, closed_form, decode, load_model, prefill
+from fxmeter.models.deployment import deploy
+from fxmeter.models.errors import DeploymentError
+
+LAYERS, HIDDEN, KV, FFN, VOCABULARY = 32, 4096, 1024, 14336, 128256  # of Llama-3.1-8B
+ELEMENTS = LAYERS * (2 * HIDDEN * HIDDEN + 2 * HIDDEN * KV + 3 * HIDDEN * FFN)
+OUTPUTS = LAYERS * (2 * HIDDEN + 2 * KV + 2 * FFN + HIDDEN)
+INPUTS = LAYERS * (6 * HIDDEN + FFN)
+REST = 2 * 2 * VOCABULARY * HIDDEN + 2 * (2 * LAYERS + 1) * HIDDEN
+"""Embedding, head and norms, in bfloat16."""
+
+PUBLISHED = [
+    # preset, format, tensor bytes of the public checkpoint
+    ("llama-3.1-8b", "bfloat16", 16_060_522_496),
+    ("llama-3.1-8b", "fp8-channel", 9_083_953_152),
+    ("llama-3.1-8b", "gptq-int4-biased", 5_735_587_840),
+    ("gpt-oss-120b", None, 65_248_815_744),
+    ("qwen2.5-72b", None, 145_412_407_296),
+]
+
+
+@pytest.mark.parametrize(("name", "weights", "expected"), PUBLISHED, ids=lambda value: str(value))
+def test_tensor_bytes_equal_the_published_checkpoint(preset_model, name, weights, expected):
+    stage = annotate(preset_model(name), decode(16), deployment=deploy(weights=weights))
+    assert stage.cost.weight_bytes == expected
+
+
+def test_where_the_bytes_of_a_w4a16_checkpoint_are(preset_model):
+    """Llama-3.1-8B W4A16: over int4 weights, 16-bit scales and an order, it has packed zero points and a 16-bit bias
+    for every output; the shapes that compressed-tensors keeps are not in it: together 30,011,904 bytes."""
+    groups = ELEMENTS // 128
+    plain = ELEMENTS // 2 + groups * 2 + INPUTS * 4 + 16 * 7 * LAYERS + REST
+    assert groups // 2 + OUTPUTS * 2 - 16 * 7 * LAYERS == 30_011_904
+    stage = annotate(preset_model("llama-3.1-8b"), decode(16), deployment=deploy(weights="gptq-int4-biased"))
+    assert stage.cost.weight_bytes == plain + 30_011_904
+
+
+def test_deepseek_v3_in_fp8_with_its_extra_layer():
+    """The checkpoint has 61 layers and one more for predicting a second token: a MoE layer, two norms, a projection of
+    two hidden states in bfloat16, a norm, and the embedding and the head again. Buffers: 60,416 bytes."""
+    model = load_model("deepseek-v3")
+    stage = annotate(model, decode(16))
+    layer = stage.modules["model.layers.60"].cost.weight_bytes
+    hidden, vocabulary = 7168, 129280
+    extra = layer + 2 * (2 * hidden * hidden) + 3 * 2 * hidden + 2 * 2 * vocabulary * hidden
+    assert stage.cost.weight_bytes + extra + 60_416 == 688_574_839_360
+
+
+def test_decode_reads_what_is_stored(preset_model):
+    """All matrices are read whole at decode; of the embedding one row, the head as it is."""
+    read = {
+        name: annotate(preset_model("llama-3.1-8b"), decode(4096), deployment=deploy(weights=name)).cost
+        for name in ("bfloat16", "fp8-channel")
+    }
+    saved = read["bfloat16"].weight_read_bytes - read["fp8-channel"].weight_read_bytes
+    assert saved == ELEMENTS - 2 * OUTPUTS
+    assert read["bfloat16"].matmul_flops == read["fp8-channel"].matmul_flops
+    assert read["bfloat16"].activation_bytes == read["fp8-channel"].activation_bytes
+
+
+@pytest.mark.parametrize(("kv", "bits", "extra"), [("fp8", 8, 0), ("int8", 8, 2), ("int4", 4, 4)])
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+def test_the_cache_is_kept_read_and_written_in_its_format(preset_model, kv, bits, extra, attention):
+    model, context = preset_model("llama-3.1-8b"), 1000
+    plain, stored = (
+        annotate(model, decode(context, batch=2), attention=attention, deployment=deploy(kv=name)).cost
+        for name in (None, kv)
+    )
+    vectors = 2 * LAYERS * 2 * 8  # keys and values, layers, sequences, heads, for each token
+    assert plain.kv_bytes == vectors * (context + 1) * 128 * 2
+    assert stored.kv_bytes == vectors * (context + 1) * (128 * bits // 8 + extra)
+    assert stored.kv_write_bytes == vectors * (128 * bits // 8 + extra)
+    assert stored.kv_read_bytes * plain.kv_bytes == plain.kv_read_bytes * stored.kv_bytes
+    assert stored.weight_read_bytes == plain.weight_read_bytes
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "deepseek-v3"])
+def test_closed_forms_know_the_format(preset_model, name):
+    model, deployment = preset_model(name), deploy(kv="fp8")
+    form = closed_form(model, deployment=deployment)
+    for batch, context in ((1, 77), (3, 4000)):
+        expected = annotate(model, decode(context, batch=batch), deployment=deployment).cost
+        assert form.at(batch=batch, past_len=context) == expected
+
+
+def test_time_follows_the_format(preset_model):
+    """FP8 weights multiply in FP8 and are half the traffic; 4-bit ones multiply in 16 bits."""
+    model = preset_model("llama-3.1-8b")
+    times = {
+        name: annotate(model, prefill(2048), logits="last", deployment=deploy(weights=name)).time("h100").estimate_s
+        for name in ("bfloat16", "fp8-channel", "int4")
+    }
+    assert times["fp8-channel"] < 0.65 * times["bfloat16"]
+    assert 0.95 * times["bfloat16"] < times["int4"] < 1.01 * times["bfloat16"]
+    steps = {
+        name: annotate(model, decode(64), deployment=deploy(weights=name)).time("h100").estimate_s
+        for name in ("bfloat16", "fp8-channel", "int4")
+    }
+    assert steps["int4"] < steps["fp8-channel"] < 0.7 * steps["bfloat16"]
+
+
+def test_an_unknown_method_is_refused():
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, vocab_size=64
+    )
+    config.quantization_config = {"quant_method": "zzz"}
+    with pytest.raises(DeploymentError, match="zzz"):
+        load_model(config)

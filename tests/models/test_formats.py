@@ -1,0 +1,158 @@
+"""Storage formats against published checkpoints and the writers' own tensors."""
+
+from __future__ import annotations
+
+import pytest
+
+from fxmeter.models.deployment import deploy
+from fxmeter.models.errors import DeploymentError, FxmeterError
+from fxmeter.models.formats import WeightFormats, formats_of_config, kv_format, weight_format, weight_format_names
+
+OUT, IN = 4096, 14336
+
+BYTES = [
+    ("fp8", OUT * IN + 4),
+    ("fp8-channel", OUT * IN + OUT * 2),
+    ("fp8-block", OUT * IN + 32 * 112 * 4),
+    ("int8", OUT * IN + OUT * 2),
+    ("bnb-int8", OUT * IN + OUT * 4),
+    ("mxfp4", OUT * IN // 2 + OUT * IN // 32),
+    ("nvfp4", OUT * IN // 2 + OUT * IN // 16 + 8),
+    ("int4", OUT * IN // 2 + OUT * 112 * 2 + 16),
+    ("int4-asym-g32", OUT * IN // 2 + OUT * 448 * 2 + OUT * 448 // 2 + 16),
+    ("gptq-int4", OUT * IN // 2 + 112 * OUT * 2 + 112 * OUT // 2 + IN * 4),
+    ("awq-int4", OUT * IN // 2 + 112 * OUT * 2 + 112 * OUT // 2),
+    ("nf4", OUT * IN // 2 + OUT * IN // 64 * 4 + 16 * 4),
+    ("nf4-double", OUT * IN // 2 + OUT * IN // 64 + OUT * IN // 64 // 256 * 4 + (16 + 256) * 4),
+    ("hqq-int4", OUT * IN // 2 + OUT * IN // 64 * (2 + 2)),
+    ("gguf-q4_k", OUT * IN // 256 * 144),
+    ("gguf-q8_0", OUT * IN // 32 * 34),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), BYTES, ids=[name for name, _ in BYTES])
+def test_bytes_of_a_matrix(name, expected):
+    item = weight_format(name)
+    assert item.nbytes(OUT, IN) == expected
+    assert sum(item.parts(OUT, IN).values()) == expected
+
+
+@pytest.mark.parametrize("name", weight_format_names())
+def test_every_format_is_smaller_than_sixteen_bits_and_no_smaller_than_its_weights(name):
+    bits = weight_format(name).nbytes(OUT, IN) * 8 / (OUT * IN)
+    assert 1 <= bits <= 9
+    assert weight_format(name.upper()).nbytes(OUT, IN) == weight_format(name).nbytes(OUT, IN)
+
+
+def test_odd_sizes_round_up_part_by_part():
+    assert weight_format("fp8-block").nbytes(129, 257) == 129 * 257 + 2 * 3 * 4
+    assert weight_format("mxfp4").nbytes(3, 33) == -(-3 * 33 // 2) + 3 * 2
+    assert weight_format("int4-g128").nbytes(3, 130) == 3 * 17 * 4 + 3 * 2 * 2 + 16
+
+
+BLOCKS = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+METHODS = [
+    (BLOCKS, "fp8-block"),
+    ({"quant_method": "fp8"}, "fp8"),
+    ({"quant_method": "gptq", "bits": 4, "group_size": 32}, "gptq-int4-g32"),
+    ({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, "awq-int4-g128"),
+    ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bnb-int8"),
+    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "nf4"),
+    ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, "nf4-double"),
+    ({"quant_method": "mxfp4"}, "mxfp4"),
+    ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}}, "hqq-int4-g64"),
+    ({"quant_method": "quanto", "weights": "int4"}, "quanto-int4-g128"),
+    ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, "torchao-int4-g128"),
+    ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, "int8-weight-only"),
+    ({"quant_method": "bitnet"}, "bitnet"),
+]
+
+
+@pytest.mark.parametrize(("fields", "name"), METHODS, ids=[name for _, name in METHODS])
+def test_a_config_names_its_format(fields, name):
+    assert formats_of_config(fields).label == name
+
+
+def scheme(**weights):
+    more = {name: weights.pop(name) for name in ("input_activations",) if name in weights}
+    group = {"targets": ["Linear"], "weights": weights, **more}
+    return {"quant_method": "compressed-tensors", "ignore": ["lm_head"], "config_groups": {"group_0": group}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (scheme(num_bits=4, type="int", strategy="group", group_size=128, symmetric=True), "int4-g128"),
+        (scheme(num_bits=4, type="int", strategy="group", group_size=64, symmetric=False), "int4-asym-g64"),
+        (scheme(num_bits=8, type="float", strategy="channel", input_activations={"dynamic": True}), "fp8-channel"),
+        (scheme(num_bits=8, type="float", strategy="tensor", input_activations={"dynamic": False}), "fp8-static"),
+        (scheme(num_bits=8, type="int", strategy="channel", input_activations={"dynamic": True}), "int8"),
+        (scheme(num_bits=8, type="int", strategy="channel"), "int8-weight-only"),
+        (scheme(num_bits=4, type="float", strategy="tensor_group", group_size=16, input_activations={}), "nvfp4a16"),
+        (scheme(num_bits=4, type="float", strategy="tensor_group", group_size=16, input_activations={"a": 1}), "nvfp4"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_compressed_tensors_by_scheme(fields, name):
+    formats = formats_of_config(fields)
+    assert formats.label == name
+    assert formats.of("lm_head", is_head=True, is_expert=False) is None
+    assert formats.of("model.layers.0.mlp.up_proj", is_head=False, is_expert=False) is not None
+
+
+def test_which_modules_a_config_keeps():
+    kept = formats_of_config({**BLOCKS, "modules_to_not_convert": ["gate", "model.layers.*.self_attn"]})
+    for path, covered in (
+        ("model.layers.3.mlp.gate", False),
+        ("model.layers.3.mlp.gate_proj", True),
+        ("model.layers.3.self_attn", False),
+        ("model.layers.3.mlp.experts.gate_up_proj", True),
+    ):
+        assert (kept.of(path, is_head=False, is_expert=False) is not None) == covered, path
+    assert kept.of("lm_head", is_head=True, is_expert=False) is None
+    ignored = formats_of_config({**scheme(num_bits=8, type="int"), "ignore": [r"re:.*\.experts\..*"]})
+    assert ignored.of("model.layers.0.mlp.experts.3", is_head=False, is_expert=True) is None
+    assert ignored.of("lm_head", is_head=True, is_expert=False) is not None  # nothing keeps it
+
+
+def test_experts_of_a_dtype_of_their_own():
+    mixed = formats_of_config(BLOCKS, expert_dtype="fp4")
+    assert mixed.of("model.layers.3.mlp.experts.gate_up_proj", is_head=False, is_expert=True).name == "mxfp4"
+    assert mixed.of("model.layers.3.self_attn.o_proj", is_head=False, is_expert=False).name == "fp8-block"
+    assert mixed.label == "mxfp4 and fp8-block"
+
+
+BAD = [
+    ({"quant_method": "zzz"}, "'zzz'.*--weights"),
+    ({}, "quant_method None"),
+    ({"quant_method": "gptq", "bits": 5}, "5 bits"),
+    ({"quant_method": "gptq", "group_size": "many"}, "group_size must be"),
+    ({"quant_method": "fp8", "weight_block_size": 128}, "two sizes"),
+    ({"quant_method": "compressed-tensors"}, "without config_groups"),
+    (scheme(num_bits=3, type="int"), "3 bits"),
+    ({"quant_method": "torchao", "quant_type": "uintx"}, "'uintx'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), BAD, ids=[said for _, said in BAD])
+def test_what_cannot_be_priced_is_refused_by_name(fields, said):
+    with pytest.raises(DeploymentError, match=said):
+        formats_of_config(fields)
+
+
+def test_a_deployment_refuses_what_it_does_not_know():
+    for options, said in (
+        ({"weights": "fp9"}, "did you mean fp8"),
+        ({"kv": "int3"}, "there are"),
+        ({"kernels": "fast"}, "kernels must be"),
+        ({"tp": 0}, "at least 1"),
+        ({"weights": "int4-g0"}, "at least 1 weight"),
+    ):
+        with pytest.raises(FxmeterError, match=said):
+            deploy(**options)
+
+
+def test_kv_formats():
+    assert kv_format("fp8").nbytes(128, 128) == 128
+    assert kv_format("int4").nbytes(128, 128) == 64 + 2 + 2
+    assert WeightFormats.all_in("bfloat16").of("a", is_head=False, is_expert=False) is None

@@ -1,0 +1,110 @@
+"""A recording as it is deployed: weights and cache in their storage formats.
+
+The recorded code is unchanged, and so are shapes and dtypes: products read their weights as the format keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from fxmeter.models.deployment import Deployment
+from fxmeter.models.formats import KvFormat, StorageFormat, WeightFormats
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
+from fxmeter.tracer.operators.ops import cache_append
+from fxmeter.tracer.state.tree import walk
+
+
+def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) -> Recording:
+    """``recording`` with the bytes that weights and cache take under ``deployment``."""
+    formats = formats_of(model, deployment)
+    if formats is not None:
+        recording = _weights_as(recording, stored_weights(model, formats))
+    if deployment.kv is not None:
+        _cache_as(recording, deployment.kv)
+    return recording
+
+
+def formats_of(model: nn.Module, deployment: Deployment) -> WeightFormats | None:
+    """The formats in force: those asked for, else the checkpoint's."""
+    own: WeightFormats | None = getattr(model, "weight_formats", None)
+    return own if deployment.weights is None else deployment.weights
+
+
+def stored_weights(model: nn.Module, formats: WeightFormats) -> Mapping[str, tuple[int, StorageFormat]]:
+    """Path of each parameter that ``formats`` covers → its stored bytes and format."""
+    stored: dict[str, tuple[int, StorageFormat]] = {}
+    for path, parameter, is_expert in _matrices(model):
+        module, _, name = path.rpartition(".")
+        found = formats.of(
+            module if name == "weight" else path, is_head=_is_head(model, parameter), is_expert=is_expert
+        )
+        if found is not None:
+            stored[path] = (_bytes(model, path, parameter, found), found)
+    return stored
+
+
+def _matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
+    """(path, parameter, whether experts are stacked in it) of what quantisers convert."""
+    for path, module in walk(model):
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            full = f"{path}.{name}" if path else name
+            if isinstance(module, nn.Linear) and name == "weight":
+                yield full, parameter, "experts" in path
+            elif parameter.dim() == 3 and not _is_convolution(module):
+                yield full, parameter, True
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return hasattr(module, "kernel_size")
+
+
+def _is_head(model: nn.Module, parameter: nn.Parameter) -> bool:
+    find: Any = getattr(model, "get_output_embeddings", None)
+    head = getattr(model, "lm_head", None) if find is None else find()
+    return head is not None and getattr(head, "weight", None) is parameter
+
+
+def _bytes(model: nn.Module, path: str, parameter: Tensor, found: StorageFormat) -> int:
+    if parameter.dim() == 2:
+        return found.nbytes(*parameter.shape)
+    experts, rows, columns = parameter.shape
+    owner = model.get_submodule(path.rpartition(".")[0])
+    if getattr(owner, "is_transposed", False):  # [E, in, out], as gpt-oss and Llama 4 keep them
+        rows, columns = columns, rows
+    if "gate_up" in path and rows % 2 == 0:  # two matrices side by side, each with scales of its own
+        return 2 * experts * found.nbytes(rows // 2, columns)
+    return experts * found.nbytes(rows, columns)
+
+
+def _weights_as(recording: Recording, stored: Mapping[str, tuple[int, StorageFormat]]) -> Recording:
+    for node in recording.graph.nodes:
+        if node.op == "get_attr" and str(node.target) in stored:
+            nbytes, found = stored[str(node.target)]
+            storage = spec_of(node).storage
+            storage.ratio, storage.computes = Fraction(nbytes, storage.nbytes), found.computes
+    weights = tuple(
+        replace(weight, nbytes=stored[weight.path][0]) if weight.path in stored else weight
+        for weight in recording.weights
+    )
+    return replace(recording, weights=weights)
+
+
+def _cache_as(recording: Recording, kv: KvFormat) -> None:
+    """Give the tensors that grow by appending, keys, values and latents, the bytes of ``kv``; states keep theirs."""
+    for node in executed(recording.graph):
+        if node.target is cache_append:
+            grown = spec_of(node)
+            vector = grown.shape[-1]
+            ratio = kv.nbytes(vector, vector) / (vector * grown.itemsize)
+            past = node.args[0]
+            for spec in (grown, *(specs_of(past) if isinstance(past, fx.Node) else ())):
+                if spec.is_float:
+                    spec.storage.ratio = ratio

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fxmeter.models.errors import RuleError as RuleError
     from fxmeter.models.errors import ScenarioError as ScenarioError
     from fxmeter.models.errors import TraceError as TraceError
+    from fxmeter.models.hand import *  # noqa: F403
     from fxmeter.models.scenario import Scenario as Scenario
     from fxmeter.models.scenario import VisionScenario as VisionScenario
     from fxmeter.models.scenario import decode as decode
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from fxmeter.models.stage_cost import StageCost as StageCost
 
 _NAMES = {
-    "errors": ("FxmeterError", "ModelError", "RuleError", "ScenarioError", "TraceError"),
-    "scenario": ("Scenario", "VisionScenario", "decode", "generation", "prefill", "vision"),
-    "stage_cost": ("StageCost",),
+    "errors": "FxmeterError ModelError RuleError ScenarioError TraceError",
+    "hand": "AttentionCore ClipEncoder DeepseekModel DeepseekOCRModel DeepseekOCRVision DeepseekV2AbsorbedAttention "
+    "DeepseekV2Attention DeepseekV2DecoderLayer DeepseekV2Experts DeepseekV2MLP DeepseekV2MoE Embedding Linear "
+    "LlamaAttention LlamaDecoderLayer LlamaFlashAttention2 LlamaMLP LlamaModel LlamaRotaryEmbedding MoEGate RMSNorm "
+    "SamEncoder",
+    "scenario": "Scenario VisionScenario decode generation prefill vision",
+    "stage_cost": "StageCost",
 }
-_HOMES = {name: f"fxmeter.models.{home}" for home, names in _NAMES.items() for name in names}
+_HOMES = {name: f"fxmeter.models.{home}" for home, names in _NAMES.items() for name in names.split()}
 
 if __name__ == "models":  # imported by its folder's name in a checkout: the same objects
     from fxmeter.checkout import stand_for

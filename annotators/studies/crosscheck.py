@@ -158,8 +158,8 @@ def check_decoder(model: Any, config: Mapping[str, Any], scenario: Scenario, att
 def check_vision(tower: Any, scenario: VisionScenario, attention: Attention) -> StageCheck:
     """Compare every module of DeepSeek-OCR's vision tower."""
     element_bytes = next(tower.parameters()).element_size()
-    written = DeepseekOCRVision(element_bytes=element_bytes)
-    costs = written.modules(scenario.batch, *scenario.crops, attention=attention)
+    written = DeepseekOCRVision(attention=attention, element_bytes=element_bytes)
+    costs = written.modules(scenario.batch, *scenario.crops)
     stage = annotate(tower, scenario, attention=attention)
     banded = [field for field in (*EXACT, *BANDED) if field not in EXACT_OF_VISION]
 

@@ -1,32 +1,21 @@
-"""Hand-written cost of a DeepSeek decoder layer and of whole DeepSeek-V2, V2-Lite and V3 models.
+"""Hand-written cost of a DeepSeek decoder layer, of whole DeepSeek-V2, V2-Lite and V3 models, and of DeepSeek-OCR.
 
-Its parts, mixture of experts and latent attention, are in `fxmeter.models.hand.moe` and `fxmeter.models.hand.mla`,
-and named here too.
+Its parts, mixture of experts and latent attention, are in `fxmeter.models.hand.moe` and `fxmeter.models.hand.mla`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ModelError
-from fxmeter.models.hand.layer import Attention, CausalLM, Decoder, Layer, check_silu, require
-from fxmeter.models.hand.llama import LlamaDecoderLayer, LlamaRotaryEmbedding, RMSNorm
+from fxmeter.models.hand.causal_lm import CausalLM, require
+from fxmeter.models.hand.layer import Layer
+from fxmeter.models.hand.llama import LlamaDecoderLayer, LlamaRotaryEmbedding, attention_from_config
 from fxmeter.models.hand.mla import DeepseekV2AbsorbedAttention, DeepseekV2Attention, DeepseekV2RotaryEmbedding, Rope
 from fxmeter.models.hand.moe import DeepseekV2Experts, DeepseekV2MLP, DeepseekV2MoE, MoEGate, TopkMethod
-
-__all__ = [
-    "DeepseekModel",
-    "DeepseekV2AbsorbedAttention",
-    "DeepseekV2Attention",
-    "DeepseekV2DecoderLayer",
-    "DeepseekV2Experts",
-    "DeepseekV2MLP",
-    "DeepseekV2MoE",
-    "DeepseekV2RotaryEmbedding",
-    "MoEGate",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,55 +35,57 @@ class DeepseekModel(CausalLM):
         attention: Attention = "eager",
         absorbed: bool = False,
         element_bytes: int = 2,
-    ) -> DeepseekModel:
+    ) -> Self:
         """The model that the fields of a DeepseekV2Config's or DeepseekV3Config's config.json describe.
 
         V3 is told by ``model_type``: sigmoid routing, interleaved rotation, cos and sin apart, no bias in its
         MLPs. ``absorbed`` takes `DeepseekV2AbsorbedAttention`, which is a fused kernel: for flash only.
         """
-        check_silu(config)
         if absorbed and attention != "flash":
             raise ModelError(f"absorbed attention is a fused kernel; with it, say 'flash', not {attention!r}")
-        is_v3 = require(config, "model_type") == "deepseek_v3"
-        hidden_size = require(config, "hidden_size")
         rope_head_dim = require(config, "qk_rope_head_dim")
         rope: Rope = "complex"
-        if is_v3:
-            rope = "interleaved" if config.get("rope_interleave", True) else "half"
         rotary_emb: Layer = DeepseekV2RotaryEmbedding(head_dim=rope_head_dim)
-        if is_v3:
+        if require(config, "model_type") == "deepseek_v3":
+            rope = "interleaved" if config.get("rope_interleave", True) else "half"
             rotary_emb = LlamaRotaryEmbedding(head_dim=rope_head_dim, element_bytes=element_bytes)
+        dims = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         sizes: dict[str, Any] = {
-            "hidden_size": hidden_size,
-            "num_attention_heads": require(config, "num_attention_heads"),
-            "q_lora_rank": require(config, "q_lora_rank"),
-            "kv_lora_rank": require(config, "kv_lora_rank"),
-            "qk_nope_head_dim": require(config, "qk_nope_head_dim"),
-            "qk_rope_head_dim": rope_head_dim,
-            "v_head_dim": require(config, "v_head_dim"),
+            **{name: require(config, name) for name in ("hidden_size", "num_attention_heads", *dims)},
             "rope": rope,
             "attention_bias": bool(config.get("attention_bias")),
             "element_bytes": element_bytes,
         }
-        self_attn = DeepseekV2Attention(attention=attention, **sizes)
-        if absorbed:
-            self_attn = DeepseekV2AbsorbedAttention(**sizes)
-        model = Decoder(
-            vocab_size=require(config, "vocab_size"),
-            hidden_size=hidden_size,
-            layers=decoder_layers_from_config(config, self_attn, element_bytes),
-            norm=RMSNorm(hidden_size=hidden_size, element_bytes=element_bytes),
-            rotary_emb=rotary_emb,
-            attention=attention,
-            element_bytes=element_bytes,
-        )
-        return cls(model=model, tie_word_embeddings=bool(config.get("tie_word_embeddings")))
+        self_attn = DeepseekV2AbsorbedAttention(**sizes) if absorbed else None
+        layers = decoder_layers(config, self_attn or DeepseekV2Attention(attention=attention, **sizes), element_bytes)
+        return cls.around(layers, rotary_emb, config, attention, element_bytes)
 
 
-def decoder_layers_from_config(config: Mapping[str, Any], self_attn: Layer, element_bytes: int) -> tuple[Layer, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepseekOCRModel(CausalLM):
+    """DeepSeek-OCR's decoder (arXiv:2510.18234): a small DeepSeek-V2 mixture whose attention is Llama's, multi-head,
+    not latent (``use_mla`` false). Its vision tower is in `fxmeter.models.hand.vision_tower`.
+
+    Rotation is Llama's, cos and sin apart; the router is softmax and greedy; there are shared experts. The order of
+    operations and the dtypes are those of the text model in transformers' models/deepseek_ocr2.
+    """
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager", element_bytes: int = 2) -> Self:
+        """The decoder that the fields of a DeepseekOcr2TextConfig's config.json describe.
+
+        Which layers are sparse, ``mlp_layer_types`` says or, in the vendor's file, ``first_k_dense_replace``.
+        """
+        self_attn = attention_from_config(config, attention, element_bytes)
+        rotary_emb = LlamaRotaryEmbedding(head_dim=self_attn.head_dim, element_bytes=element_bytes)
+        layers = decoder_layers(config, self_attn, element_bytes)
+        return cls.around(layers, rotary_emb, config, attention, element_bytes)
+
+
+def decoder_layers(config: Mapping[str, Any], self_attn: Layer, element_bytes: int) -> tuple[Layer, ...]:
     """All decoder layers: dense or sparse by ``mlp_layer_types``, else by ``first_k_dense_replace``."""
     is_v3 = config.get("model_type") == "deepseek_v3"
-    hidden_size = require(config, "hidden_size")
+    hidden_size, inner = require(config, "hidden_size"), require(config, "moe_intermediate_size")
     mlp_bias = False if is_v3 else bool(config.get("mlp_bias"))
     routed = {
         "hidden_size": hidden_size,
@@ -102,14 +93,6 @@ def decoder_layers_from_config(config: Mapping[str, Any], self_attn: Layer, elem
         "num_experts_per_tok": require(config, "num_experts_per_tok"),
         "element_bytes": element_bytes,
     }
-    inner = require(config, "moe_intermediate_size")
-    gate = MoEGate(
-        topk_method=_topk_method(config),
-        n_group=config.get("n_group") or 1,
-        topk_group=config.get("topk_group") or 1,
-        norm_topk_prob=bool(config.get("norm_topk_prob")),
-        **routed,
-    )
 
     def mlp(intermediate_size: int) -> DeepseekV2MLP:
         return DeepseekV2MLP(
@@ -125,7 +108,13 @@ def decoder_layers_from_config(config: Mapping[str, Any], self_attn: Layer, elem
         )
 
     mixture = DeepseekV2MoE(
-        gate=gate,
+        gate=MoEGate(
+            topk_method=_topk_method(config),
+            n_group=config.get("n_group") or 1,
+            topk_group=config.get("topk_group") or 1,
+            norm_topk_prob=bool(config.get("norm_topk_prob")),
+            **routed,
+        ),
         experts=DeepseekV2Experts(moe_intermediate_size=inner, **routed),
         shared_experts=mlp(inner * require(config, "n_shared_experts")),
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ModelError
-from fxmeter.models.hand.deepseek import DeepseekModel
-from fxmeter.models.hand.deepseek_ocr import DeepseekOCRModel
-from fxmeter.models.hand.layer import Attention, CausalLM
+from fxmeter.models.hand.causal_lm import CausalLM
+from fxmeter.models.hand.deepseek import DeepseekModel, DeepseekOCRModel
 from fxmeter.models.hand.llama import LlamaModel
 
 HAND_WRITTEN: Mapping[str, type[LlamaModel] | type[DeepseekModel] | type[DeepseekOCRModel]] = {

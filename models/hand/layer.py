@@ -1,29 +1,33 @@
-"""What hand-written layer models are made of: the base class, plain layers, and the stack that joins them.
+"""What hand-written layer models are made of: the base class, and the plain layers that several models share.
 
 A layer model is a frozen record of sizes. Its formulas take the scenario as arguments: batch (B), query_len
 (S_q) and kv_len (S_kv), each an int, a numpy integer array or a sympy symbol. e stands for ``element_bytes``.
+In a vision tower B is images, or windows of them, and S_q = S_kv their tokens.
 
-Traffic follows the tensors that the Hugging Face code names, in its order and dtypes. Layout copies
-(``contiguous``, the reshapes inside ``matmul``), integer bookkeeping and views are left out.
+Traffic follows the tensors that the Hugging Face code names, in its order and dtypes: an operation reads its operands
+and its weights once and writes its output, which is new storage. Layout copies (``contiguous``, windows, the reshapes
+inside ``matmul``), integer bookkeeping and views are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-from fxmeter.models.errors import ModelError
+from fxmeter.models.choices import Attention
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.stage_cost import ZERO, StageCost
 
 Size = Any
 """A length or a batch: int, numpy integer array or sympy symbol."""
 
-Attention = Literal["eager", "flash"]
-
 BOOL_BYTES = 1
 FLOAT32_BYTES = 4
 INT64_BYTES = 8
+
+SOFTMAX_FLOPS = 5
+"""Per element."""
 
 
 def cast_bytes(element_bytes: int) -> tuple[int, int]:
@@ -31,18 +35,24 @@ def cast_bytes(element_bytes: int) -> tuple[int, int]:
     return (0, 0) if element_bytes == FLOAT32_BYTES else (FLOAT32_BYTES, element_bytes)
 
 
-def require(config: Mapping[str, Any], name: str) -> Any:
-    """The field ``name`` of a config.json."""
-    try:
-        return config[name]
-    except KeyError:
-        raise ModelError(f"the config has no field {name!r}; add it, as its config.json spells it") from None
+def pointwise(flops: Size, *, read: Size, write: Size) -> StageCost:
+    """Element-wise operations: what they read, and the new tensors they write."""
+    return StageCost(
+        vector_flops=flops, activation_read_bytes=read, activation_write_bytes=write, activation_bytes=write
+    )
 
 
-def check_silu(config: Mapping[str, Any]) -> None:
-    """Refuse a config whose MLP is gated by anything else."""
-    if (activation := config.get("hidden_act", "silu")) != "silu":
-        raise ModelError(f"hidden_act is {activation!r}; the hand-written layer models know only 'silu'")
+def binary(elements: Size, element_bytes: int) -> StageCost:
+    """The sum or the product of two tensors."""
+    return pointwise(elements, read=2 * elements * element_bytes, write=elements * element_bytes)
+
+
+def weights(nbytes: int) -> StageCost:
+    """Parameters that are resident, and read once."""
+    return StageCost(weight_read_bytes=nbytes, weight_bytes=nbytes)
+
+
+LayerType = TypeVar("LayerType", bound="TypedLayer")
 
 
 class Layer:
@@ -58,26 +68,50 @@ class Layer:
         """The parts, by module name."""
         return {}
 
+    def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:
+        """The sizes that a part sees: those of the layer itself, but where it cuts its input or pools it."""
+        return batch, query_len, kv_len
+
     def parts(self, batch: Size, query_len: Size, kv_len: Size) -> dict[str, StageCost]:
         """Cost of each part, by module name."""
-        return {name: part.cost(batch, query_len, kv_len) for name, part in self.children().items()}
+        sizes = (batch, query_len, kv_len)
+        return {name: part.cost(*self.inside(name, *sizes)) for name, part in self.children().items()}
 
     def cost(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         """Cost of one forward pass: its own operations and all parts."""
         parts = self.parts(batch, query_len, kv_len)
-        return self.own(batch, query_len, kv_len) + StageCost.total(parts.values())
+        return StageCost.total([self.own(batch, query_len, kv_len), *parts.values()])
 
     def modules(self, batch: Size, query_len: Size, kv_len: Size) -> dict[str, StageCost]:
         """Cumulative cost by module path; the layer itself is ``""``."""
-        found = {"": self.cost(batch, query_len, kv_len)}
-        for name, part in self.children().items():
-            for path, cost in part.modules(batch, query_len, kv_len).items():
-                found[f"{name}.{path}" if path else name] = cost
-        return found
+        sizes = (batch, query_len, kv_len)
+        parts = {name: part.modules(*self.inside(name, *sizes)) for name, part in self.children().items()}
+        below = {f"{name}.{path}".rstrip("."): cost for name, part in parts.items() for path, cost in part.items()}
+        return {"": StageCost.total([self.own(*sizes), *(part[""] for part in parts.values())]), **below}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linear(Layer):
+class TypedLayer(Layer):
+    """A layer whose tensors have elements of ``element_bytes``."""
+
+    element_bytes: int = 2
+
+    def typed(self, kind: Callable[..., LayerType], **sizes: Any) -> LayerType:
+        """A layer in the same dtype."""
+        return kind(**sizes, element_bytes=self.element_bytes)
+
+    def linear(self, in_features: int, out_features: int, *, bias: bool = False) -> Linear:
+        """A linear layer in the same dtype."""
+        return self.typed(Linear, in_features=in_features, out_features=out_features, bias=bias)
+
+    def core(self, heads: int, qk_dim: int, v_dim: int, attention: Attention, *, masked: bool = True) -> AttentionCore:
+        """An attention core in the same dtype."""
+        sizes = {"num_attention_heads": heads, "qk_head_dim": qk_dim, "v_head_dim": v_dim}
+        return self.typed(AttentionCore, **sizes, attention=attention, masked=masked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear(TypedLayer):
     """y = x Wᵀ + b for T = B·S_q rows (``torch.nn.Linear``).
 
     Matmul 2·T·in·out; a bias adds T·out vector FLOPs. Reads x (T·in), W (out·in) and b (out), writes y
@@ -88,7 +122,6 @@ class Linear(Layer):
     out_features: int
     bias: bool = False
     tied: bool = False
-    element_bytes: int = 2
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         rows = batch * query_len
@@ -97,17 +130,15 @@ class Linear(Layer):
         output_bytes = rows * self.out_features * self.element_bytes
         return StageCost(
             matmul_flops=2 * rows * self.in_features * self.out_features,
-            vector_flops=bias * rows * self.out_features,
             weight_read_bytes=weight_bytes,
-            activation_read_bytes=rows * self.in_features * self.element_bytes,
-            activation_write_bytes=output_bytes,
-            activation_bytes=output_bytes,
             weight_bytes=0 if self.tied else weight_bytes,
+        ) + pointwise(
+            bias * rows * self.out_features, read=rows * self.in_features * self.element_bytes, write=output_bytes
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedding(Layer):
+class Embedding(TypedLayer):
     """A row of hidden_size for each of the B·S_q token ids (``torch.nn.Embedding``): no arithmetic.
 
     Reads the ids (int64) and the rows looked up, writes them; the whole table (vocab·h) is resident.
@@ -115,26 +146,21 @@ class Embedding(Layer):
 
     vocab_size: int
     hidden_size: int
-    element_bytes: int = 2
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         tokens = batch * query_len
         rows_bytes = tokens * self.hidden_size * self.element_bytes
-        return StageCost(
-            weight_read_bytes=rows_bytes,
-            activation_read_bytes=tokens * INT64_BYTES,
-            activation_write_bytes=rows_bytes,
-            activation_bytes=rows_bytes,
-            weight_bytes=self.vocab_size * self.hidden_size * self.element_bytes,
+        table_bytes = self.vocab_size * self.hidden_size * self.element_bytes
+        return StageCost(weight_read_bytes=rows_bytes, weight_bytes=table_bytes) + pointwise(
+            0, read=tokens * INT64_BYTES, write=rows_bytes
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiLU(Layer):
+class SiLU(TypedLayer):
     """silu(x) = x·sigmoid(x) on B·S_q rows of ``features``: 5 FLOPs an element (sigmoid 4, product 1)."""
 
     features: int
-    element_bytes: int = 2
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         elements = batch * query_len * self.features
@@ -142,7 +168,30 @@ class SiLU(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionCore(Layer):
+class RMSNorm(TypedLayer):
+    """w·x / sqrt(mean(x²) + eps) on R = B·S_q rows of h, N = R·h (Zhang & Sennrich 2019; ``LlamaRMSNorm``).
+
+    Vector: square N, mean N + R, add eps R, rsqrt R, scale N, weight N = 4N + 3R.
+    Tensors as eager makes them: a float32 copy of x, x², the normalised x in float32, its cast back and the
+    output, N each; mean, mean + eps and rsqrt, R float32 each.
+    """
+
+    hidden_size: int
+
+    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        e = self.element_bytes
+        up, down = cast_bytes(e)
+        rows = batch * query_len
+        elements = rows * self.hidden_size
+        return weights(self.hidden_size * e) + pointwise(
+            4 * elements + 3 * rows,
+            read=elements * (down + 3 * FLOAT32_BYTES + up + e) + 3 * rows * FLOAT32_BYTES,
+            write=elements * (up + 2 * FLOAT32_BYTES + down + e) + 3 * rows * FLOAT32_BYTES,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionCore(TypedLayer):
     """softmax(Q Kᵀ·scale + mask) V for H heads; Q and K d_qk wide, V d_v wide. P = B·H·S_q·S_kv pairs.
 
     Matmul 2·P·d_qk for Q Kᵀ and 2·P·d_v for the product with V. Vector: scale 1 and softmax 5 a pair.
@@ -152,84 +201,46 @@ class AttentionCore(Layer):
     Eager (``eager_attention_forward`` of modeling_llama.py) adds 1 FLOP a pair for the mask, and passes five
     buffers of P elements through memory, each written once and read once: the product, the scaled and the
     masked copy in the model's dtype, softmax in float32, and that cast back (no copy if it was float32
-    already). The mask itself is B·S_q·S_kv, read once for all heads. Flash keeps all of this on chip (Dao et
-    al., 2022).
+    already). The mask itself is B·S_q·S_kv, read once for all heads. Where nothing is ``masked`` the third buffer is
+    instead the float32 copy of the scaled one. Flash keeps all of this on chip (Dao et al., 2022).
+
+    Raises ScenarioError for any other ``attention``.
     """
 
     num_attention_heads: int
     qk_head_dim: int
     v_head_dim: int
     attention: Attention
-    element_bytes: int = 2
+    masked: bool = True
+
+    def __post_init__(self) -> None:
+        if self.attention not in ("eager", "flash"):
+            raise ScenarioError(f"attention must be 'eager' or 'flash', not {self.attention!r}")
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         e = self.element_bytes
         rows = batch * query_len * self.num_attention_heads
         pairs = rows * kv_len
-        fused = StageCost(
-            matmul_flops=2 * pairs * (self.qk_head_dim + self.v_head_dim),
-            vector_flops=(1 + 5) * pairs,
-            activation_read_bytes=rows * self.qk_head_dim * e,
-            activation_write_bytes=rows * self.v_head_dim * e,
-            activation_bytes=rows * self.v_head_dim * e,
+        fused = StageCost(matmul_flops=2 * pairs * (self.qk_head_dim + self.v_head_dim)) + pointwise(
+            (1 + SOFTMAX_FLOPS) * pairs, read=rows * self.qk_head_dim * e, write=rows * self.v_head_dim * e
         )
         if self.attention == "flash":
             return fused
-        _, down = cast_bytes(e)
-        buffers_bytes = pairs * (e + e + e + FLOAT32_BYTES + down)
-        mask_bytes = batch * query_len * kv_len * e
-        return fused + pointwise(pairs, read=buffers_bytes + mask_bytes, write=buffers_bytes)
+        up, down = cast_bytes(e)
+        masked = int(self.masked)
+        buffers_bytes = pairs * (e + e + (e if masked else up) + FLOAT32_BYTES + down)
+        mask_bytes = masked * batch * query_len * kv_len * e
+        return fused + pointwise(masked * pairs, read=buffers_bytes + mask_bytes, write=buffers_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoder(Layer):
-    """``model`` of a Hugging Face causal LM: embedding, decoder layers, final norm, rotary embedding.
+class ResidualBlock(TypedLayer):
+    """x + attention(norm(x)), then x + mlp(norm(x)): the block of every transformer here.
 
-    Its own work, eager only, is the causal mask (``eager_mask`` of masking_utils.py): a boolean S_q·S_kv,
-    written and read, and the additive mask B·S_q·S_kv in the model's dtype. It is all comparisons of
-    integers: no FLOPs.
+    Own work: two residual additions, B·S_q·h FLOPs each, reading two tensors and writing one.
     """
 
-    vocab_size: int
     hidden_size: int
-    layers: tuple[Layer, ...]
-    norm: Layer
-    rotary_emb: Layer
-    attention: Attention
-    element_bytes: int = 2
-
-    def children(self) -> dict[str, Layer]:
-        table = Embedding(vocab_size=self.vocab_size, hidden_size=self.hidden_size, element_bytes=self.element_bytes)
-        layers = {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
-        return {"embed_tokens": table, **layers, "norm": self.norm, "rotary_emb": self.rotary_emb}
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        if self.attention == "flash":
-            return ZERO
-        boolean_bytes = query_len * kv_len * BOOL_BYTES
-        mask_bytes = batch * query_len * kv_len * self.element_bytes
-        return pointwise(0, read=boolean_bytes, write=boolean_bytes + mask_bytes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CausalLM(Layer):
-    """A whole model: ``model``, then ``lm_head`` on every one of the B·S_q positions, without bias."""
-
-    model: Decoder
-    tie_word_embeddings: bool
-
-    def children(self) -> dict[str, Layer]:
-        head = Linear(
-            in_features=self.model.hidden_size,
-            out_features=self.model.vocab_size,
-            tied=self.tie_word_embeddings,
-            element_bytes=self.model.element_bytes,
-        )
-        return {"model": self.model, "lm_head": head}
-
-
-def pointwise(flops: Size, *, read: Size, write: Size) -> StageCost:
-    """Element-wise operations: what they read, and the new tensors they write."""
-    return StageCost(
-        vector_flops=flops, activation_read_bytes=read, activation_write_bytes=write, activation_bytes=write
-    )
+        return 2 * binary(batch * query_len * self.hidden_size, self.element_bytes)

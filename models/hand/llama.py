@@ -9,54 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from fxmeter.models.choices import Attention
+from fxmeter.models.hand.causal_lm import CausalLM, require
 from fxmeter.models.hand.layer import (
     FLOAT32_BYTES,
     INT64_BYTES,
-    Attention,
-    AttentionCore,
-    CausalLM,
-    Decoder,
     Layer,
-    Linear,
+    ResidualBlock,
+    RMSNorm,
     SiLU,
     Size,
+    TypedLayer,
+    binary,
     cast_bytes,
-    check_silu,
     pointwise,
-    require,
 )
-from fxmeter.models.stage_cost import StageCost
+from fxmeter.models.stage_cost import ZERO, StageCost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RMSNorm(Layer):
-    """w·x / sqrt(mean(x²) + eps) on R = B·S_q rows of h, N = R·h (Zhang & Sennrich 2019; ``LlamaRMSNorm``).
-
-    Vector: square N, mean N + R, add eps R, rsqrt R, scale N, weight N = 4N + 3R.
-    Tensors as eager makes them: a float32 copy of x, x², the normalised x in float32, its cast back and the
-    output, N each; mean, mean + eps and rsqrt, R float32 each.
-    """
-
-    hidden_size: int
-    element_bytes: int = 2
-
-    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        e = self.element_bytes
-        up, down = cast_bytes(e)
-        rows = batch * query_len
-        elements = rows * self.hidden_size
-        weight_bytes = self.hidden_size * e
-        return StageCost(weight_read_bytes=weight_bytes, weight_bytes=weight_bytes) + pointwise(
-            4 * elements + 3 * rows,
-            read=elements * (down + 3 * FLOAT32_BYTES + up + e) + 3 * rows * FLOAT32_BYTES,
-            write=elements * (up + 2 * FLOAT32_BYTES + down + e) + 3 * rows * FLOAT32_BYTES,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaRotaryEmbedding(Layer):
+class LlamaRotaryEmbedding(TypedLayer):
     """cos and sin of position·inv_freq, computed once a pass for S_q positions that all sequences share.
 
     Su et al., 2021 (arXiv:2104.09864); element-wise in transformers 5.23, so no matmul and no B.
@@ -66,7 +40,6 @@ class LlamaRotaryEmbedding(Layer):
     """
 
     head_dim: int
-    element_bytes: int = 2
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         up, down = cast_bytes(self.element_bytes)
@@ -93,8 +66,17 @@ def rotate_half_cost(batch: Size, query_len: Size, *, heads: int, head_dim: int,
     return pointwise(7 * pairs, read=11 * pairs * element_bytes + 4 * angles_bytes, write=9 * pairs * element_bytes)
 
 
+def cache_cost(batch: Size, query_len: Size, kv_len: Size, token_bytes: int) -> StageCost:
+    """New entries of ``token_bytes`` each, appended to a cache that then has S_kv of them. Reading is left out."""
+    return StageCost(
+        activation_read_bytes=batch * query_len * token_bytes,
+        kv_write_bytes=batch * query_len * token_bytes,
+        kv_bytes=batch * kv_len * token_bytes,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaAttention(Layer):
+class LlamaAttention(TypedLayer):
     """Grouped-query attention, eager (Ainslie et al. 2023; ``LlamaAttention``). H_kv = H is multi-head.
 
     Parts: q_proj h → H·d, k_proj and v_proj h → H_kv·d, o_proj H·d → h, on B·S_q rows.
@@ -109,7 +91,6 @@ class LlamaAttention(Layer):
     num_key_value_heads: int
     head_dim: int
     attention_bias: bool = False
-    element_bytes: int = 2
 
     attention: ClassVar[Attention] = "eager"
 
@@ -117,47 +98,26 @@ class LlamaAttention(Layer):
         queries = self.num_attention_heads * self.head_dim
         keys = self.num_key_value_heads * self.head_dim
         return {
-            "q_proj": self._linear(self.hidden_size, queries),
-            "k_proj": self._linear(self.hidden_size, keys),
-            "v_proj": self._linear(self.hidden_size, keys),
-            "o_proj": self._linear(queries, self.hidden_size),
+            "q_proj": self.linear(self.hidden_size, queries, bias=self.attention_bias),
+            "k_proj": self.linear(self.hidden_size, keys, bias=self.attention_bias),
+            "v_proj": self.linear(self.hidden_size, keys, bias=self.attention_bias),
+            "o_proj": self.linear(queries, self.hidden_size, bias=self.attention_bias),
         }
 
-    def _linear(self, in_features: int, out_features: int) -> Linear:
-        return Linear(
-            in_features=in_features,
-            out_features=out_features,
-            bias=self.attention_bias,
-            element_bytes=self.element_bytes,
-        )
-
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        token_bytes = 2 * self.num_key_value_heads * self.head_dim * self.element_bytes
-        cache = StageCost(
-            activation_read_bytes=batch * query_len * token_bytes,
-            kv_write_bytes=batch * query_len * token_bytes,
-            kv_read_bytes=batch * kv_len * token_bytes,
-            kv_bytes=batch * kv_len * token_bytes,
+        e, heads, d = self.element_bytes, self.num_attention_heads, self.head_dim
+        token_bytes = 2 * self.num_key_value_heads * d * e
+        return (
+            rotate_half_cost(batch, query_len, heads=heads + self.num_key_value_heads, head_dim=d, element_bytes=e)
+            + cache_cost(batch, query_len, kv_len, token_bytes)
+            + StageCost(kv_read_bytes=batch * kv_len * token_bytes)
+            + self._repeated(batch, kv_len)
+            + self.core(heads, d, d, self.attention).own(batch, query_len, kv_len)
         )
-        rotation = rotate_half_cost(
-            batch,
-            query_len,
-            heads=self.num_attention_heads + self.num_key_value_heads,
-            head_dim=self.head_dim,
-            element_bytes=self.element_bytes,
-        )
-        core = AttentionCore(
-            num_attention_heads=self.num_attention_heads,
-            qk_head_dim=self.head_dim,
-            v_head_dim=self.head_dim,
-            attention=self.attention,
-            element_bytes=self.element_bytes,
-        )
-        return rotation + cache + self._repeated(batch, kv_len) + core.cost(batch, query_len, kv_len)
 
     def _repeated(self, batch: Size, kv_len: Size) -> StageCost:
         if self.attention == "flash" or self.num_attention_heads == self.num_key_value_heads:
-            return StageCost()
+            return ZERO
         expanded_bytes = 2 * batch * kv_len * self.num_attention_heads * self.head_dim * self.element_bytes
         return pointwise(0, read=expanded_bytes, write=expanded_bytes)
 
@@ -173,7 +133,7 @@ class LlamaFlashAttention2(LlamaAttention):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaMLP(Layer):
+class LlamaMLP(TypedLayer):
     """SwiGLU: down(silu(gate(x))·up(x)) (Shazeer, 2020; ``LlamaMLP``), intermediate_size I.
 
     Parts: gate_proj and up_proj h → I, down_proj I → h, act_fn on B·S_q·I elements.
@@ -183,54 +143,30 @@ class LlamaMLP(Layer):
     hidden_size: int
     intermediate_size: int
     mlp_bias: bool = False
-    element_bytes: int = 2
 
     def children(self) -> dict[str, Layer]:
         return {
-            "gate_proj": self._linear(self.hidden_size, self.intermediate_size),
-            "up_proj": self._linear(self.hidden_size, self.intermediate_size),
-            "down_proj": self._linear(self.intermediate_size, self.hidden_size),
-            "act_fn": SiLU(features=self.intermediate_size, element_bytes=self.element_bytes),
+            "gate_proj": self.linear(self.hidden_size, self.intermediate_size, bias=self.mlp_bias),
+            "up_proj": self.linear(self.hidden_size, self.intermediate_size, bias=self.mlp_bias),
+            "down_proj": self.linear(self.intermediate_size, self.hidden_size, bias=self.mlp_bias),
+            "act_fn": self.typed(SiLU, features=self.intermediate_size),
         }
 
-    def _linear(self, in_features: int, out_features: int) -> Linear:
-        return Linear(
-            in_features=in_features,
-            out_features=out_features,
-            bias=self.mlp_bias,
-            element_bytes=self.element_bytes,
-        )
-
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        elements = batch * query_len * self.intermediate_size
-        return pointwise(elements, read=2 * elements * self.element_bytes, write=elements * self.element_bytes)
+        return binary(batch * query_len * self.intermediate_size, self.element_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaDecoderLayer(Layer):
-    """x + attention(norm(x)), then x + mlp(norm(x)): any attention and any MLP on h.
+class LlamaDecoderLayer(ResidualBlock):
+    """`ResidualBlock` with RMS norms, around any attention and any MLP on h."""
 
-    Own work: two residual additions, B·S_q·h FLOPs each, reading two tensors and writing one.
-    """
-
-    hidden_size: int
     self_attn: Layer
     mlp: Layer
-    element_bytes: int = 2
 
     def children(self) -> dict[str, Layer]:
-        norm = RMSNorm(hidden_size=self.hidden_size, element_bytes=self.element_bytes)
-        return {
-            "self_attn": self.self_attn,
-            "mlp": self.mlp,
-            "input_layernorm": norm,
-            "post_attention_layernorm": norm,
-        }
-
-    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        elements = batch * query_len * self.hidden_size
-        tensor_bytes = elements * self.element_bytes
-        return 2 * pointwise(elements, read=2 * tensor_bytes, write=tensor_bytes)
+        norm = self.typed(RMSNorm, hidden_size=self.hidden_size)
+        around = {"input_layernorm": norm, "post_attention_layernorm": norm}
+        return {"self_attn": self.self_attn, "mlp": self.mlp, **around}
 
 
 def attention_from_config(config: Mapping[str, Any], attention: Attention, element_bytes: int) -> LlamaAttention:
@@ -252,27 +188,18 @@ class LlamaModel(CausalLM):
     """``LlamaForCausalLM``: L equal decoder layers between the embedding and the head."""
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], *, attention: Attention = "eager", element_bytes: int = 2
-    ) -> LlamaModel:
+    def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager", element_bytes: int = 2) -> Self:
         """The model that the fields of a LlamaConfig's config.json describe."""
-        check_silu(config)
         self_attn = attention_from_config(config, attention, element_bytes)
-        hidden_size = self_attn.hidden_size
         mlp = LlamaMLP(
-            hidden_size=hidden_size,
+            hidden_size=self_attn.hidden_size,
             intermediate_size=require(config, "intermediate_size"),
             mlp_bias=bool(config.get("mlp_bias")),
             element_bytes=element_bytes,
         )
-        layer = LlamaDecoderLayer(hidden_size=hidden_size, self_attn=self_attn, mlp=mlp, element_bytes=element_bytes)
-        model = Decoder(
-            vocab_size=require(config, "vocab_size"),
-            hidden_size=hidden_size,
-            layers=(layer,) * require(config, "num_hidden_layers"),
-            norm=RMSNorm(hidden_size=hidden_size, element_bytes=element_bytes),
-            rotary_emb=LlamaRotaryEmbedding(head_dim=self_attn.head_dim, element_bytes=element_bytes),
-            attention=attention,
-            element_bytes=element_bytes,
+        layer = LlamaDecoderLayer(
+            hidden_size=self_attn.hidden_size, self_attn=self_attn, mlp=mlp, element_bytes=element_bytes
         )
-        return cls(model=model, tie_word_embeddings=bool(config.get("tie_word_embeddings")))
+        rotary_emb = LlamaRotaryEmbedding(head_dim=self_attn.head_dim, element_bytes=element_bytes)
+        layers = (layer,) * require(config, "num_hidden_layers")
+        return cls.around(layers, rotary_emb, config, attention, element_bytes)

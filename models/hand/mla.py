@@ -7,21 +7,22 @@ d_n, d_r and d_v the head sizes of queries and keys without position, of their r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from fxmeter.models.choices import Attention
 from fxmeter.models.hand.layer import (
     FLOAT32_BYTES,
     INT64_BYTES,
-    Attention,
-    AttentionCore,
     Layer,
-    Linear,
+    RMSNorm,
     Size,
+    TypedLayer,
     cast_bytes,
     pointwise,
+    weights,
 )
-from fxmeter.models.hand.llama import RMSNorm, rotate_half_cost
+from fxmeter.models.hand.llama import cache_cost, rotate_half_cost
 from fxmeter.models.stage_cost import StageCost
 
 Rope = Literal["complex", "interleaved", "half"]
@@ -54,7 +55,7 @@ class DeepseekV2RotaryEmbedding(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentExpansion(Layer):
+class LatentExpansion(TypedLayer):
     """kv_b_proj over the whole latent cache: B·S_kv rows, r → H·(d_n + d_v), at every step.
 
     A `Linear` without bias on S_kv rows, whose input is the cache: it counts as KV read.
@@ -62,24 +63,14 @@ class LatentExpansion(Layer):
 
     kv_lora_rank: int
     out_features: int
-    element_bytes: int = 2
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        rows = batch * kv_len
-        weight_bytes = self.kv_lora_rank * self.out_features * self.element_bytes
-        output_bytes = rows * self.out_features * self.element_bytes
-        return StageCost(
-            matmul_flops=2 * rows * self.kv_lora_rank * self.out_features,
-            weight_read_bytes=weight_bytes,
-            kv_read_bytes=rows * self.kv_lora_rank * self.element_bytes,
-            activation_write_bytes=output_bytes,
-            activation_bytes=output_bytes,
-            weight_bytes=weight_bytes,
-        )
+        cost = self.linear(self.kv_lora_rank, self.out_features).own(batch, kv_len, kv_len)
+        return replace(cost, kv_read_bytes=cost.activation_read_bytes, activation_read_bytes=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbsorbedProjection(Layer):
+class AbsorbedProjection(TypedLayer):
     """kv_b_proj read as W_UK (r → d_n) and W_UV (r → d_v) of each head, and applied on the query side.
 
     Matmul 2·B·S_q·H·r·d_n to bring q_nope into latent space and 2·B·S_q·H·r·d_v to leave it. Reads q_nope and
@@ -90,25 +81,23 @@ class AbsorbedProjection(Layer):
     kv_lora_rank: int
     qk_nope_head_dim: int
     v_head_dim: int
-    element_bytes: int = 2
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        rows = batch * query_len * self.num_attention_heads
+        e, rows = self.element_bytes, batch * query_len * self.num_attention_heads
         head_dims = self.qk_nope_head_dim + self.v_head_dim
-        weight_bytes = self.num_attention_heads * self.kv_lora_rank * head_dims * self.element_bytes
-        output_bytes = rows * (self.kv_lora_rank + self.v_head_dim) * self.element_bytes
-        return StageCost(
-            matmul_flops=2 * rows * self.kv_lora_rank * head_dims,
-            weight_read_bytes=weight_bytes,
-            activation_read_bytes=rows * (self.qk_nope_head_dim + self.kv_lora_rank) * self.element_bytes,
-            activation_write_bytes=output_bytes,
-            activation_bytes=output_bytes,
-            weight_bytes=weight_bytes,
+        return (
+            StageCost(matmul_flops=2 * rows * self.kv_lora_rank * head_dims)
+            + weights(self.num_attention_heads * self.kv_lora_rank * head_dims * e)
+            + pointwise(
+                0,
+                read=rows * (self.qk_nope_head_dim + self.kv_lora_rank) * e,
+                write=rows * (self.kv_lora_rank + self.v_head_dim) * e,
+            )
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepseekV2Attention(Layer):
+class DeepseekV2Attention(TypedLayer):
     """Multi-head latent attention as transformers executes it: cache the latent, expand all of it.
 
     Parts, on B·S_q rows: q_proj h → H·(d_n + d_r), or with a q_lora_rank r_q: q_a_proj h → r_q,
@@ -133,34 +122,30 @@ class DeepseekV2Attention(Layer):
     attention: Attention = "eager"
     rope: Rope = "complex"
     attention_bias: bool = False
-    element_bytes: int = 2
 
     def children(self) -> dict[str, Layer]:
-        h, r, e = self.hidden_size, self.kv_lora_rank, self.element_bytes
+        h, r = self.hidden_size, self.kv_lora_rank
         queries = self.num_attention_heads * (self.qk_nope_head_dim + self.qk_rope_head_dim)
-        keys = r + self.qk_rope_head_dim
         values = self.num_attention_heads * self.v_head_dim
-        bias = self.attention_bias
-        parts: dict[str, Layer] = {}
-        if self.q_lora_rank is None:
-            parts["q_proj"] = Linear(in_features=h, out_features=queries, element_bytes=e)
-        else:
-            rank = self.q_lora_rank
-            parts["q_a_proj"] = Linear(in_features=h, out_features=rank, bias=bias, element_bytes=e)
-            parts["q_a_layernorm"] = RMSNorm(hidden_size=rank, element_bytes=e)
-            parts["q_b_proj"] = Linear(in_features=rank, out_features=queries, element_bytes=e)
-        parts["kv_a_proj_with_mqa"] = Linear(in_features=h, out_features=keys, bias=bias, element_bytes=e)
-        parts["kv_a_layernorm"] = RMSNorm(hidden_size=r, element_bytes=e)
-        parts["kv_b_proj"] = self._kv_b_proj()
-        parts["o_proj"] = Linear(in_features=values, out_features=h, bias=bias, element_bytes=e)
-        return parts
+        bias, rank = self.attention_bias, self.q_lora_rank
+        from_input: dict[str, Layer] = {"q_proj": self.linear(h, queries)}
+        if rank is not None:
+            from_input = {
+                "q_a_proj": self.linear(h, rank, bias=bias),
+                "q_a_layernorm": self.typed(RMSNorm, hidden_size=rank),
+                "q_b_proj": self.linear(rank, queries),
+            }
+        return {
+            **from_input,
+            "kv_a_proj_with_mqa": self.linear(h, r + self.qk_rope_head_dim, bias=bias),
+            "kv_a_layernorm": self.typed(RMSNorm, hidden_size=r),
+            "kv_b_proj": self._kv_b_proj(),
+            "o_proj": self.linear(values, h, bias=bias),
+        }
 
     def _kv_b_proj(self) -> Layer:
-        return LatentExpansion(
-            kv_lora_rank=self.kv_lora_rank,
-            out_features=self.num_attention_heads * (self.qk_nope_head_dim + self.v_head_dim),
-            element_bytes=self.element_bytes,
-        )
+        out_features = self.num_attention_heads * (self.qk_nope_head_dim + self.v_head_dim)
+        return self.typed(LatentExpansion, kv_lora_rank=self.kv_lora_rank, out_features=out_features)
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         e, heads = self.element_bytes, self.num_attention_heads
@@ -169,29 +154,19 @@ class DeepseekV2Attention(Layer):
         key_bytes = batch * kv_len * heads * qk_head_dim * e
         nope_bytes = batch * kv_len * heads * self.qk_nope_head_dim * e
         value_bytes = batch * kv_len * heads * self.v_head_dim * e
-        core = AttentionCore(
-            num_attention_heads=heads,
-            qk_head_dim=qk_head_dim,
-            v_head_dim=self.v_head_dim,
-            attention=self.attention,
-            element_bytes=e,
-        )
         return (
             self._rotation(batch, query_len)
-            + self._cache(batch, query_len, kv_len)
-            + StageCost(kv_read_bytes=batch * kv_len * self.qk_rope_head_dim * e)
+            + self._cache(batch, query_len, kv_len, read=self.qk_rope_head_dim)
             + pointwise(0, read=query_bytes + nope_bytes, write=query_bytes + key_bytes)
             + StageCost(activation_read_bytes=key_bytes + value_bytes)
-            + core.cost(batch, query_len, kv_len)
+            + self.core(heads, qk_head_dim, self.v_head_dim, self.attention).own(batch, query_len, kv_len)
         )
 
-    def _cache(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+    def _cache(self, batch: Size, query_len: Size, kv_len: Size, *, read: int) -> StageCost:
+        """Appended: r + d_r elements a token. Read of each: as many as ``read`` says."""
         token_bytes = (self.kv_lora_rank + self.qk_rope_head_dim) * self.element_bytes
-        return StageCost(
-            activation_read_bytes=batch * query_len * token_bytes,
-            kv_write_bytes=batch * query_len * token_bytes,
-            kv_bytes=batch * kv_len * token_bytes,
-        )
+        appended = cache_cost(batch, query_len, kv_len, token_bytes)
+        return appended + StageCost(kv_read_bytes=batch * kv_len * read * self.element_bytes)
 
     def _rotation(self, batch: Size, query_len: Size) -> StageCost:
         """H query heads and one key head, d_r wide; p pairs of elements (x, y), each turned by an angle.
@@ -234,26 +209,15 @@ class DeepseekV2AbsorbedAttention(DeepseekV2Attention):
     attention: Attention = field(default="flash", init=False)
 
     def _kv_b_proj(self) -> Layer:
-        return AbsorbedProjection(
-            num_attention_heads=self.num_attention_heads,
-            kv_lora_rank=self.kv_lora_rank,
-            qk_nope_head_dim=self.qk_nope_head_dim,
-            v_head_dim=self.v_head_dim,
-            element_bytes=self.element_bytes,
-        )
+        names = ("num_attention_heads", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim")
+        return self.typed(AbsorbedProjection, **{name: getattr(self, name) for name in names})
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         latent_dim = self.kv_lora_rank + self.qk_rope_head_dim
-        core = AttentionCore(
-            num_attention_heads=self.num_attention_heads,
-            qk_head_dim=latent_dim,
-            v_head_dim=self.kv_lora_rank,
-            attention=self.attention,
-            element_bytes=self.element_bytes,
-        )
         return (
             self._rotation(batch, query_len)
-            + self._cache(batch, query_len, kv_len)
-            + StageCost(kv_read_bytes=batch * kv_len * latent_dim * self.element_bytes)
-            + core.cost(batch, query_len, kv_len)
+            + self._cache(batch, query_len, kv_len, read=latent_dim)
+            + self.core(self.num_attention_heads, latent_dim, self.kv_lora_rank, self.attention).own(
+                batch, query_len, kv_len
+            )
         )

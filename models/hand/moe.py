@@ -15,7 +15,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from fxmeter.models.hand.layer import BOOL_BYTES, FLOAT32_BYTES, INT64_BYTES, Layer, SiLU, Size, cast_bytes, pointwise
+from fxmeter.models.hand.layer import (
+    BOOL_BYTES,
+    FLOAT32_BYTES,
+    INT64_BYTES,
+    SOFTMAX_FLOPS,
+    Layer,
+    SiLU,
+    Size,
+    TypedLayer,
+    binary,
+    cast_bytes,
+    pointwise,
+    weights,
+)
 from fxmeter.models.hand.llama import LlamaMLP
 from fxmeter.models.stage_cost import ZERO, StageCost
 
@@ -51,7 +64,7 @@ class DeepseekV2MLP(LlamaMLP):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoEGate(Layer):
+class MoEGate(TypedLayer):
     """The router: E scores a token, in float32, and the best k (``TopkRouter`` of V2 and V3).
 
     Matmul 2·T·h·E. Vector, per token: softmax 5·E, top-k E, weights times the scaling factor k.
@@ -72,7 +85,6 @@ class MoEGate(Layer):
     n_group: int = 1
     topk_group: int = 1
     norm_topk_prob: bool = False
-    element_bytes: int = 2
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         up, down = cast_bytes(self.element_bytes)
@@ -81,17 +93,17 @@ class MoEGate(Layer):
         weight = self.n_routed_experts * self.hidden_size
         scores = tokens * self.n_routed_experts
         chosen = tokens * self.num_experts_per_tok
-        linear = StageCost(
-            matmul_flops=2 * tokens * weight,
-            weight_read_bytes=weight * self.element_bytes,
-            weight_bytes=weight * self.element_bytes,
-        ) + pointwise(
-            0,
-            read=inputs * (down + FLOAT32_BYTES) + weight * up,
-            write=inputs * up + weight * up + scores * FLOAT32_BYTES,
+        linear = (
+            StageCost(matmul_flops=2 * tokens * weight)
+            + weights(weight * self.element_bytes)
+            + pointwise(
+                0,
+                read=inputs * (down + FLOAT32_BYTES) + weight * up,
+                write=inputs * up + weight * up + scores * FLOAT32_BYTES,
+            )
         )
         scores_bytes = scores * FLOAT32_BYTES
-        probability_flops = 4 if self.topk_method == "noaux_tc" else 5
+        probability_flops = 4 if self.topk_method == "noaux_tc" else SOFTMAX_FLOPS
         probability = pointwise(probability_flops * scores, read=scores_bytes, write=scores_bytes)
         top_k = pointwise(scores, read=scores_bytes, write=chosen * (FLOAT32_BYTES + INT64_BYTES))
         scaled = pointwise(chosen, read=chosen * FLOAT32_BYTES, write=chosen * FLOAT32_BYTES)
@@ -155,7 +167,7 @@ class MoEGate(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepseekV2Experts(Layer):
+class DeepseekV2Experts(TypedLayer):
     """E routed SwiGLU experts; each of P = T·k pairs of a token and an expert goes through that expert.
 
     Matmul 2·P·h·2I for gate and up together, 2·P·I·h for down. Vector: silu 5·P·I (part act_fn), its product with
@@ -172,11 +184,10 @@ class DeepseekV2Experts(Layer):
     n_routed_experts: int
     num_experts_per_tok: int
     moe_intermediate_size: int
-    element_bytes: int = 2
 
     def children(self) -> dict[str, Layer]:
         features = self.num_experts_per_tok * self.moe_intermediate_size
-        return {"act_fn": SiLU(features=features, element_bytes=self.element_bytes)}
+        return {"act_fn": self.typed(SiLU, features=features)}
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         e = self.element_bytes
@@ -224,6 +235,4 @@ class DeepseekV2MoE(Layer):
         return {"experts": self.experts, "gate": self.gate, "shared_experts": self.shared_experts}
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
-        elements = batch * query_len * self.gate.hidden_size
-        tensor_bytes = elements * self.gate.element_bytes
-        return pointwise(elements, read=2 * tensor_bytes, write=tensor_bytes)
+        return binary(batch * query_len * self.gate.hidden_size, self.gate.element_bytes)

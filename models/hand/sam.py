@@ -4,163 +4,142 @@ Sources: "Segment Anything" (Kirillov et al. 2023) and "Exploring Plain Vision T
 al. 2022) for the encoder, "MViTv2" (Li et al. 2022) for decomposed relative positions, the DeepSeek-OCR
 paper for the two convolutions behind the neck. Module names are those of transformers' encoder.
 
-A view is a square image of ``side`` pixels. Its patches form a grid g x g, g = side / 16: 64 for the 1024
-px global view, 40 for a 640 px crop.
+A view is a square image. Its patches of 16 x 16 pixels form a grid g x g: 64 x 64 for the 1024 px global view, 40 x 40
+for a 640 px crop. B is images (in attention: windows of them), S_q the patches of one; of the whole encoder, pixels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from math import isqrt
 
-from fxmeter.models.hand.vision_ops import (
-    ModuleCosts,
-    convolution,
-    layer_norm,
-    leaf,
-    linear,
-    parameter,
+from fxmeter.models.hand.layer import (
+    FLOAT32_BYTES,
+    Layer,
+    ResidualBlock,
+    SiLU,
+    Size,
+    TypedLayer,
+    cast_bytes,
     pointwise,
-    product,
-    softmax,
-    tree,
+    weights,
 )
+from fxmeter.models.hand.vision_layers import Container, Convolution, LayerNorm
 from fxmeter.models.stage_cost import StageCost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamAttention:
-    """Self-attention within square windows, with a bias for the row and one for the column distance.
+class SamAttention(TypedLayer):
+    """Self-attention within B square windows of T = S_q tokens, with a bias for row and one for column distances.
 
-    ``table_side`` is the side for which the distance tables were learned: each has 2 * table_side - 1 rows.
+    ``table_side`` is the side for which the distance tables were learned: each has 2·table_side − 1 rows.
+
+    Row distances are a product of the query with one vector per (query row, key row), so each of T queries meets √T
+    vectors of the head's size d; column distances likewise. Their broadcast sum is the bias.
+
+    Matmul, per window and head: 2·T·T·d twice, 2·T·√T·d twice. Vector: the query times d^-1/2, T·d; per pair, the sum
+    of the distances 1, its addition to the scores 1, softmax 5.
+    Tensors: query scaled, T·d; both distances, T·√T; scores, bias, their sum, and softmax in float32 with its casts,
+    T·T each; context, T·d. Read: the query to scale it, and scaled by three products; key; value; all others once.
     """
 
     hidden_size: int
     num_heads: int
     table_side: int
-    element_bytes: int = 2
 
-    def modules(self, windows: Any, side: int) -> ModuleCosts:
-        """``windows`` windows of side x side tokens; T = side^2 attend to T, in each window and head.
+    def children(self) -> dict[str, Layer]:
+        h = self.hidden_size
+        return {"qkv": self.linear(h, 3 * h, bias=True), "proj": self.linear(h, h, bias=True)}
 
-        Row distances are a product of the query with one vector per (query row, key row), so each of T
-        queries meets ``side`` vectors of the head's size; column distances likewise. Their broadcast sum is
-        the bias.
-        """
-        size = self.element_bytes
-        head_size = self.hidden_size // self.num_heads
-        tokens = side * side
-        heads = windows * self.num_heads
-        query = heads * tokens * head_size
-        distances = heads * tokens * side
-        scores = heads * tokens * tokens
-
-        tables = parameter(2 * (2 * self.table_side - 1) * head_size, size)
-        row_distances = StageCost(
-            matmul_flops=2 * distances * head_size,
-            activation_read_bytes=query * size,
-            activation_write_bytes=distances * size,
-            activation_bytes=distances * size,
+    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        e, head_dim = self.element_bytes, self.hidden_size // self.num_heads
+        up, down = cast_bytes(e)
+        queries = batch * self.num_heads * query_len
+        query_bytes = queries * head_dim * e
+        distances, pairs = queries * isqrt(query_len), queries * kv_len
+        buffers = 2 * distances * e + pairs * (e + e + e + up + FLOAT32_BYTES + down)
+        return (
+            StageCost(matmul_flops=2 * 2 * (pairs + distances) * head_dim)
+            + weights(2 * (2 * self.table_side - 1) * head_dim * e)
+            + pointwise(
+                queries * head_dim + (1 + 1 + 5) * pairs,
+                read=(1 + 3 + 1 + 1) * query_bytes + buffers,
+                write=(1 + 1) * query_bytes + buffers,
+            )
         )
-        bias = StageCost(
-            vector_flops=scores,
-            activation_read_bytes=2 * distances * size,
-            activation_write_bytes=scores * size,
-            activation_bytes=scores * size,
-        )
-        core = [
-            pointwise(1, query, size),  # the query times head_size^-1/2
-            product(heads, tokens, head_size, tokens, size),
-            tables,
-            2 * row_distances,  # and as many column distances
-            bias,
-            pointwise(1, scores, size, operands=2),  # scores plus bias
-            softmax(scores, size),
-            product(heads, tokens, tokens, head_size, size),
-        ]
-        rows = windows * tokens
-        return tree(
-            StageCost.total(core),
-            qkv=leaf(linear(rows, self.hidden_size, 3 * self.hidden_size, size)),
-            proj=leaf(linear(rows, self.hidden_size, self.hidden_size, size)),
-        )
-
-    def cost(self, windows: Any, side: int) -> StageCost:
-        """Projections, scores, relative positions, softmax, context."""
-        return self.modules(windows, side)[""]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamMLP:
-    """Two linear layers with the erf form of GELU between them."""
+class SamMLP(TypedLayer):
+    """Two linear layers with the erf form of GELU between them, 5 FLOPs an element as SiLU has."""
 
     hidden_size: int
     intermediate_size: int
-    element_bytes: int = 2
 
-    def modules(self, rows: Any) -> ModuleCosts:
-        """``rows`` tokens."""
-        size = self.element_bytes
-        return tree(
-            StageCost(),
-            lin1=leaf(linear(rows, self.hidden_size, self.intermediate_size, size)),
-            act=leaf(pointwise(5, rows * self.intermediate_size, size)),
-            lin2=leaf(linear(rows, self.intermediate_size, self.hidden_size, size)),
-        )
-
-    def cost(self, rows: Any) -> StageCost:
-        """Both layers and the activation."""
-        return self.modules(rows)[""]
+    def children(self) -> dict[str, Layer]:
+        return {
+            "lin1": self.linear(self.hidden_size, self.intermediate_size, bias=True),
+            "act": self.typed(SiLU, features=self.intermediate_size),
+            "lin2": self.linear(self.intermediate_size, self.hidden_size, bias=True),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamBlock:
-    """A pre-norm transformer block; ``window`` is the side of its windows, 0 for global attention."""
+class SamBlock(ResidualBlock):
+    """A pre-norm transformer block; ``window`` is the side of its windows, 0 for global attention.
 
-    hidden_size: int
+    Windowed attention pads the grid to whole windows and computes the padding like any token: 64 x 64 becomes 5 x 5
+    windows of 14 x 14, 4,900 tokens for 4,096. Norms, residuals and MLP see the tokens alone.
+    """
+
     num_heads: int
     intermediate_size: int
     window: int
     table_side: int
-    element_bytes: int = 2
 
-    def modules(self, images: Any, grid: int) -> ModuleCosts:
-        """``images`` grids of grid x grid tokens.
+    def children(self) -> dict[str, Layer]:
+        h, table_side = self.hidden_size, self.window or self.table_side
+        norm = self.typed(LayerNorm, hidden_size=h)
+        return {
+            "layer_norm1": norm,
+            "attn": self.typed(SamAttention, hidden_size=h, num_heads=self.num_heads, table_side=table_side),
+            "layer_norm2": norm,
+            "mlp": self.typed(SamMLP, hidden_size=h, intermediate_size=self.intermediate_size),
+        }
 
-        Windowed attention pads the grid to whole windows and computes the padding like any token: 64 x 64
-        becomes 5 x 5 windows of 14 x 14, 4,900 tokens for 4,096. Norms, residuals and MLP see the tokens
-        alone.
-        """
-        size = self.element_bytes
-        rows = images * grid * grid
-        if self.window:
-            across = -(-grid // self.window)
-            windows, side, table_side = images * across * across, self.window, self.window
-        else:
-            windows, side, table_side = images, grid, self.table_side
-        attention = SamAttention(
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            table_side=table_side,
-            element_bytes=size,
-        )
-        mlp = SamMLP(hidden_size=self.hidden_size, intermediate_size=self.intermediate_size, element_bytes=size)
-        return tree(
-            2 * pointwise(1, rows * self.hidden_size, size, operands=2),  # the residual additions
-            layer_norm1=leaf(layer_norm(rows, self.hidden_size, size)),
-            attn=attention.modules(windows, side),
-            layer_norm2=leaf(layer_norm(rows, self.hidden_size, size)),
-            mlp=mlp.modules(rows),
-        )
-
-    def cost(self, images: Any, grid: int) -> StageCost:
-        """Norms, attention, MLP, residuals."""
-        return self.modules(images, grid)[""]
+    def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:
+        if name != "attn" or not self.window:
+            return batch, query_len, kv_len
+        across = -(-isqrt(query_len) // self.window)
+        tokens = self.window * self.window
+        return batch * across * across, tokens, tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamEncoder:
-    """Patches, absolute positions, blocks, neck, two stride-2 convolutions: side/64 x side/64 features."""
+class SamDownsample(TypedLayer):
+    """Two 3x3 convolutions of stride 2 and padding 1, each of which halves the grid, rounding up."""
+
+    channels: tuple[int, int, int]
+
+    def children(self) -> dict[str, Layer]:
+        return {"conv1": self._halving(0), "conv2": self._halving(1)}
+
+    def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:
+        tokens = query_len if name == "conv1" else self._halving(0).positions(query_len)
+        return batch, tokens, tokens
+
+    def _halving(self, index: int) -> Convolution:
+        first, second = self.channels[index : index + 2]
+        return self.typed(Convolution, in_channels=first, out_channels=second, kernel=3, stride=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamEncoder(TypedLayer):
+    """Patches, absolute positions, blocks, neck, two stride-2 convolutions; S_q is the pixels of a view.
+
+    A patch is a convolution of the three colours whose stride is its size; with a bias. The neck is a 1x1 and a 3x3
+    convolution, each with a layer norm over the channels behind it.
+    """
 
     hidden_size: int = 768
     num_heads: int = 12
@@ -172,75 +151,44 @@ class SamEncoder:
     table_side: int = 64
     neck_channels: int = 256
     downsample_channels: tuple[int, int] = (512, 1024)
-    element_bytes: int = 2
 
-    def feature_side(self, side: int) -> int:
-        """Features along each side of a view of ``side`` pixels: its patches, halved twice, rounded up."""
-        return _halved(_halved(side // self.patch_size))
+    def patches(self, pixels: int) -> int:
+        """Of a view."""
+        return pixels // self.patch_size**2
+
+    def features(self, pixels: int) -> int:
+        """Of a view: the side of its patches' grid halved twice, rounding up."""
+        return (-(-isqrt(self.patches(pixels)) // 4)) ** 2
 
     def block(self, layer: int) -> SamBlock:
         """The block at ``layer``: windowed, unless its index is one of ``global_layers``."""
-        return SamBlock(
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            intermediate_size=self.intermediate_size,
-            window=0 if layer in self.global_layers else self.window,
-            table_side=self.table_side,
-            element_bytes=self.element_bytes,
-        )
+        names = ("hidden_size", "num_heads", "intermediate_size", "table_side")
+        window = 0 if layer in self.global_layers else self.window
+        return self.typed(SamBlock, window=window, **{name: getattr(self, name) for name in names})
 
-    def modules(self, images: Any, side: int) -> ModuleCosts:
-        """``images`` views of side x side pixels; blocks are ``layers.0`` and so on."""
-        size = self.element_bytes
-        grid = side // self.patch_size
-        tokens = images * grid * grid
-        positions = parameter(self.table_side * self.table_side * self.hidden_size, size)
-        return tree(
-            positions + pointwise(1, tokens * self.hidden_size, size),
-            patch_embed=tree(StageCost(), projection=leaf(self._patches(images, side))),
-            **{f"layers.{layer}": self.block(layer).modules(images, grid) for layer in range(self.num_layers)},
-            neck=self._neck(images, grid),
-            proj=self._downsample(images, grid),
-        )
+    def children(self) -> dict[str, Layer]:
+        h, width, patch = self.hidden_size, self.neck_channels, self.patch_size
+        projection = self.typed(Convolution, in_channels=3, out_channels=h, kernel=patch, stride=patch, bias=True)
+        norm = self.typed(LayerNorm, hidden_size=width)
+        neck = {
+            "conv1": self.typed(Convolution, in_channels=h, out_channels=width, kernel=1),
+            "layer_norm1": norm,
+            "conv2": self.typed(Convolution, in_channels=width, out_channels=width, kernel=3),
+            "layer_norm2": norm,
+        }
+        return {
+            "patch_embed": Container({"projection": projection}),
+            **{f"layers.{layer}": self.block(layer) for layer in range(self.num_layers)},
+            "neck": Container(neck),
+            "proj": self.typed(SamDownsample, channels=(width, *self.downsample_channels)),
+        }
 
-    def cost(self, images: Any, side: int) -> StageCost:
-        """The whole encoder."""
-        return self.modules(images, side)[""]
+    def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:
+        tokens = query_len if name == "patch_embed" else self.patches(query_len)
+        return batch, tokens, tokens
 
-    def _patches(self, images: Any, side: int) -> StageCost:
-        """A convolution of the three colours whose stride is its size, patch_size; with a bias."""
-        grid = side // self.patch_size
-        bias = parameter(self.hidden_size, self.element_bytes) + StageCost(
-            vector_flops=images * grid * grid * self.hidden_size
-        )
-        return bias + convolution(images, side, grid, 3, self.hidden_size, self.patch_size, self.element_bytes)
-
-    def _neck(self, images: Any, grid: int) -> ModuleCosts:
-        """A 1x1 and a 3x3 convolution, each with a layer norm over the channels behind it."""
-        size = self.element_bytes
-        width = self.neck_channels
-        norm = layer_norm(images * grid * grid, width, size)
-        return tree(
-            StageCost(),
-            conv1=leaf(convolution(images, grid, grid, self.hidden_size, width, 1, size)),
-            layer_norm1=leaf(norm),
-            conv2=leaf(convolution(images, grid, grid, width, width, 3, size)),
-            layer_norm2=leaf(norm),
-        )
-
-    def _downsample(self, images: Any, grid: int) -> ModuleCosts:
-        """Two 3x3 convolutions of stride 2 and padding 1, each of which halves the grid."""
-        first, second = self.downsample_channels
-        half = _halved(grid)
-        quarter = _halved(half)
-        size = self.element_bytes
-        return tree(
-            StageCost(),
-            conv1=leaf(convolution(images, grid, half, self.neck_channels, first, 3, size)),
-            conv2=leaf(convolution(images, half, quarter, first, second, 3, size)),
-        )
-
-
-def _halved(side: int) -> int:
-    """Outputs of a 3x3 convolution of stride 2 and padding 1 along a side."""
-    return (side + 1) // 2
+    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        """The absolute positions, added to the patches."""
+        e, elements = self.element_bytes, batch * self.patches(query_len) * self.hidden_size
+        table = weights(self.table_side * self.table_side * self.hidden_size * e)
+        return table + pointwise(elements, read=elements * e, write=elements * e)

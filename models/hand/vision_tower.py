@@ -5,34 +5,32 @@ for CLIP's ViT-L/14, and the vendor's public code for what is kept of it. Module
 ``fxmeter.tracer.load.vision.DeepseekOCRVision``.
 
 A page is one padded 1024 px global view and a grid of 640 px crops. The tower runs once on the global views
-of the batch and, where there are crops, once more on all of them together.
+of the batch and, where there are crops, once more on all of them together. B is images, S_q the tokens of one, the
+class token among them; of a view, its pixels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-from fxmeter.models.errors import ScenarioError
-from fxmeter.models.hand.layer import Attention
-from fxmeter.models.hand.sam import SamEncoder
-from fxmeter.models.hand.vision_ops import (
-    ModuleCosts,
-    layer_norm,
-    leaf,
-    linear,
-    parameter,
+from fxmeter.models.choices import Attention
+from fxmeter.models.hand.layer import (
+    Layer,
+    ResidualBlock,
+    Size,
+    TypedLayer,
+    binary,
     pointwise,
-    product,
-    softmax,
-    tree,
+    weights,
 )
+from fxmeter.models.hand.sam import SamEncoder
+from fxmeter.models.hand.vision_layers import Container, LayerNorm
 from fxmeter.models.sizes import CROP_SIDE, GLOBAL_SIDE
 from fxmeter.models.stage_cost import StageCost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipEmbeddings:
+class ClipEmbeddings(TypedLayer):
     """A class token before the features, and a position for each; CLIP's own patch convolution lies idle.
 
     The vendor's checkpoint keeps that convolution's weights, so they are resident; nothing reads them.
@@ -41,130 +39,87 @@ class ClipEmbeddings:
     hidden_size: int = 1024
     positions: int = 257
     patch_size: int = 14
-    element_bytes: int = 2
 
-    def cost(self, images: Any, tokens: int) -> StageCost:
-        """``images`` sequences of ``tokens``, the class token among them."""
-        size = self.element_bytes
-        idle = StageCost(weight_bytes=3 * self.patch_size * self.patch_size * self.hidden_size * size)
-        return (
-            parameter(self.hidden_size, size)  # the class token
-            + parameter(self.positions * self.hidden_size, size)
-            + pointwise(1, images * tokens * self.hidden_size, size)
-            + idle
-        )
+    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        h, e = self.hidden_size, self.element_bytes
+        elements = batch * query_len * h
+        idle = StageCost(weight_bytes=3 * self.patch_size * self.patch_size * h * e)
+        class_token, positions = weights(h * e), weights(self.positions * h * e)
+        return class_token + positions + idle + pointwise(elements, read=elements * e, write=elements * e)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipAttention:
-    """Bidirectional multi-head attention with biases on all four projections."""
+class ClipAttention(TypedLayer):
+    """Bidirectional multi-head attention with biases on all four projections.
+
+    Both implementations do the same arithmetic. Eager writes the scores, the scaled scores and the
+    probabilities; flash keeps them on chip and moves queries, keys, values and context only.
+    """
 
     hidden_size: int = 1024
     num_heads: int = 16
-    element_bytes: int = 2
+    attention: Attention = "eager"
 
-    def modules(self, images: Any, tokens: int, attention: Attention = "eager") -> ModuleCosts:
-        """``images`` sequences of ``tokens``.
+    def children(self) -> dict[str, Layer]:
+        projection = self.linear(self.hidden_size, self.hidden_size, bias=True)
+        return dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), projection)
 
-        Both implementations do the same arithmetic. Eager writes the scores, the scaled scores and the
-        probabilities; flash keeps them on chip and moves queries, keys, values and context only.
-        """
-        size = self.element_bytes
-        projection = leaf(linear(images * tokens, self.hidden_size, self.hidden_size, size))
-        return tree(
-            self._core(images, tokens, attention),
-            q_proj=projection,
-            k_proj=projection,
-            v_proj=projection,
-            out_proj=projection,
-        )
-
-    def cost(self, images: Any, tokens: int, attention: Attention = "eager") -> StageCost:
-        """Projections and attention core."""
-        return self.modules(images, tokens, attention)[""]
-
-    def _core(self, images: Any, tokens: int, attention: Attention) -> StageCost:
-        size = self.element_bytes
-        head_size = self.hidden_size // self.num_heads
-        heads = images * self.num_heads
-        scores = heads * tokens * tokens
-        eager = (
-            product(heads, tokens, head_size, tokens, size)
-            + pointwise(1, scores, size)  # times head_size^-1/2
-            + softmax(scores, size)
-            + product(heads, tokens, tokens, head_size, size)
-        )
-        if attention == "eager":
-            return eager
-        if attention != "flash":
-            raise ScenarioError(f"attention must be 'eager' or 'flash', not {attention!r}")
-        context = images * tokens * self.hidden_size * size
-        return StageCost(
-            matmul_flops=eager.matmul_flops,
-            vector_flops=eager.vector_flops,
-            activation_read_bytes=3 * context,
-            activation_write_bytes=context,
-            activation_bytes=context,
-        )
+    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        e, head_dim = self.element_bytes, self.hidden_size // self.num_heads
+        core = self.core(self.num_heads, head_dim, head_dim, self.attention, masked=False)
+        keys_and_values = StageCost(activation_read_bytes=2 * batch * kv_len * self.hidden_size * e)
+        return keys_and_values + core.own(batch, query_len, kv_len)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipMLP:
-    """Two linear layers with x * sigmoid(1.702 x), the quick GELU, between them."""
+class QuickGELU(TypedLayer):
+    """x·sigmoid(1.702·x) on B·S_q rows of ``features``: three operations of 1, 4 and 1 FLOPs an element."""
+
+    features: int
+
+    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        e, elements = self.element_bytes, batch * query_len * self.features
+        return pointwise((1 + 4) * elements, read=2 * elements * e, write=2 * elements * e) + binary(elements, e)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipMLP(TypedLayer):
+    """Two linear layers with the quick GELU between them."""
 
     hidden_size: int = 1024
     intermediate_size: int = 4096
-    element_bytes: int = 2
 
-    def modules(self, rows: Any) -> ModuleCosts:
-        """``rows`` tokens."""
-        size = self.element_bytes
-        hidden = rows * self.intermediate_size
-        quick_gelu = pointwise(1, hidden, size) + pointwise(4, hidden, size) + pointwise(1, hidden, size, operands=2)
-        return tree(
-            StageCost(),
-            fc1=leaf(linear(rows, self.hidden_size, self.intermediate_size, size)),
-            activation_fn=leaf(quick_gelu),
-            fc2=leaf(linear(rows, self.intermediate_size, self.hidden_size, size)),
-        )
-
-    def cost(self, rows: Any) -> StageCost:
-        """Both layers and the activation."""
-        return self.modules(rows)[""]
+    def children(self) -> dict[str, Layer]:
+        return {
+            "fc1": self.linear(self.hidden_size, self.intermediate_size, bias=True),
+            "activation_fn": self.typed(QuickGELU, features=self.intermediate_size),
+            "fc2": self.linear(self.intermediate_size, self.hidden_size, bias=True),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipBlock:
+class ClipBlock(ResidualBlock):
     """A pre-norm transformer block."""
 
     hidden_size: int = 1024
     num_heads: int = 16
     intermediate_size: int = 4096
-    element_bytes: int = 2
+    attention: Attention = "eager"
 
-    def modules(self, images: Any, tokens: int, attention: Attention = "eager") -> ModuleCosts:
-        """``images`` sequences of ``tokens``."""
-        size = self.element_bytes
-        width = self.hidden_size
-        rows = images * tokens
-        attn = ClipAttention(hidden_size=width, num_heads=self.num_heads, element_bytes=size)
-        mlp = ClipMLP(hidden_size=width, intermediate_size=self.intermediate_size, element_bytes=size)
-        return tree(
-            2 * pointwise(1, rows * width, size, operands=2),  # the residual additions
-            layer_norm1=leaf(layer_norm(rows, width, size)),
-            self_attn=attn.modules(images, tokens, attention),
-            layer_norm2=leaf(layer_norm(rows, width, size)),
-            mlp=mlp.modules(rows),
-        )
-
-    def cost(self, images: Any, tokens: int, attention: Attention = "eager") -> StageCost:
-        """Norms, attention, MLP, residuals."""
-        return self.modules(images, tokens, attention)[""]
+    def children(self) -> dict[str, Layer]:
+        h, heads, attention = self.hidden_size, self.num_heads, self.attention
+        norm = self.typed(LayerNorm, hidden_size=h)
+        return {
+            "layer_norm1": norm,
+            "self_attn": self.typed(ClipAttention, hidden_size=h, num_heads=heads, attention=attention),
+            "layer_norm2": norm,
+            "mlp": self.typed(ClipMLP, hidden_size=h, intermediate_size=self.intermediate_size),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipEncoder:
-    """CLIP-L without its final norm: embeddings, a norm, the blocks."""
+class ClipEncoder(TypedLayer):
+    """CLIP-L without its final norm: embeddings, a norm, the blocks. S_q is one class token and SAM's features."""
 
     hidden_size: int = 1024
     num_heads: int = 16
@@ -172,36 +127,23 @@ class ClipEncoder:
     num_layers: int = 24
     positions: int = 257
     patch_size: int = 14
-    element_bytes: int = 2
+    attention: Attention = "eager"
 
-    def modules(self, images: Any, tokens: int, attention: Attention = "eager") -> ModuleCosts:
-        """``images`` sequences of ``tokens``: one class token and SAM's features."""
-        size = self.element_bytes
-        width = self.hidden_size
-        embeddings = ClipEmbeddings(
-            hidden_size=width, positions=self.positions, patch_size=self.patch_size, element_bytes=size
-        )
-        block = ClipBlock(
-            hidden_size=width,
-            num_heads=self.num_heads,
-            intermediate_size=self.intermediate_size,
-            element_bytes=size,
-        ).modules(images, tokens, attention)
-        return tree(
-            StageCost(),
-            embeddings=leaf(embeddings.cost(images, tokens)),
-            pre_layrnorm=leaf(layer_norm(images * tokens, width, size)),
-            encoder=tree(StageCost(), **{f"layers.{layer}": block for layer in range(self.num_layers)}),
-        )
-
-    def cost(self, images: Any, tokens: int, attention: Attention = "eager") -> StageCost:
-        """The whole encoder."""
-        return self.modules(images, tokens, attention)[""]
+    def children(self) -> dict[str, Layer]:
+        h, names = self.hidden_size, ("hidden_size", "num_heads", "intermediate_size", "attention")
+        block = self.typed(ClipBlock, **{name: getattr(self, name) for name in names})
+        return {
+            "embeddings": self.typed(
+                ClipEmbeddings, hidden_size=h, positions=self.positions, patch_size=self.patch_size
+            ),
+            "pre_layrnorm": self.typed(LayerNorm, hidden_size=h),
+            "encoder": Container({f"layers.{layer}": block for layer in range(self.num_layers)}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepseekOCRVision:
-    """The tower of a page: SAM, CLIP, projector, and the two learned vectors that lay the features out.
+class DeepEncoder(TypedLayer):
+    """One call of the tower, on B views of S_q pixels.
 
     Features of SAM and CLIP side by side, 2048 wide, are projected to the decoder's width; CLIP's class
     token is dropped. SAM's attention is eager under either implementation: its bias is beyond a flash
@@ -209,55 +151,58 @@ class DeepseekOCRVision:
     """
 
     hidden_size: int = 1280
+    attention: Attention = "eager"
+
+    def children(self) -> dict[str, Layer]:
+        sam, clip = self.typed(SamEncoder), self.typed(ClipEncoder, attention=self.attention)
+        width = sam.downsample_channels[-1] + clip.hidden_size
+        return {"sam": sam, "clip": clip, "projector": self.linear(width, self.hidden_size, bias=True)}
+
+    def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:
+        if name == "sam":
+            return batch, query_len, kv_len
+        features = SamEncoder().features(query_len)
+        tokens = features + 1 if name == "clip" else features
+        return batch, tokens, tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepseekOCRVision:
+    """`DeepEncoder` on both kinds of views of a page, and the two learned vectors that lay the features out."""
+
+    hidden_size: int = 1280
+    attention: Attention = "eager"
     element_bytes: int = 2
 
-    @property
-    def sam(self) -> SamEncoder:
-        """SAM-B."""
-        return SamEncoder(element_bytes=self.element_bytes)
-
-    @property
-    def clip(self) -> ClipEncoder:
-        """CLIP-L."""
-        return ClipEncoder(element_bytes=self.element_bytes)
-
-    def view(self, images: Any, side: int, attention: Attention = "eager") -> ModuleCosts:
+    def view(self, images: Size, side: int) -> dict[str, StageCost]:
         """One call of the tower, on ``images`` views of side x side pixels."""
-        features = self.sam.feature_side(side) ** 2
-        width = self.sam.downsample_channels[-1] + self.clip.hidden_size
-        return tree(
-            StageCost(),
-            sam=self.sam.modules(images, side),
-            clip=self.clip.modules(images, features + 1, attention),
-            projector=leaf(linear(images * features, width, self.hidden_size, self.element_bytes)),
-        )
+        encoder = DeepEncoder(hidden_size=self.hidden_size, attention=self.attention, element_bytes=self.element_bytes)
+        return encoder.modules(images, side * side, side * side)
 
-    def modules(self, batch: Any, crops_h: Any = 0, crops_w: Any = 0, attention: Attention = "eager") -> ModuleCosts:
-        """``batch`` pages with crops_h rows of crops_w crops each; 0, 0 for pages without crops.
+    def modules(self, batch: Size, rows: Size = 0, columns: Size = 0) -> dict[str, StageCost]:
+        """``batch`` pages with as many rows and columns of crops each, by module; 0, 0 for pages without crops.
 
         All but one quantity is a constant plus a term linear in the number of crops. The exception is
         ``weight_read_bytes``: the second call, if there is one, reads every weight again.
         """
-        crops = crops_h * crops_w
+        crops = rows * columns
         second_call = 1 - 0**crops  # 0 without crops, else 1: for ints, arrays and positive symbols alike
-        overview = self.view(batch, GLOBAL_SIDE, attention)
-        details = self.view(batch * crops, CROP_SIDE, attention)
+        overview, details = self.view(batch, GLOBAL_SIDE), self.view(batch * crops, CROP_SIDE)
         modules = {path: _both(overview[path], details[path], second_call) for path in overview}
         modules[""] += self._layout(second_call)
         return modules
 
-    def cost(self, batch: Any, crops_h: Any = 0, crops_w: Any = 0, attention: Attention = "eager") -> StageCost:
-        """The vision stage of ``batch`` pages."""
-        return self.modules(batch, crops_h, crops_w, attention)[""]
+    def cost(self, batch: Size, rows: Size = 0, columns: Size = 0) -> StageCost:
+        """The vision stage of as many pages."""
+        return self.modules(batch, rows, columns)[""]
 
-    def _layout(self, second_call: Any) -> StageCost:
+    def _layout(self, second_call: Size) -> StageCost:
         """A newline behind every row of features, in both calls; one separator behind the global view."""
-        size = self.element_bytes
-        newline_again = StageCost(weight_read_bytes=second_call * self.hidden_size * size)
-        return 2 * parameter(self.hidden_size, size) + newline_again
+        vector_bytes = self.hidden_size * self.element_bytes
+        return 2 * weights(vector_bytes) + StageCost(weight_read_bytes=second_call * vector_bytes)
 
 
-def _both(overview: StageCost, details: StageCost, second_call: Any) -> StageCost:
+def _both(overview: StageCost, details: StageCost, second_call: Size) -> StageCost:
     """Two calls of the same module, the second of which may not take place: weights are resident once."""
     return replace(
         overview + details,

@@ -152,7 +152,7 @@ def test_json(run):
 
 
 def test_a_broken_formula_exits_1_and_names_the_first_difference(run, monkeypatch):
-    from fxmeter.models.hand.llama import RMSNorm
+    from fxmeter.models.hand.layer import RMSNorm
 
     honest = RMSNorm.own
 

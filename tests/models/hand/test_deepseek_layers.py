@@ -16,21 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxmeter.models import ModelError, StageCost
-from fxmeter.models.hand.deepseek import (
-    DeepseekModel,
+from fxmeter.models.hand.deepseek import DeepseekModel, DeepseekV2DecoderLayer
+from fxmeter.models.hand.layer import Layer, Linear, RMSNorm, SiLU
+from fxmeter.models.hand.llama import LlamaRotaryEmbedding
+from fxmeter.models.hand.mla import (
+    AbsorbedProjection,
     DeepseekV2AbsorbedAttention,
     DeepseekV2Attention,
-    DeepseekV2DecoderLayer,
+    DeepseekV2RotaryEmbedding,
+    LatentExpansion,
+)
+from fxmeter.models.hand.moe import (
     DeepseekV2Experts,
     DeepseekV2MLP,
     DeepseekV2MoE,
-    DeepseekV2RotaryEmbedding,
     MoEGate,
+    expected_experts_bytes,
 )
-from fxmeter.models.hand.layer import Layer, Linear, SiLU
-from fxmeter.models.hand.llama import LlamaRotaryEmbedding, RMSNorm
-from fxmeter.models.hand.mla import AbsorbedProjection, LatentExpansion
-from fxmeter.models.hand.moe import expected_experts_bytes
 from fxmeter.models.stage_cost import FIELDS
 
 DEEPSEEK_V2_LITE = {

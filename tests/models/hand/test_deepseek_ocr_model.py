@@ -10,16 +10,11 @@ import pytest
 import sympy
 
 from fxmeter.models import ModelError, decode, prefill
-from fxmeter.models.hand.deepseek import (
-    DeepseekV2DecoderLayer,
-    DeepseekV2Experts,
-    DeepseekV2MLP,
-    DeepseekV2MoE,
-    MoEGate,
-)
-from fxmeter.models.hand.deepseek_ocr import DeepseekOCRModel
-from fxmeter.models.hand.layer import Decoder
-from fxmeter.models.hand.llama import LlamaAttention, LlamaFlashAttention2, LlamaRotaryEmbedding, RMSNorm
+from fxmeter.models.hand.causal_lm import Decoder
+from fxmeter.models.hand.deepseek import DeepseekOCRModel, DeepseekV2DecoderLayer
+from fxmeter.models.hand.layer import RMSNorm
+from fxmeter.models.hand.llama import LlamaAttention, LlamaFlashAttention2, LlamaRotaryEmbedding
+from fxmeter.models.hand.moe import DeepseekV2Experts, DeepseekV2MLP, DeepseekV2MoE, MoEGate
 from fxmeter.models.stage_cost import FIELDS
 
 DEEPSEEK_OCR = {

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxmeter.models import ModelError, StageCost
-from fxmeter.models.hand.layer import AttentionCore, Decoder, Embedding, Layer, Linear, SiLU
+from fxmeter.models.hand.causal_lm import Decoder
+from fxmeter.models.hand.layer import AttentionCore, Embedding, Layer, Linear, RMSNorm, SiLU
 from fxmeter.models.hand.llama import (
     LlamaAttention,
     LlamaDecoderLayer,
@@ -22,7 +23,6 @@ from fxmeter.models.hand.llama import (
     LlamaMLP,
     LlamaModel,
     LlamaRotaryEmbedding,
-    RMSNorm,
     rotate_half_cost,
 )
 from fxmeter.models.stage_cost import FIELDS, ZERO

@@ -1,12 +1,15 @@
 """CLIP, the projector and the whole tower against arithmetic done by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sympy
 
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.hand.layer import Linear
 from fxmeter.models.hand.sam import SamEncoder
-from fxmeter.models.hand.vision_ops import layer_norm, linear
+from fxmeter.models.hand.vision_layers import LayerNorm
 from fxmeter.models.hand.vision_tower import (
     ClipAttention,
     ClipBlock,
@@ -18,6 +21,16 @@ from fxmeter.models.hand.vision_tower import (
 from fxmeter.models.stage_cost import FIELDS, StageCost
 
 TOWER = DeepseekOCRVision()
+FLASH = DeepseekOCRVision(attention="flash")
+
+
+def linear(rows: int, inputs: int, outputs: int, element_bytes: int) -> StageCost:
+    return Linear(in_features=inputs, out_features=outputs, bias=True, element_bytes=element_bytes).cost(1, rows, rows)
+
+
+def layer_norm(rows: int, width: int, element_bytes: int) -> StageCost:
+    return LayerNorm(hidden_size=width, element_bytes=element_bytes).cost(1, rows, rows)
+
 
 SMALL_CLIP = ClipEncoder(
     hidden_size=6, num_heads=2, intermediate_size=11, num_layers=2, positions=17, patch_size=3, element_bytes=4
@@ -58,7 +71,7 @@ SAM_CROP_FLOPS = (
 
 
 def test_embeddings_add_positions_and_keep_an_idle_convolution_that_nothing_reads() -> None:
-    assert ClipEmbeddings(hidden_size=6, positions=17, patch_size=5).cost(4, 10) == StageCost(
+    assert ClipEmbeddings(hidden_size=6, positions=17, patch_size=5).cost(4, 10, 10) == StageCost(
         vector_flops=4 * 10 * 6,
         weight_read_bytes=(6 + 17 * 6) * 2,
         activation_read_bytes=4 * 10 * 6 * 2,
@@ -70,7 +83,7 @@ def test_embeddings_add_positions_and_keep_an_idle_convolution_that_nothing_read
 
 def test_eager_attention_counts_every_product_and_every_buffer_of_its_core() -> None:
     # 5 images of 7 tokens, 2 heads of 3
-    modules = ClipAttention(hidden_size=6, num_heads=2).modules(5, 7)
+    modules = ClipAttention(hidden_size=6, num_heads=2).modules(5, 7, 7)
     projections = [modules[f"{name}_proj"] for name in ("q", "k", "v", "out")]
     assert projections == [linear(5 * 7, 6, 6, 2)] * 4
     query, scores = 10 * 7 * 3, 10 * 7 * 7
@@ -85,8 +98,8 @@ def test_eager_attention_counts_every_product_and_every_buffer_of_its_core() -> 
 
 
 def test_flash_attention_does_the_same_arithmetic_and_moves_no_scores() -> None:
-    eager = ClipAttention(hidden_size=6, num_heads=2).modules(5, 7)
-    flash = ClipAttention(hidden_size=6, num_heads=2).modules(5, 7, "flash")
+    eager = ClipAttention(hidden_size=6, num_heads=2).modules(5, 7, 7)
+    flash = ClipAttention(hidden_size=6, num_heads=2, attention="flash").modules(5, 7, 7)
     projections = 4 * linear(5 * 7, 6, 6, 2)
     assert flash["q_proj"] == eager["q_proj"]
     assert flash[""] + -1 * projections == StageCost(
@@ -100,11 +113,11 @@ def test_flash_attention_does_the_same_arithmetic_and_moves_no_scores() -> None:
 
 def test_an_unknown_attention_is_refused_by_name() -> None:
     with pytest.raises(ScenarioError, match="'eager' or 'flash', not 'sdpa'"):
-        TOWER.cost(1, attention="sdpa")  # type: ignore[arg-type]
+        DeepseekOCRVision(attention="sdpa").cost(1)  # type: ignore[arg-type]
 
 
 def test_mlp_is_two_linear_layers_around_a_quick_gelu() -> None:
-    modules = ClipMLP(hidden_size=6, intermediate_size=11).modules(5)
+    modules = ClipMLP(hidden_size=6, intermediate_size=11).modules(1, 5, 5)
     assert modules["fc1"] == linear(5, 6, 11, 2)
     assert modules["activation_fn"] == StageCost(
         vector_flops=5 * 11 + 4 * 5 * 11 + 5 * 11,  # times 1.702, sigmoid, product
@@ -114,15 +127,15 @@ def test_mlp_is_two_linear_layers_around_a_quick_gelu() -> None:
     )
     assert modules["fc2"] == linear(5, 11, 6, 2)
     assert modules[""] == StageCost.total(modules[path] for path in ("fc1", "activation_fn", "fc2"))
-    assert ClipMLP(hidden_size=6, intermediate_size=11).cost(5) == modules[""]
+    assert ClipMLP(hidden_size=6, intermediate_size=11).cost(1, 5, 5) == modules[""]
 
 
 @pytest.mark.parametrize("attention", ["eager", "flash"])
 def test_a_block_is_two_norms_attention_mlp_and_two_residual_additions(attention: str) -> None:
-    block = ClipBlock(hidden_size=6, num_heads=2, intermediate_size=11)
-    modules = block.modules(5, 7, attention)  # type: ignore[arg-type]
-    attn = ClipAttention(hidden_size=6, num_heads=2).cost(5, 7, attention)  # type: ignore[arg-type]
-    mlp = ClipMLP(hidden_size=6, intermediate_size=11).cost(5 * 7)
+    block = ClipBlock(hidden_size=6, num_heads=2, intermediate_size=11, attention=attention)
+    modules = block.modules(5, 7, 7)
+    attn = ClipAttention(hidden_size=6, num_heads=2, attention=attention).cost(5, 7, 7)
+    mlp = ClipMLP(hidden_size=6, intermediate_size=11).cost(5, 7, 7)
     norm = layer_norm(5 * 7, 6, 2)
     residuals = StageCost(
         vector_flops=5 * 7 * 6 + 5 * 7 * 6,
@@ -132,32 +145,31 @@ def test_a_block_is_two_norms_attention_mlp_and_two_residual_additions(attention
     )
     assert modules["layer_norm1"] == modules["layer_norm2"] == norm
     assert (modules["self_attn"], modules["mlp"]) == (attn, mlp)
-    assert block.cost(5, 7, attention) == norm + attn + norm + mlp + residuals  # type: ignore[arg-type]
+    assert block.cost(5, 7, 7) == norm + attn + norm + mlp + residuals
 
 
 @pytest.mark.parametrize("attention", ["eager", "flash"])
 def test_the_encoder_is_embeddings_a_norm_and_equal_blocks(attention: str) -> None:
-    modules = SMALL_CLIP.modules(5, 10, attention)  # type: ignore[arg-type]
-    embeddings = ClipEmbeddings(hidden_size=6, positions=17, patch_size=3, element_bytes=4).cost(5, 10)
-    block = ClipBlock(hidden_size=6, num_heads=2, intermediate_size=11, element_bytes=4)
-    cost = block.cost(5, 10, attention)  # type: ignore[arg-type]
+    clip = replace(SMALL_CLIP, attention=attention)
+    modules = clip.modules(5, 10, 10)
+    embeddings = ClipEmbeddings(hidden_size=6, positions=17, patch_size=3, element_bytes=4).cost(5, 10, 10)
+    block = ClipBlock(hidden_size=6, num_heads=2, intermediate_size=11, attention=attention, element_bytes=4)
+    cost = block.cost(5, 10, 10)
     assert modules["embeddings"] == embeddings
     assert modules["pre_layrnorm"] == layer_norm(5 * 10, 6, 4)
     assert modules["encoder.layers.0"] == modules["encoder.layers.1"] == cost
     assert modules["encoder"] == cost + cost
-    assert SMALL_CLIP.cost(5, 10, attention) == (  # type: ignore[arg-type]
-        embeddings + layer_norm(5 * 10, 6, 4) + cost + cost
-    )
+    assert clip.cost(5, 10, 10) == embeddings + layer_norm(5 * 10, 6, 4) + cost + cost
 
 
 def test_blocks_made_without_sizes_are_clip_l() -> None:
     modules = TOWER.modules(1)
-    assert modules["clip.encoder.layers.0"] == ClipBlock().cost(1, 257)
-    assert modules["clip.encoder.layers.0.self_attn"] == ClipAttention().cost(1, 257)
-    assert modules["clip.encoder.layers.0.mlp"] == ClipMLP().cost(257)
-    assert modules["clip.embeddings"] == ClipEmbeddings().cost(1, 257)
-    assert modules["clip"] == ClipEncoder().cost(1, 257)
-    assert modules["sam"] == SamEncoder().cost(1, 1024)
+    assert modules["clip.encoder.layers.0"] == ClipBlock().cost(1, 257, 257)
+    assert modules["clip.encoder.layers.0.self_attn"] == ClipAttention().cost(1, 257, 257)
+    assert modules["clip.encoder.layers.0.mlp"] == ClipMLP().cost(1, 257, 257)
+    assert modules["clip.embeddings"] == ClipEmbeddings().cost(1, 257, 257)
+    assert modules["clip"] == ClipEncoder().cost(1, 257, 257)
+    assert modules["sam"] == SamEncoder().cost(1, 1024 * 1024, 1024 * 1024)
 
 
 def test_the_tower_has_the_published_parameters() -> None:
@@ -186,15 +198,19 @@ def test_the_projector_sees_the_features_of_both_encoders_without_the_class_toke
 def test_matmul_flops_of_the_global_view_and_of_a_crop() -> None:
     overview = TOWER.cost(1).matmul_flops
     crop = TOWER.view(1, 640)[""].matmul_flops
-    assert overview == SamEncoder().cost(1, 1024).matmul_flops + CLIP_GLOBAL_FLOPS + 2 * 256 * 2048 * 1280
+    assert (
+        overview
+        == SamEncoder().cost(1, 1024 * 1024, 1024 * 1024).matmul_flops + CLIP_GLOBAL_FLOPS + 2 * 256 * 2048 * 1280
+    )
     assert crop == SAM_CROP_FLOPS + CLIP_CROP_FLOPS + 2 * 100 * 2048 * 1280
 
 
 @pytest.mark.parametrize("attention", ["eager", "flash"])
 def test_every_crop_costs_the_same_on_every_page(attention: str) -> None:
-    page = [TOWER.cost(2, 1, n, attention) for n in range(1, 10)]  # type: ignore[arg-type]
-    none = TOWER.cost(2, attention=attention)  # type: ignore[arg-type]
-    crop = TOWER.view(2, 640, attention)[""]  # type: ignore[arg-type]
+    tower = DeepseekOCRVision(attention=attention)
+    page = [tower.cost(2, 1, n) for n in range(1, 10)]
+    none = tower.cost(2)
+    crop = tower.view(2, 640)[""]
     for name in FIELDS:
         if name in ("weight_bytes", "weight_read_bytes"):
             assert len({getattr(cost, name) for cost in page}) == 1, name
@@ -205,12 +221,13 @@ def test_every_crop_costs_the_same_on_every_page(attention: str) -> None:
 
 
 def test_flash_saves_memory_in_clip_alone() -> None:
-    eager, flash = TOWER.modules(1, 1, 2), TOWER.modules(1, 1, 2, "flash")
+    eager, flash = TOWER.modules(1, 1, 2), FLASH.modules(1, 1, 2)
     assert flash["sam"] == eager["sam"]
     assert flash["clip"].flops == eager["clip"].flops
     assert flash["clip"].activation_bytes < eager["clip"].activation_bytes
     assert flash[""] == eager[""] + -1 * eager["clip"] + flash["clip"]
-    calls = [ClipEncoder().cost(1, 257, "flash"), ClipEncoder().cost(2, 101, "flash")]
+    clip = ClipEncoder(attention="flash")
+    calls = [clip.cost(1, 257, 257), clip.cost(2, 101, 101)]
     assert flash["clip"].activation_bytes == sum(call.activation_bytes for call in calls)
 
 

@@ -1,0 +1,88 @@
+"""The stack that joins hand-written decoder layers to a model, and how it is read from a config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from fxmeter.models.choices import Attention
+from fxmeter.models.errors import ModelError
+from fxmeter.models.hand.layer import BOOL_BYTES, Embedding, Layer, RMSNorm, Size, TypedLayer, pointwise
+from fxmeter.models.stage_cost import ZERO, StageCost
+
+
+def require(config: Mapping[str, Any], name: str) -> Any:
+    """The field ``name`` of a config.json."""
+    try:
+        return config[name]
+    except KeyError:
+        raise ModelError(f"the config has no field {name!r}; add it, as its config.json spells it") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoder(TypedLayer):
+    """``model`` of a Hugging Face causal LM: embedding, decoder layers, final norm, rotary embedding.
+
+    Its own work, eager only, is the causal mask (``eager_mask`` of masking_utils.py): a boolean S_q·S_kv,
+    written and read, and the additive mask B·S_q·S_kv in the model's dtype. It is all comparisons of
+    integers: no FLOPs.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    layers: tuple[Layer, ...]
+    norm: Layer
+    rotary_emb: Layer
+    attention: Attention
+
+    def children(self) -> dict[str, Layer]:
+        table = self.typed(Embedding, vocab_size=self.vocab_size, hidden_size=self.hidden_size)
+        layers = {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
+        return {"embed_tokens": table, **layers, "norm": self.norm, "rotary_emb": self.rotary_emb}
+
+    def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        if self.attention == "flash":
+            return ZERO
+        boolean_bytes = query_len * kv_len * BOOL_BYTES
+        mask_bytes = batch * query_len * kv_len * self.element_bytes
+        return pointwise(0, read=boolean_bytes, write=boolean_bytes + mask_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CausalLM(Layer):
+    """A whole model: ``model``, then ``lm_head`` on every one of the B·S_q positions, without bias."""
+
+    model: Decoder
+    tie_word_embeddings: bool
+
+    def children(self) -> dict[str, Layer]:
+        head = self.model.linear(self.model.hidden_size, self.model.vocab_size)
+        return {"model": self.model, "lm_head": replace(head, tied=self.tie_word_embeddings)}
+
+    @classmethod
+    def around(
+        cls,
+        layers: tuple[Layer, ...],
+        rotary_emb: Layer,
+        config: Mapping[str, Any],
+        attention: Attention,
+        element_bytes: int,
+    ) -> Self:
+        """Decoder layers with what the fields of a config.json put around them.
+
+        Raises ModelError for a field that is missing, and for an MLP that is gated by anything but silu.
+        """
+        if (activation := config.get("hidden_act", "silu")) != "silu":
+            raise ModelError(f"hidden_act is {activation!r}; the hand-written layer models know only 'silu'")
+        hidden_size = require(config, "hidden_size")
+        model = Decoder(
+            vocab_size=require(config, "vocab_size"),
+            hidden_size=hidden_size,
+            layers=layers,
+            norm=RMSNorm(hidden_size=hidden_size, element_bytes=element_bytes),
+            rotary_emb=rotary_emb,
+            attention=attention,
+            element_bytes=element_bytes,
+        )
+        return cls(model=model, tie_word_embeddings=bool(config.get("tie_word_embeddings")))

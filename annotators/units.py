@@ -40,7 +40,7 @@ def quantity(value: float, kind: Kind) -> str:
     if kind not in _UNITS:
         return f"{four_digits(value)} {kind}"
     size, name = unit_of(value, kind)
-    return f"{int(value) if size == 1 else four_digits(value / size)} {name}"
+    return f"{f'{int(value):,}' if size == 1 else four_digits(value / size)} {name}"
 
 
 def four_digits(value: float) -> str:

@@ -84,6 +84,12 @@ class Capacity:
     uncosted: int
     recorded: tuple[str, ...]
 
+    @property
+    def exceeds_model(self) -> bool:
+        """Whether a context that fits is longer than the model's own limit."""
+        fits = [need.fit.longest_context for need in self.needs if need.fit is not None]
+        return self.model.max_positions is not None and any((fit or 0) > self.model.max_positions for fit in fits)
+
 
 def capacity(
     forms: StageForms,

@@ -7,7 +7,7 @@ engineer would list; the trace sees every tensor that PyTorch makes, so their ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,31 @@ class StageCheck:
         for row in self.rows:
             found.setdefault(row.path, {})[row.field] = row
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Comparisons: of ``exact`` ones those ``equal``, of ``banded`` ones those ``close`` and those the ``same``."""
+
+    exact: int
+    equal: int
+    banded: int
+    close: int
+    same: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether all of them do."""
+        return (self.equal, self.close) == (self.exact, self.banded)
+
+
+def tally(checks: Iterable[StageCheck]) -> Tally:
+    """Over all modules of all stages."""
+    rows = [row for check in checks for row in check.rows]
+    exact, banded = ([row for row in rows if (row.band is None) == exactly] for exactly in (True, False))
+    close = [row for row in banded if row.ok]
+    same = [row for row in banded if row.difference == 0]
+    return Tally(len(exact), sum(row.ok for row in exact), len(banded), len(close), len(same))
 
 
 def check_decoder(model: Any, config: Mapping[str, Any], scenario: Scenario, attention: Attention) -> StageCheck:

@@ -72,6 +72,20 @@ class Report:
         }
 
     @property
+    def one_per_scenario(self) -> tuple[AnnotatedStage, ...]:
+        """A stage for each scenario: flash where there is a choice."""
+        chosen: dict[object, AnnotatedStage] = {}
+        for stage in self.stages:
+            if stage.scenario not in chosen or stage.attention == "flash":
+                chosen[stage.scenario] = stage
+        return tuple(chosen.values())
+
+    @property
+    def executions(self) -> int:
+        """Executions of ops, over all stages."""
+        return sum(op.count for stage in self.stages for op in stage.ops if not op.op.startswith("("))
+
+    @property
     def uncosted(self) -> int:
         """Executions of ops that no rule knows, over all stages."""
         return sum(item.count for stage in self.stages for item in stage.uncosted)

@@ -1,12 +1,29 @@
-"""The consoles that commands print on, without torch."""
+"""What commands print on and with: the console, and tables that fit it without cutting what they say. Without torch."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 FILE_WIDTH = 100
+_UNLIMITED = 10_000
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_BAR = 5
+
+Cell = str | Text | Padding | float
+Role = Literal["name", "number", "spare", "share"]
+Heading = tuple[str, Role]
+Item = TypeVar("Item")
 
 
 def stdout_console() -> Console:
@@ -25,3 +42,109 @@ def plain_table(*, title: str | None = None) -> Table:
         title_justify="left",
         title_style="bold",
     )
+
+
+def names(*headings: str) -> list[Heading]:
+    """Columns of words, which fold where there is no room."""
+    return [(heading, "name") for heading in headings]
+
+
+def numbers(*headings: str) -> list[Heading]:
+    """Columns of figures, which are never cut."""
+    return [(heading, "number") for heading in headings]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table as data. It takes the width that there is by giving up what says least, and cuts nothing:
+
+    headings break at their spaces, then shares lose their bars, then spare columns go, then names fold.
+
+    Attributes:
+        title: above the table.
+        columns: heading and role of each. A "share" is a number from 0 to 1, shown as a bar and a percentage.
+        rows: the cells of each.
+        styles: of the rows; () for plain ones.
+        total: whether the last row is a sum, with a rule above it.
+    """
+
+    title: str
+    columns: Sequence[Heading]
+    rows: Sequence[Sequence[Cell]]
+    styles: Sequence[str] = ()
+    total: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        tables = self._tables()
+        yield next((table for table in tables if _width(console, options, table) <= options.max_width), tables[-1])
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        width = _width(console, options, self._tables()[-1])
+        return Measurement(width, width)
+
+    def _tables(self) -> list[Table]:
+        """From the widest to the narrowest."""
+        return [
+            self._table(),
+            self._table(broken=True),
+            self._table(broken=True, bars=False),
+            self._table(broken=True, bars=False, spare=False),
+        ]
+
+    def _table(self, *, broken: bool = False, bars: bool = True, spare: bool = True) -> Table:
+        table = plain_table(title=self.title)
+        kept = [index for index, (_, role) in enumerate(self.columns) if spare or role != "spare"]
+        for index in kept:
+            heading, role = self.columns[index]
+            if role == "name":
+                table.add_column(heading, overflow="fold")
+            else:
+                heading = self._wrapped(index) if broken else heading
+                table.add_column(heading, justify="left" if role == "share" else "right", no_wrap=True)
+        for place, row in enumerate(self.rows):
+            if self.total and place == len(self.rows) - 1:
+                table.add_section()
+            cells = [_shown(row[index], bars) for index in kept]
+            table.add_row(*cells, style=self.styles[place] if self.styles else "")
+        return table
+
+    def _wrapped(self, index: int) -> str:
+        """A heading no wider than its column's cells, as far as its words allow."""
+        widest = max((cell_len(str(_shown(row[index], False))) for row in self.rows), default=1)
+        lines = self.columns[index][0].split("\n")
+        return "\n".join(part for line in lines for part in textwrap.wrap(line, widest, break_long_words=False))
+
+
+def in_parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    """The items in order, in about ``count`` runs of nearly the same length."""
+    size = -(-len(items) // count)
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+@dataclass(frozen=True, slots=True)
+class FirstThatFits:
+    """The first of several ways to show the same, the widest first, that the console has the width for, or the last."""
+
+    ways: Sequence[Sequence[Grid]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        fitting = (way for way in self.ways if max(_width(console, options, grid) for grid in way) <= options.max_width)
+        chosen = next(fitting, self.ways[-1])
+        yield Group(*(part for grid in chosen for part in ("", grid)))
+
+
+def _width(console: Console, options: ConsoleOptions, renderable: RenderableType) -> int:
+    """Columns that it takes where there are enough."""
+    return Measurement.get(console, options.update(width=_UNLIMITED), renderable).maximum
+
+
+def _shown(cell: Cell, bars: bool) -> str | Text | Padding:
+    if not isinstance(cell, float):
+        return cell
+    percent = f"{cell:4.0%}" if cell >= 0.0995 else f"{cell:4.1%}"
+    return Text.assemble((_bar(cell), "cyan"), " ", percent) if bars else percent
+
+
+def _bar(share: float) -> str:
+    full, eighths = divmod(round(max(0.0, min(1.0, share)) * _BAR * 8), 8)
+    return ("█" * full + (_BLOCKS[eighths] if eighths else "")).ljust(_BAR)

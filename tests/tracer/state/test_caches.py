@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fxmeter.annotators import annotate
-from fxmeter.annotators.views.tables import cache_rows
+from fxmeter.annotators.studies.breakdown import cache_rows
 from fxmeter.models import decode, prefill
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.decoder import DecoderWithHead

@@ -1,12 +1,9 @@
-"""The rows that reports show: the module tree with identical layers on one line, and the heaviest ops.
-
-Everything here is selection and arithmetic; :mod:`fxmeter.annotators.views.report` only puts it on the screen.
-"""
+"""What a stage is made of: the module tree with identical layers on one line, the heaviest ops, the cache by layers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fxmeter.annotators.pricing.graph import priced_nodes
@@ -26,17 +23,20 @@ class TreeRow:
     depth: int
     label: str
     cost: StageCost
+    flops_share: float
+    io_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class HeavyOp:
-    """Executions of one op on the same shapes: ``cost`` is their sum."""
+    """Executions of one op on the same shapes: ``cost`` is their sum, ``share`` that of what they are ranked by."""
 
     op: str
     where: str
     shapes: str
     count: int
     cost: StageCost
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +91,29 @@ def module_tree(stage: AnnotatedStage, depth: int, least_share: float = 0.001) -
     for module in stage.modules.values():
         if module.path and module.class_name not in _CONTAINERS:
             children.setdefault(_visible_parent(module.path, stage), []).append(module)
-    rows = [TreeRow(0, stage.modules[""].class_name, stage.cost)]
 
-    def add(parent: str, level: int) -> None:
+    def row(level: int, label: str, cost: StageCost) -> TreeRow:
+        whole = stage.cost
+        return TreeRow(level, label, cost, _share(cost.flops, whole.flops), _share(cost.io_bytes, whole.io_bytes))
+
+    def below(parent: str, level: int) -> Iterator[TreeRow]:
         small: list[StageCost] = []
         for module in children.get(parent, ()) if level <= depth else ():
-            cost = module.cost * module.times
-            if max(cost.flops / max(1, stage.cost.flops), cost.io_bytes / max(1, stage.cost.io_bytes)) < least_share:
-                small.append(cost)
+            line = row(level, _label(module.path, parent, stage), module.cost * module.times)
+            if max(line.flops_share, line.io_share) < least_share:
+                small.append(line.cost)
             else:
-                rows.append(TreeRow(level, _label(module.path, parent, stage), cost))
-                add(module.path, level + 1)
+                yield line
+                yield from below(module.path, level + 1)
         if small:
             names = "1 module" if len(small) == 1 else f"{len(small)} modules"
-            rows.append(TreeRow(level, f"({names} below {least_share:.1%})", StageCost.total(small)))
+            yield row(level, f"({names} below {least_share:.1%})", StageCost.total(small))
 
-    add("", 1)
-    return rows
+    return [row(0, stage.modules[""].class_name, stage.cost), *below("", 1)]
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
 
 
 def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
@@ -122,7 +128,8 @@ def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
             _common_name(module for module, _, _ in parts),
             _SHAPE.sub(lambda m: m[1].replace(", ", "×"), inputs),
             sum(times for _, times, _ in parts),
-            StageCost.total(cost for _, _, cost in parts),
+            (total := StageCost.total(cost for _, _, cost in parts)),
+            _share(getattr(total, by), getattr(stage.cost, by)),
         )
         for (op, inputs), parts in groups.items()
     ]

@@ -1,0 +1,84 @@
+"""Tables at any width: figures are never cut, and what says least goes first."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from fxmeter.annotators.views.console import Grid, in_parts, names, numbers
+from tests.tracer.tiny import DEEPSEEK
+
+GRID = Grid(
+    "a title",
+    [*names("module"), *numbers("FLOPs", "peak activations"), ("by hand", "spare"), ("share", "share")],
+    [
+        ["model.layers.0.post_attention_layernorm", "12.34 GFLOP", "1.500 GiB", "7.5", 0.25],
+        ["lm_head", "1.000 PFLOP", "512 B", "88", 1.0],
+    ],
+)
+
+
+def lines_of(renderable, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(renderable)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", range(47, 140, 7))
+def test_no_figure_is_cut_and_no_name_loses_a_letter(width):
+    lines = lines_of(GRID, width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for figure in ("12.34 GFLOP", "1.000 PFLOP", "1.500 GiB", "512 B", "25%", "100%"):
+        assert figure in text
+    rows = lines[[line.startswith("──") for line in lines].index(True) + 1 :]
+    name = "".join(re.split("  ", line)[0] for line in rows if not line.startswith("lm_head"))
+    assert name == "model.layers.0.post_attention_layernorm"
+
+
+def test_headings_break_first_then_bars_go_then_spare_columns_then_names_fold():
+    widths = {}
+    for width in range(140, 46, -1):
+        text = "\n".join(lines_of(GRID, width))
+        shown = ("peak activations" in text, "█" in text, "7.5" in text, "post_attention_layernorm" in text)
+        widths.setdefault(shown, width)
+    assert list(widths) == [
+        (True, True, True, True),
+        (False, True, True, True),
+        (False, False, True, True),
+        (False, False, False, True),
+        (False, False, False, False),
+    ]
+
+
+def test_runs_have_nearly_the_same_length():
+    assert [in_parts("abcde", count) for count in (1, 2, 3, 5)] == [
+        ["abcde"], ["abc", "de"], ["ab", "cd", "e"], ["a", "b", "c", "d", "e"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_nothing_of_a_report_is_cut(run, monkeypatch, tmp_path, width):
+    monkeypatch.setattr("fxmeter.annotators.views.console.FILE_WIDTH", width)
+    (tmp_path / "config.json").write_text(json.dumps(DEEPSEEK))
+    text = run("report", tmp_path, "--prefill", 16, "--decode", 16, "--steps", 3, "--batch", 64, "--at-peak").stdout
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert ("█" in text) == (width > 80)
+
+
+def test_stages_that_are_too_wide_side_by_side_are_several_tables(run, monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(DEEPSEEK))
+
+    def titles(width):
+        monkeypatch.setattr("fxmeter.annotators.views.console.FILE_WIDTH", width)
+        text = run("report", tmp_path, "--prefill", 16, "--decode", 16, "--steps", 3).stdout
+        return [line.rstrip() for line in text.splitlines() if line.startswith("Cost by stage")]
+
+    assert titles(160) == ["Cost by stage"]
+    assert titles(80) == ["Cost by stage, eager", "Cost by stage, flash"]
+    assert titles(50) == ["Cost by stage, eager"] * 2 + ["Cost by stage, flash"] * 2

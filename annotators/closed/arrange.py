@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
-from fxmeter.annotators.symbolic import VARIABLES, Floor, Maximum, Real, atom_of, powers, terms_of, variable
-from fxmeter.annotators.symbolic.sums import substituted
-
-BATCH, QUERY, PAST = range(VARIABLES)
+from fxmeter.annotators.symbolic import Recipe, powers, substituted, terms_of, variable
+from fxmeter.annotators.symbolic.monomials import Base
+from fxmeter.annotators.symbolic.sums import BATCH, PAST, QUERY
+from fxmeter.models.stage_cost import Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +57,54 @@ class Writing:
     names: tuple[str, str, str]
     kv: bool
 
-    def tree(self, value: Any) -> Node:
+    def tree(self, value: Size) -> Node:
         """A polynomial, arranged."""
         if self.kv:
-            shifted = substituted(value, {PAST: variable(QUERY) - 1})
-            if all(coefficient >= 0 for coefficient in terms_of(shifted).values()):
-                seen: Node = Operation("+", (Symbol(self.names[PAST]), Number(1)))
-                return _tree(shifted, {BATCH: Symbol(self.names[BATCH]), QUERY: seen})
+            in_kv = substituted(value, {PAST: variable(QUERY) - 1})
+            if all(coefficient >= 0 for coefficient in terms_of(in_kv).values()):
+                kv_len: Node = Operation("+", (Symbol(self.names[PAST]), Number(1)))
+                return _tree(in_kv, {BATCH: Symbol(self.names[BATCH]), QUERY: kv_len})
         return _tree(value, {index: Symbol(name) for index, name in enumerate(self.names)})
 
 
-def _tree(value: Any, names: Mapping[int, Node]) -> Node:
+def _tree(value: Size, names: Mapping[Base, Node]) -> Node:
+    """A polynomial, a floating-point expression in the order in which it is computed, or a number."""
+    if isinstance(value, Recipe):
+        return _recipe(value, names)
+    if isinstance(value, float):
+        return Number(value)
     terms = terms_of(value)
     if not terms:
         return Number(0)
     denominator = math.lcm(*(v.denominator for v in terms.values() if isinstance(v, Fraction)), 1)
     if denominator > 1:
         return Operation("//", (_tree(value * denominator, names), Number(denominator)))
-    groups: dict[tuple[int, bool], list[tuple[tuple[tuple[int, int], ...], int]]] = {}
-    for key, coefficient in terms.items():
-        exponents = dict(powers(key))
-        batch = exponents.pop(BATCH, 0)
-        has_atom = any(index >= VARIABLES for index in exponents)
-        groups.setdefault((batch, has_atom), []).append((tuple(exponents.items()), int(coefficient)))
+    groups: dict[tuple[int, bool], list[tuple[list[tuple[Base, int]], int]]] = {}
+    for monomial, coefficient in terms.items():
+        factors = [(base, exponent) for base, exponent in powers(monomial) if base != BATCH]
+        has_atom = any(isinstance(base, Recipe) for base, _ in factors)
+        groups.setdefault((monomial[0][BATCH], has_atom), []).append((factors, int(coefficient)))
     parts = []
     for (batch, _), members in sorted(groups.items(), key=lambda item: (-item[0][0], -item[0][1])):
         ordered = sorted(members, key=lambda member: (-sum(e for _, e in member[0]), -member[1]))
-        factor = [] if not batch else [_power(names[BATCH], batch)]
-        if len(ordered) == 1 or not factor:
-            parts += [_product(coefficient, factor, exponents, names) for exponents, coefficient in ordered]
+        common = [_power(names[BATCH], batch)] if batch else []
+        if len(ordered) == 1 or not common:
+            parts += [_product(coefficient, common, factors, names) for factors, coefficient in ordered]
         else:
-            inner = _sum([_product(coefficient, [], exponents, names) for exponents, coefficient in ordered])
-            parts.append(Operation("*", (*factor, inner)))
+            inner = _sum([_product(coefficient, [], factors, names) for factors, coefficient in ordered])
+            parts.append(Operation("*", (*common, inner)))
     return _sum(parts)
 
 
-def _sum(parts: list[Node]) -> Node:
+def _sum(parts: Sequence[Node]) -> Node:
     return parts[0] if len(parts) == 1 else Operation("+", tuple(parts))
 
 
-def _product(coefficient: int, factors: list[Node], exponents: Any, names: Mapping[int, Node]) -> Node:
-    named = [_power(names[i] if i < VARIABLES else _atom(i, names), exponent) for i, exponent in exponents]
-    parts = [*factors, *named]
+def _product(
+    coefficient: int, common: Sequence[Node], factors: Sequence[tuple[Base, int]], names: Mapping[Base, Node]
+) -> Node:
+    named = [_power(_recipe(b, names) if isinstance(b, Recipe) else names[b], exponent) for b, exponent in factors]
+    parts = [*common, *named]
     if coefficient != 1 or not parts:
         parts.insert(0, Number(coefficient))
     return parts[0] if len(parts) == 1 else Operation("*", tuple(parts))
@@ -108,23 +114,12 @@ def _power(base: Node, exponent: int) -> Node:
     return base if exponent == 1 else Operation("**", (base, Number(exponent)))
 
 
-def _atom(index: int, names: Mapping[int, Node]) -> Node:
-    made = atom_of(index)
-    if isinstance(made, Floor):
-        return Operation("//", (_tree(made.dividend, names), _tree(made.divisor, names)))
-    if isinstance(made, Maximum):
-        ordered = sorted(made.values, key=_size, reverse=True)
-        return Call("max", tuple(_tree(value, names) for value in ordered))
-    return Call("round", (_real(made.real, names),))
+def _recipe(recipe: Recipe, names: Mapping[Base, Node]) -> Node:
+    parts = sorted(recipe.parts, key=_far_out, reverse=True) if recipe.op == "max" else recipe.parts
+    nodes = tuple(_tree(part, names) for part in parts)
+    return Call(recipe.op, nodes) if recipe.op == "max" or recipe.op == "round" else Operation(recipe.op, nodes)
 
 
-def _size(value: Any) -> Any:
+def _far_out(value: Size) -> list[tuple[int, float]]:
     """Which of two candidates is the larger one far out: by degree, then by coefficient."""
-    return sorted(((sum(e for _, e in powers(key)), float(v)) for key, v in terms_of(value).items()), reverse=True)
-
-
-def _real(value: Any, names: Mapping[int, Node]) -> Node:
-    """A floating-point expression, in the order in which it is computed."""
-    if isinstance(value, Real):
-        return Operation(value.op, (_real(value.left, names), _real(value.right, names)))  # type: ignore[arg-type]
-    return Number(value) if isinstance(value, float) else _tree(value, names)
+    return sorted(((sum(e for _, e in powers(m)), float(v)) for m, v in terms_of(value).items()), reverse=True)

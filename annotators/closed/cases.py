@@ -12,11 +12,23 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 from fxmeter.annotators.shapes.pieces import FormStage, Piece
-from fxmeter.annotators.symbolic import VARIABLES, Condition, Path, largest, made_of, terms_of, variable, variables_of
-from fxmeter.annotators.symbolic.sums import substituted
+from fxmeter.annotators.symbolic import (
+    ONE,
+    VARIABLES,
+    Guard,
+    Guards,
+    Relation,
+    largest,
+    made_of,
+    substituted,
+    terms_of,
+    variable,
+    variables_of,
+)
+from fxmeter.annotators.symbolic.monomials import monomial_of
+from fxmeter.models.stage_cost import Size
 
 Range = tuple[int, int | None]
 """First and last of consecutive whole numbers; without a last one, all from the first."""
@@ -29,14 +41,14 @@ class Box:
     """Points whose three sizes lie in these ranges, and for which all of ``rest`` holds."""
 
     axes: tuple[Ranges, Ranges, Ranges]
-    rest: frozenset[Condition] = frozenset()
+    rest: frozenset[Guard] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """``value`` is right in every one of ``boxes``."""
 
-    value: Any
+    value: Size
     boxes: tuple[Box, ...]
 
 
@@ -59,83 +71,78 @@ def domain(stage: FormStage) -> tuple[Box, ...]:
     return (Box((batch, batch, none)),) if stage == "prefill" else (Box((batch, one, any_length)),)
 
 
-def cases_of(stage: FormStage, pieces: Sequence[Piece], values: Sequence[Any]) -> Cases:
+def cases_of(stage: FormStage, pieces: Sequence[Piece], values: Sequence[Size]) -> Cases:
     """The cases of a figure that has ``values`` in ``pieces``."""
     whole = domain(stage)
-    found: list[tuple[Any, list[Box]]] = []
+    by_value: list[tuple[Size, list[Box]]] = []
     placed = [(value, box) for value, piece in zip(values, pieces, strict=True) for box in _boxes(piece, whole)]
     for value, box in sorted(placed, key=lambda item: _generality(item[1]), reverse=True):
-        for general, boxes in found:
+        for general, boxes in by_value:
             if _same_within(general, value, box):
                 boxes.append(box)
                 break
         else:
-            found.append((value, [box]))
-    every = merged(box for _, boxes in found for box in boxes)
-    cases = tuple(Case(value, merged(boxes)) for value, boxes in reversed(found))
+            by_value.append((value, [box]))
+    every = merged(box for _, boxes in by_value for box in boxes)
+    cases = tuple(Case(value, merged(boxes)) for value, boxes in reversed(by_value))
     return Cases(cases, complete=not _uncovered(whole, every))
 
 
 def _boxes(piece: Piece, whole: Sequence[Box]) -> list[Box]:
     """The part of the stage's domain that a piece is right in."""
     region = piece.region
-    found = []
+    boxes = []
     for part in whole:
         axes = [
             _both(ranges, ((low, high),))
             for ranges, low, high in zip(part.axes, region.lower, region.upper, strict=True)
         ]
-        conditions = list(piece.conditions)
+        guards = list(piece.guards)
         together = variable(1) + variable(2)
         if region.sums[0] > 0:
-            conditions.append(Condition(together - region.sums[0], ">="))
+            guards.append(Guard(together - region.sums[0], ">="))
         if region.sums[1] is not None:
-            conditions.append(Condition(region.sums[1] - together, ">="))
-        box = _narrowed(axes, conditions)
+            guards.append(Guard(region.sums[1] - together, ">="))
+        box = _narrowed(axes, guards)
         if box is not None:
-            found.append(box)
-    return found
+            boxes.append(box)
+    return boxes
 
 
-def _narrowed(axes: list[Ranges], conditions: Iterable[Condition]) -> Box | None:
-    """Conditions on one size turned into ranges. None where nothing is left."""
+def _narrowed(axes: list[Ranges], guards: Iterable[Guard]) -> Box | None:
+    """Guards on one size turned into ranges. None where nothing is left."""
     rest = set()
-    for condition in conditions:
-        value = substituted(condition.value, fixed_of(axes))
-        free = variables_of(value)
-        if not free:
-            if not Condition(value, condition.relation).holds((0, 0, 0)):
+    for guard in guards:
+        value = substituted(guard.value, fixed_of(axes))
+        sizes, terms = variables_of(value), terms_of(value)
+        if not sizes:
+            if not Guard(value, guard.relation).holds((0, 0, 0)):
                 return None
-        elif len(free) == 1 and terms_of(value).keys() <= {0, *_linear(free)}:
-            (index,) = free
-            slope, offset = terms_of(value)[_linear(free)[0]], terms_of(value).get(0, 0)
-            axes[index] = _both(axes[index], _solved(Fraction(slope), Fraction(offset), condition.relation))
+        elif len(sizes) == 1 and terms.keys() <= {ONE, *map(monomial_of, sizes)}:
+            (index,) = sizes
+            slope, offset = terms[monomial_of(index)], terms.get(ONE, 0)
+            axes[index] = _both(axes[index], _solved(Fraction(slope), Fraction(offset), guard.relation))
         else:
-            rest.add(condition)
+            rest.add(guard)
     if not all(axes):
         return None
     box = Box((axes[0], axes[1], axes[2]))
-    return replace(box, rest=frozenset(c for c in rest if not _goes_without_saying(c, box)))
+    return replace(box, rest=frozenset(guard for guard in rest if not _goes_without_saying(guard, box)))
 
 
-def _goes_without_saying(condition: Condition, box: Box) -> bool:
-    """Whether the ranges alone make a condition hold."""
-    with _within(box) as path:
-        least, _ = path.bounds(substituted(condition.value, fixed_of(box.axes)))
-    return condition.relation == ">=" and least is not None and least >= 0
+def _goes_without_saying(guard: Guard, box: Box) -> bool:
+    """Whether the ranges alone make a guard hold."""
+    least, _ = _within(box).bounds(substituted(guard.value, fixed_of(box.axes)))
+    return guard.relation == ">=" and least is not None and least >= 0
 
 
-def _within(box: Box) -> Path:
-    """Bounds of a box, as those of comparisons."""
+def _within(box: Box) -> Guards:
+    """Comparisons within the bounds of a box."""
     lower = tuple(ranges[0][0] for ranges in box.axes)
-    return Path(lower, lower, tuple(ranges[-1][1] for ranges in box.axes))
+    return Guards(lower, lower, tuple(ranges[-1][1] for ranges in box.axes))
 
 
-def _linear(free: set[int]) -> list[int]:
-    return [next(iter(terms_of(variable(index)))) for index in free]
-
-
-def _solved(slope: Fraction, offset: Fraction, relation: str) -> Ranges:
+def _solved(slope: Fraction, offset: Fraction, relation: Relation) -> Ranges:
     """The whole numbers x from 0 on for which slope·x + offset is what ``relation`` says of 0."""
     zero = -offset / slope
     if relation == ">=":
@@ -153,13 +160,13 @@ def _solved(slope: Fraction, offset: Fraction, relation: str) -> Ranges:
 
 def _both(one: Ranges, other: Ranges) -> Ranges:
     """What lies in both."""
-    found = []
+    common = []
     for (a, b), (c, d) in itertools.product(one, other):
         low = max(a, c)
         high = b if d is None else d if b is None else min(b, d)
         if high is None or low <= high:
-            found.append((low, high))
-    return tuple(sorted(found, key=lambda r: r[0]))
+            common.append((low, high))
+    return tuple(sorted(common, key=lambda r: r[0]))
 
 
 def fixed_of(axes: Sequence[Ranges]) -> dict[int, int]:
@@ -173,12 +180,12 @@ def _generality(box: Box) -> tuple[int, int, int]:
     return unbounded, -len(box.rest), sum(ranges[-1][0] for ranges in box.axes)
 
 
-def _same_within(one: Any, other: Any, box: Box) -> bool:
+def _same_within(one: Size, other: Size, box: Box) -> bool:
     """Whether two polynomials agree all over a box (where it is not certain: no)."""
     return terms_of(simplified(one, box)) == terms_of(simplified(other, box))
 
 
-def simplified(value: Any, box: Box) -> Any:
+def simplified(value: Size, box: Box) -> Size:
     """What ``value`` is within a box: sizes that have one value put in, maxima without what is never the largest."""
     with _within(box):
         return largest([substituted(value, fixed_of(box.axes))])
@@ -186,15 +193,15 @@ def simplified(value: Any, box: Box) -> Any:
 
 def merged(boxes: Iterable[Box]) -> tuple[Box, ...]:
     """The same points in fewer boxes: those that differ in one size are put together."""
-    left = list(dict.fromkeys(boxes))
+    different = list(dict.fromkeys(boxes))
     while True:
-        for one, other in itertools.combinations(left, 2):
+        for one, other in itertools.combinations(different, 2):
             joined = _joined(one, other)
             if joined is not None:
-                left = [box for box in left if box not in (one, other)] + [joined]
+                different = [box for box in different if box not in (one, other)] + [joined]
                 break
         else:
-            return tuple(left)
+            return tuple(different)
 
 
 def _joined(one: Box, other: Box) -> Box | None:
@@ -210,55 +217,57 @@ def _joined(one: Box, other: Box) -> Box | None:
     return replace(one, axes=(axes[0], axes[1], axes[2]))
 
 
-def _opposite(*conditions: Condition) -> bool:
-    """Whether of two conditions on whole numbers always one holds and never both."""
-    if len(conditions) != 2:
+def _opposite(*guards: Guard) -> bool:
+    """Whether of two guards on whole numbers always one holds and never both."""
+    if len(guards) != 2:
         return False
-    one, other = conditions
+    one, other = guards
     if one.relation == other.relation == ">=":
         return terms_of(one.value + other.value + 1) == {}
     return {one.relation, other.relation} == {"==", "!="} and terms_of(one.value) == terms_of(other.value)
 
 
-def sides(condition: Condition) -> tuple[Any, Any]:
+def sides(guard: Guard) -> tuple[Size, Size]:
     """A comparison with 0 as one of two sides with positive terms, as small as whole numbers allow.
 
     8·B·S − 129 >= 0 is (B·S, 17).
     """
-    terms = dict(terms_of(condition.value))
-    constant = Fraction(terms.pop(0, 0))
-    factor = Fraction(math.gcd(*(Fraction(v).numerator for v in terms.values())), 1)
-    factor /= math.lcm(*(Fraction(v).denominator for v in terms.values()))
+    terms = {monomial: Fraction(value) for monomial, value in terms_of(guard.value).items()}
+    constant = terms.pop(ONE, Fraction(0))
+    factor = Fraction(
+        math.gcd(*(v.numerator for v in terms.values())), math.lcm(*(v.denominator for v in terms.values()))
+    )
+    scaled = {monomial: value / factor for monomial, value in terms.items()}
     offset = constant / factor
-    if condition.relation == ">=" and not any(Fraction(v / factor).denominator > 1 for v in terms.values()):
-        offset = Fraction(offset.numerator // offset.denominator)
-    scaled = {key: Fraction(value) / factor for key, value in terms.items()} | {0: offset}
-    more = made_of({key: value for key, value in scaled.items() if value > 0})
-    return more, made_of({key: -value for key, value in scaled.items() if value < 0})
+    if guard.relation == ">=" and all(value.denominator == 1 for value in scaled.values()):
+        offset = Fraction(math.floor(offset))
+    scaled[ONE] = offset
+    more = made_of({monomial: value for monomial, value in scaled.items() if value > 0})
+    return more, made_of({monomial: -value for monomial, value in scaled.items() if value < 0})
 
 
 def _union(ranges: Iterable[Range]) -> Ranges:
-    found: list[Range] = []
+    union: list[Range] = []
     for low, high in sorted(ranges, key=lambda r: r[0]):
-        if found and (found[-1][1] is None or low <= found[-1][1] + 1):
-            before = found.pop()
-            high = None if before[1] is None or high is None else max(before[1], high)
-            low = before[0]
-        found.append((low, high))
-    return tuple(found)
+        if union and (union[-1][1] is None or low <= union[-1][1] + 1):
+            first, last = union.pop()
+            low, high = first, None if last is None or high is None else max(last, high)
+        union.append((low, high))
+    return tuple(union)
 
 
 Simple = tuple[Range, ...]
+"""One range of each size."""
 
 
 def _uncovered(whole: Sequence[Box], boxes: Iterable[Box]) -> list[Simple]:
     """What of a domain no box without further conditions has."""
-    left: list[Simple] = [simple for box in whole for simple in itertools.product(*box.axes)]
+    uncovered: list[Simple] = [simple for box in whole for simple in itertools.product(*box.axes)]
     for box in boxes:
         if not box.rest:
             for simple in itertools.product(*box.axes):
-                left = [part for piece in left for part in _without(piece, simple)]
-    return left
+                uncovered = [part for piece in uncovered for part in _without(piece, simple)]
+    return uncovered
 
 
 def _without(piece: Simple, cut: Simple) -> list[Simple]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch import nn
 
+from fxmeter.annotators.closed.formulas import expressions_of, formulas
 from fxmeter.annotators.closed.generation import evaluate_generation
 from fxmeter.annotators.closed.grid import Grid
 from fxmeter.annotators.conventions import Conventions
@@ -105,10 +106,8 @@ class ModuleForm:
     def expressions(self) -> Mapping[str, sympy.Expr]:
         """Every field, ``flops`` and ``io_bytes`` as sympy expressions in B, S_q and C (decode has S_q = 1, prefill
         C = 0; vision B, h and w)."""
-        from fxmeter.annotators.closed.expressions import expressions_of  # sympy takes a second
-
         if self._expressions is None:
-            self._expressions = expressions_of(self.pieces, self.path)
+            self._expressions = expressions_of(formulas(self.pieces, model=self.pieces.model_class, module=self.path))
         return self._expressions
 
 

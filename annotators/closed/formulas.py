@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fxmeter.annotators.closed.arrange import Node, Writing
 from fxmeter.annotators.closed.cases import Box, Cases, cases_of, domain
 from fxmeter.annotators.closed.languages import SYMPY, Language
 from fxmeter.annotators.shapes.mesh import explore
 from fxmeter.annotators.shapes.pieces import Pieces
-from fxmeter.annotators.shapes.region import NotPolynomial
+from fxmeter.annotators.symbolic import NotPolynomial
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.stage_cost import EXACT
+
+if TYPE_CHECKING:
+    import sympy
 
 
 class NoFormula(FxmeterError):  # noqa: N818  a finding, not a mistake
@@ -95,9 +99,22 @@ def _arranged(cases: Cases, writing: Writing) -> tuple[FormulaCase, ...]:
     )
 
 
-def sympy_of(found: Formulas, cases: tuple[FormulaCase, ...]) -> str:
+def sympy_of(formulas: Formulas, cases: tuple[FormulaCase, ...]) -> str:
     """What ``sympy.sympify`` reads: one expression, ``Piecewise`` where there are cases."""
     if len(cases) == 1 and cases[0].otherwise:
         return SYMPY.write(cases[0].formula)
-    parts = [f"({SYMPY.write(case.formula)}, {found.when(case, SYMPY) or 'true'})" for case in cases]
+    parts = [f"({SYMPY.write(case.formula)}, {formulas.when(case, SYMPY) or 'true'})" for case in cases]
     return f"Piecewise({', '.join(parts)})"
+
+
+def expressions_of(formulas: Formulas) -> Mapping[str, sympy.Expr]:
+    """Every field as a sympy expression in sizes that are positive integers, or not negative where they can be 0."""
+    import sympy  # takes a second, and nobody else needs it
+
+    lower = zip(*(box.axes for box in formulas.whole), strict=True)
+    least = [min(ranges[0][0] for ranges in axis) for axis in lower]
+    symbols = {
+        name: sympy.Symbol(name, integer=True, **({"positive": True} if low else {"nonnegative": True}))
+        for name, low in zip(formulas.writing.names, least, strict=True)
+    }
+    return {name: sympy.sympify(sympy_of(formulas, cases), symbols) for name, cases in formulas.fields.items()}

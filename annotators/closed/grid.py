@@ -4,110 +4,131 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
-from fxmeter.annotators.symbolic.values import SAFE, Values
+from fxmeter.annotators.shapes.region import Point
+from fxmeter.annotators.symbolic.values import SAFE, Values, bounded
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import counted_behind
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import DERIVED, FIGURES, StageCost
 
 
-class Grid:
-    """Points at which forms are evaluated."""
+class Column:
+    """One figure of many points, or of many generations: of int64 as long as nothing can overflow."""
 
-    def __init__(self, sizes: Sequence[Any], pieces: Pieces) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._array = np.zeros(shape, dtype=np.int64)
+        self._bound = 0
+
+    def put(self, places: np.ndarray | None, values: np.ndarray) -> None:
+        """Have ``values`` at ``places`` of the flat array, all different ones; None: everywhere."""
+        if places is None:
+            self._widen(values)
+            self._array[...] = values
+        else:
+            self._flat(values)[places] = values
+
+    def add(self, places: np.ndarray, values: np.ndarray) -> None:
+        """Add ``values`` at ``places``."""
+        self._bound += bounded(values)[1]
+        self._flat(values)[places] += values
+
+    def grow(self, places: np.ndarray, values: np.ndarray) -> None:
+        """Have at least ``values`` at ``places``."""
+        array = self._flat(values)
+        array[places] = np.maximum(array[places], values)
+
+    def array(self) -> np.ndarray:
+        """The figure, of Python integers where one is too large for int64."""
+        array = self._array
+        exact = array.dtype == object and all(abs(value) < SAFE for value in array.flat)
+        return array.astype(np.int64) if exact else array
+
+    def _flat(self, values: np.ndarray) -> np.ndarray:
+        self._widen(values)
+        return self._array.reshape(-1)
+
+    def _widen(self, values: np.ndarray) -> None:
+        if self._array.dtype != object and (values.dtype == object or self._bound >= SAFE):
+            self._array = self._array.astype(object)
+
+
+class Grid:
+    """Points at which a stage, or a module in it, is evaluated: three arrays of sizes that broadcast together."""
+
+    def __init__(self, sizes: Sequence[ArrayLike], pieces: Pieces) -> None:
         self._pieces = pieces
-        least = (1, 0, 0) if pieces.stage == "vision" else (1, 1, 0)
-        names = ("batch", "rows", "columns") if pieces.stage == "vision" else ("batch", "query_len", "past_len")
+        vision = pieces.stage == "vision"
+        least = (1, 0, 0) if vision else (1, 1, 0)
+        names = ("batch", "rows", "columns") if vision else ("batch", "query_len", "past_len")
         self._sizes = [whole(*facts) for facts in zip(names, sizes, least, strict=True)]
         self._shape = broadcast(dict(zip(names, self._sizes, strict=True)))
-        if pieces.stage == "vision" and bool(np.any((self._sizes[1] == 0) != (self._sizes[2] == 0))):
+        if vision and bool(np.any((self._sizes[1] == 0) != (self._sizes[2] == 0))):
             raise ScenarioError("a grid of crops needs rows and columns, or 0, 0 for none")
 
-    def evaluate(self, path: str, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Every field at every point."""
-        needed = named(fields)
-        if not math.prod(self._shape):
-            exact = {name: np.zeros(self._shape, dtype=np.int64) for name in needed}
-            return figures(exact, fields)
-        return figures(self._fields(path, needed), fields)
-
-    def _fields(self, path: str, needed: Sequence[str]) -> dict[str, np.ndarray]:
-        """The piece of the last point, which is often the largest, everywhere; then what it is not right for."""
-        piece = self._pieces.piece(self._point(-1))
+    def evaluate(self, path: str, fields: Sequence[str]) -> dict[str, np.ndarray]:
+        """Every field of a module at every point: with the piece of the last point, which is often the largest,
+        everywhere, then with others where that one does not hold."""
+        columns = {name: Column(self._shape) for name in counted(fields)}
         flat = [np.broadcast_to(size, self._shape).ravel() for size in self._sizes]
-        left = np.arange(len(flat[0]))
-        found: dict[str, list[tuple[Any, Any]]] = {name: [] for name in needed}
+        open_places = np.arange(math.prod(self._shape))
+        piece = self._pieces.piece(_point(flat, -1)) if len(open_places) else None
         if piece is not None:
-            values, cost = Values(self._sizes), piece.modules[path].cost
-            for name in needed:
-                array = np.broadcast_to(values.of(getattr(cost, name)), self._shape)
-                found[name].append((slice(None), array))
-            left = np.flatnonzero(~np.broadcast_to(_inside(piece, values), self._shape))
-        if not len(left):
-            return {name: array for name, [(_, array)] in found.items()}
-        while len(left):
-            point = self._point(int(left[0]))
+            values = Values(self._sizes)
+            _put(columns, None, values, piece.modules[path].cost)
+            open_places = np.flatnonzero(~np.broadcast_to(_inside(piece, values), self._shape))
+        while len(open_places):
+            point = _point(flat, open_places[0])
             piece = self._pieces.piece(point)
             if piece is None:
-                here = left[:1]
-                stage = self._pieces.annotate(point)
-                for name in needed:
-                    cost = stage.modules[path].cost
-                    found[name].append((here, np.array([getattr(cost, name)], dtype=object)))
+                inside = np.arange(len(open_places)) == 0
+                cost = self._pieces.annotate(point).modules[path].cost
             else:
-                inside = np.broadcast_to(_inside(piece, Values([size[left] for size in flat])), left.shape)
-                here = left[inside]
-                values, cost = Values([size[here] for size in flat]), piece.modules[path].cost
-                for name in needed:
-                    found[name].append((here, np.broadcast_to(values.of(getattr(cost, name)), here.shape)))
-                left = left[~inside]
-                continue
-            left = left[1:]
-        return {name: _together(parts, self._shape) for name, parts in found.items()}
-
-    def _point(self, index: int) -> Any:
-        place = np.unravel_index(index % math.prod(self._shape), self._shape)
-        return tuple(int(np.broadcast_to(size, self._shape)[place]) for size in self._sizes)
+                values = Values([size[open_places] for size in flat])
+                inside = np.broadcast_to(_inside(piece, values), open_places.shape)
+                cost = piece.modules[path].cost
+            places = open_places[inside]
+            _put(columns, places, Values([size[places] for size in flat]), cost)
+            open_places = open_places[~inside]
+        return with_derived({name: column.array() for name, column in columns.items()}, fields)
 
 
-def _inside(piece: Piece, values: Values) -> Any:
+def _point(flat: Sequence[np.ndarray], place: int) -> Point:
+    batch, x, y = (int(size[place]) for size in flat)
+    return batch, x, y
+
+
+def _put(columns: Mapping[str, Column], places: np.ndarray | None, values: Values, cost: StageCost) -> None:
+    for name, column in columns.items():
+        column.put(places, values.of(getattr(cost, name)))
+
+
+def _inside(piece: Piece, values: Values) -> np.ndarray:
     """Where a piece is right, as far as the sizes have to be broadcast to tell."""
-    inside = piece.region.contains(*values.sizes)
-    for condition in piece.conditions:
-        inside = inside & values.holds(condition).astype(bool)
+    inside = np.asarray(piece.region.contains(*values.sizes))
+    for guard in piece.guards:
+        inside = inside & values.holds(guard)
     return inside
 
 
-def _together(parts: list[tuple[Any, Any]], shape: tuple[int, ...]) -> np.ndarray:
-    """One array: later parts go over earlier ones. Of int64 where every part is, or can be."""
-    exact = all(array.dtype != object or all(abs(int(v)) < SAFE for v in array.flat) for _, array in parts)
-    out = np.empty(math.prod(shape), dtype=np.int64 if exact else object)
-    for places, array in parts:
-        out[places] = array.reshape(-1).astype(out.dtype)
-    return out.reshape(shape)
-
-
-def named(fields: Sequence[str]) -> list[str]:
-    """The exact fields behind ``fields``, which may be derived."""
+def counted(fields: Sequence[str]) -> list[str]:
+    """The counted figures behind ``fields``, which may be derived."""
     unknown = [name for name in fields if name not in FIGURES]
     if unknown:
         raise ScenarioError(f"no field {unknown[0]!r} in a StageCost; there are {', '.join(FIGURES)}")
     return counted_behind(FIGURES, fields)
 
 
-def figures(exact: Mapping[str, np.ndarray], fields: Sequence[str]) -> dict[str, np.ndarray]:
+def with_derived(arrays: Mapping[str, np.ndarray], fields: Sequence[str]) -> dict[str, np.ndarray]:
     """The fields asked for, derived ones computed by StageCost itself, on arrays that cannot overflow."""
-    safe = exact
-    bound = sum(abs(int(a.max())) for a in exact.values() if a.size)
-    if bound >= SAFE and any(field in DERIVED for field in fields):
-        safe = {name: array.astype(object) for name, array in exact.items()}
-    cost = StageCost(**safe)
-    return {field: exact[field] if field in exact else getattr(cost, field) for field in fields}
+    exact = sum(bounded(array)[1] for array in arrays.values()) < SAFE
+    wide = exact or not any(field in DERIVED for field in fields)
+    cost = StageCost(**(arrays if wide else {name: array.astype(object) for name, array in arrays.items()}))
+    return {field: arrays[field] if field in arrays else getattr(cost, field) for field in fields}
 
 
 def broadcast(sizes: Mapping[str, np.ndarray]) -> tuple[int, ...]:
@@ -119,7 +140,7 @@ def broadcast(sizes: Mapping[str, np.ndarray]) -> tuple[int, ...]:
         raise ScenarioError(f"sizes do not broadcast together: {shapes}") from None
 
 
-def whole(name: str, value: Any, least: int) -> np.ndarray:
+def whole(name: str, value: ArrayLike, least: int) -> np.ndarray:
     """``value`` as an int64 array within the limits of a scenario."""
     array = np.asarray(value)
     if array.size and array.dtype.kind not in "iu":

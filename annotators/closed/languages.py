@@ -10,7 +10,7 @@ from typing import Any
 
 from fxmeter.annotators.closed.arrange import Call, Node, Number, Operation, Symbol, Writing
 from fxmeter.annotators.closed.cases import Box, Range, Ranges, sides
-from fxmeter.annotators.symbolic import Condition
+from fxmeter.annotators.symbolic import Guard
 
 SUM, PRODUCT, POWER, ATOM = range(1, 5)
 _BINDING = {"+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "**": POWER}
@@ -87,14 +87,18 @@ class Language:
         said = [index for index in range(len(box.axes)) if not _goes_without_saying(index, box, whole)]
         least = [min(part.axes[index][0][0] for part in whole) for index in range(len(box.axes))]
         parts = [self._ranges(self.symbol(writing.names[i]), box.axes[i], least[i]) for i in said]
-        return [*parts, *(self._compared(c, writing) for c in sorted(box.rest, key=lambda c: str(c.value)))]
+        return [
+            *parts,
+            *(self._compared(guard, writing) for guard in sorted(box.rest, key=lambda guard: str(guard.value))),
+        ]
 
-    def _compared(self, condition: Condition, writing: Writing) -> str:
-        more, less = sides(condition)
-        left, right, relation = writing.tree(more), writing.tree(less), condition.relation
+    def _compared(self, guard: Guard, writing: Writing) -> str:
+        more, less = sides(guard)
+        left, right = writing.tree(more), writing.tree(less)
         if isinstance(left, Number):
-            left, right, relation = right, left, {">=": "<="}.get(relation, relation)
-        return self.compare(self.write(left), relation, self.write(right))
+            turned = {">=": "<="}.get(guard.relation, guard.relation)
+            return self.compare(self.write(right), turned, self.write(left))
+        return self.compare(self.write(left), guard.relation, self.write(right))
 
     def _ranges(self, name: str, ranges: Ranges, least: int) -> str:
         holes = _holes(ranges, least)

@@ -7,8 +7,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fxmeter.annotators.shapes.region import NotPolynomial, Point
+from fxmeter.annotators.shapes.region import Point
 from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Found, Place, Samples
+from fxmeter.annotators.symbolic import NotPolynomial
 
 MOST_REGIONS = 12
 MOST_GROWTHS = 3

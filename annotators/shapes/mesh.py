@@ -1,7 +1,7 @@
 """Finding every piece of a stage as it is usually meant, so that its expressions are complete.
 
 Along the stage's own axis (query length for prefill, past length for decode) every region is found, and inside each
-the conditions are tried out on a mesh of batches and lengths that is fine at the small end and far at the large.
+the guards are tried out on a mesh of batches and lengths that is fine at the small end and far at the large.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
-from fxmeter.annotators.shapes.region import NotPolynomial, Point, SizeRegion
+from fxmeter.annotators.shapes.region import Point, SizeRegion
+from fxmeter.annotators.symbolic import NotPolynomial
 from fxmeter.annotators.symbolic.values import Values
 
 MOST_PIECES = 64
@@ -32,8 +33,8 @@ def explore(pieces: Pieces) -> tuple[Piece, ...]:
             used[id(piece)] = piece
             values = Values([axis[left] for axis in points])
             inside = np.ones(len(left), dtype=bool)
-            for condition in piece.conditions:
-                inside &= np.broadcast_to(values.holds(condition), inside.shape).astype(bool)
+            for guard in piece.guards:
+                inside &= np.broadcast_to(values.holds(guard), inside.shape)
             left = left[~inside]
     return tuple(used.values())
 

@@ -2,9 +2,9 @@
 
     a few recordings ─▶ sizes as polynomials (regions) ─▶ the same rules ─▶ every cost a polynomial
                                                              │
-                                                             └─ comparisons (a window, a peak) become conditions
+                                                             └─ comparisons (a window, a peak) become guards
 
-:class:`Pieces` finds regions and conditions when a point first asks for them and keeps what it found.
+:class:`Pieces` finds regions and guards when a point first asks for them and keeps what it found.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import nn
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.pricing.price import price
-from fxmeter.annotators.shapes.region import NotPolynomial, Point, SizeRegion
+from fxmeter.annotators.shapes.region import Point, SizeRegion
 from fxmeter.annotators.shapes.regions import Regions, config_lengths
 from fxmeter.annotators.stages.one_pass import annotate_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, module_costs, op_totals
-from fxmeter.annotators.symbolic import Condition, Path
+from fxmeter.annotators.symbolic import Guard, Guards, NotPolynomial
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario, VisionScenario
@@ -42,13 +42,13 @@ FormStage = Literal["prefill", "decode", "vision"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Costs as polynomials, right wherever ``region`` and all ``conditions`` hold.
+    """Costs as polynomials, right wherever ``region`` and all ``guards`` hold.
 
     ``ops`` is op → executions and their cost; ``uncosted`` counts executions of ops that no rule knows.
     """
 
     region: SizeRegion
-    conditions: tuple[Condition, ...]
+    guards: tuple[Guard, ...]
     modules: ModuleCosts
     ops: Mapping[str, tuple[int, StageCost]]
     floor_io_bytes: Any
@@ -56,7 +56,7 @@ class Piece:
 
     def holds(self, point: Point) -> bool:
         """Whether it is right at a point of its region."""
-        return all(condition.holds(point) for condition in self.conditions)
+        return all(guard.holds(point) for guard in self.guards)
 
 
 class Pieces:
@@ -80,6 +80,11 @@ class Pieces:
         least, top = ((1, 1), (MOST_CROPS, MOST_CROPS)) if stage == "vision" else ((1, 0), (FARTHEST, FARTHEST))
         hints = config_lengths(getattr(model, "config", {}))
         self._regions = Regions(self._record, least=least, top=top, hints=hints)
+
+    @property
+    def model_class(self) -> str:
+        """The name of the model's class."""
+        return type(self._model).__name__
 
     @property
     def symbols(self) -> tuple[str, str, str]:
@@ -109,8 +114,8 @@ class Pieces:
                 if piece.holds(point):
                     return piece
             piece = _priced(region, self._regions.found[region], point, self.conventions)
-        except (NotPolynomial, TraceError, TypeError, ArithmeticError) as error:
-            self.reason = self.reason or f"{type(self._model).__name__}, {self.stage}: {error}"
+        except (NotPolynomial, TraceError) as error:
+            self.reason = self.reason or f"{self.model_class}, {self.stage}: {error}"
             self._without.add(point)
             return None
         pieces.append(piece)
@@ -163,10 +168,10 @@ class Pieces:
 
 def _priced(region: SizeRegion, recording: Recording, point: Point, conventions: Conventions) -> Piece:
     """Price a region's recording: comparisons go as they do at ``point``."""
-    with Path(point, region.lower, region.upper) as path:
+    with Guards(point, region.lower, region.upper) as guards:
         graph = price(recording, conventions)
         nodes = list(priced_nodes(graph))
         modules = ModuleCosts(module_costs(recording, nodes), recording.folds())
         ops = op_totals(nodes, recording)
         uncosted = sum(node.times for node in nodes if not node.costed)
-    return Piece(region, tuple(path.conditions), modules, ops, graph.graph["floor_io_bytes"], uncosted)
+    return Piece(region, tuple(guards), modules, ops, graph.graph["floor_io_bytes"], uncosted)

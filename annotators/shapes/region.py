@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fxmeter.models.errors import FxmeterError
-
 Point = tuple[int, int, int]
 """(B, x, y): a batch and two lengths, query and past length or rows and columns of crops."""
-
-
-class NotPolynomial(FxmeterError):  # noqa: N818  a finding, not a mistake
-    """The sizes of a model's tensors, or its ops themselves, follow no polynomial in the lengths."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,8 +31,9 @@ from typing import Any
 
 from fxmeter.annotators.shapes.cells import Cell, Interval
 from fxmeter.annotators.shapes.edges import Bounds, Edge
-from fxmeter.annotators.shapes.region import NotPolynomial, Point, SizeRegion
+from fxmeter.annotators.shapes.region import Point, SizeRegion
 from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Found, Place, Record, Samples
+from fxmeter.annotators.symbolic import NotPolynomial
 from fxmeter.tracer.capture.recording import Recording
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from fxmeter.annotators.shapes.region import NotPolynomial, Point
+from fxmeter.annotators.shapes.region import Point
 from fxmeter.annotators.shapes.skeleton import interned, put_together, take_apart
-from fxmeter.annotators.symbolic import value_at, variable
+from fxmeter.annotators.symbolic import NotPolynomial, value_at, variable
 from fxmeter.models.errors import TraceError
 from fxmeter.tracer.capture.recording import Recording
 

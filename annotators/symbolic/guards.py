@@ -1,121 +1,182 @@
-"""Comparisons of polynomials: answered at a witness point, and what the answers rest on."""
+"""Comparisons of polynomials: answered at one point, and what the answers rest on.
+
+A guard and a hint are what torch's symbolic shapes (``torch.fx.experimental.symbolic_shapes``) call by these names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextvars import Token
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import TypeAlias
 
-from fxmeter.annotators.symbolic.atoms import Floor, Maximum, value_at
-from fxmeter.annotators.symbolic.monomials import VARIABLES, powers, shifted
-from fxmeter.annotators.symbolic.numbers import PATHS, Polynomial, atom_of, compared, terms_key
+from fxmeter.annotators.symbolic.evaluation import value_at
+from fxmeter.annotators.symbolic.expr import (
+    ANSWERS,
+    Answers,
+    Polynomial,
+    Relation,
+    answers,
+    made_of,
+    maximum,
+    terms_of,
+)
+from fxmeter.annotators.symbolic.monomials import ONE, Base, Monomial, Recipe, key_of, monomial_of, powers, shifted
+from fxmeter.models.stage_cost import Size
+
+Bounds: TypeAlias = tuple[Size | None, Size | None]
+"""The least and the most that a value can be, each None where not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+@dataclass(frozen=True, slots=True, eq=False)
+class Guard:
     """``value`` >= 0, or with ``relation`` "==" or "!=" (not) 0."""
 
-    value: Polynomial
-    relation: str
+    value: Size
+    relation: Relation
 
     def holds(self, point: Sequence[int]) -> bool:
         """Whether it does at a point."""
-        number = value_at(self.value, point)
-        return number >= 0 if self.relation == ">=" else (number == 0) == (self.relation == "==")
+        return bool(compare(value_at(self.value, point), self.relation))
+
+    @property
+    def key(self) -> Hashable:
+        """What makes two guards the same."""
+        return key_of(self.value), self.relation
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Guard) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
-class Path:
-    """Answers comparisons at ``witness``; ``conditions`` are what the answers rest on. ``lower`` and ``upper`` bound
-    each variable (an upper bound may be None); inside them some answers need no condition."""
+def compare(numbers: Size, relation: Relation) -> Size:
+    """``relation`` of numbers, or of arrays of them, to 0."""
+    return numbers >= 0 if relation == ">=" else (numbers == 0) == (relation == "==")
 
-    def __init__(self, witness: Sequence[int], lower: Sequence[int], upper: Sequence[int | None]) -> None:
-        self.witness, self.lower, self.upper = tuple(witness), tuple(lower), tuple(upper)
-        self.conditions: dict[Condition, None] = {}
-        self._known: dict[Any, bool] = {}
-        self._bounds: dict[Any, tuple[Any, Any]] = {}
 
-    def __enter__(self) -> Path:
-        PATHS.append(self)
+class Guards:
+    """Answers comparisons as they are at ``hint``, inside ``with``; iterates over the guards that the answers rest on.
+
+    ``lower`` and ``upper`` bound each variable (an upper bound may be None): what is the same for every value within
+    them needs no guard.
+    """
+
+    def __init__(self, hint: Sequence[int], lower: Sequence[int], upper: Sequence[int | None]) -> None:
+        self.hint, self.lower, self.upper = tuple(hint), tuple(lower), tuple(upper)
+        self._guards: dict[Guard, None] = {}
+        self._answers: dict[Guard, bool] = {}
+        self._bounds: dict[Hashable, Bounds] = {}
+        self._token: Token[Answers] | None = None
+
+    def __enter__(self) -> Guards:
+        self._token = ANSWERS.set(self)
         return self
 
-    def __exit__(self, *exc: Any) -> None:
-        PATHS.pop()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._token is not None:
+            ANSWERS.reset(self._token)
 
-    def at_least_zero(self, value: Any) -> bool:
-        """Whether ``value`` >= 0."""
-        if not isinstance(value, Polynomial):
-            return bool(value >= 0)
-        key = frozenset(value.terms.items())
-        if key not in self._known:
-            self._known[key] = self._at_least_zero(value)
-        return self._known[key]
+    def __iter__(self) -> Iterator[Guard]:
+        return iter(self._guards)
 
-    def _at_least_zero(self, value: Polynomial) -> bool:
+    def holds(self, value: Polynomial, relation: Relation) -> bool:
+        """Whether a value is so."""
+        asked = Guard(value, relation)
+        if asked not in self._answers:
+            self._answers[asked] = self._answer(asked)
+        return self._answers[asked]
+
+    def _answer(self, asked: Guard) -> bool:
+        value, relation = asked.value, asked.relation
         least, most = self.bounds(value)
-        if least is not None and least >= 0:
+        if relation == ">=" and least is not None and least >= 0:
             return True
-        if most is not None and most < 0:
-            return False
-        answer = bool(value_at(value, self.witness) >= 0)
-        self._suppose(value if answer else -value - 1, ">=")
-        return answer
+        if (most is not None and most < 0) or (relation != ">=" and least is not None and least > 0):
+            return relation == "!="
+        if asked.holds(self.hint):
+            self._guards[asked] = None
+            return True
+        negated = {">=": Guard(-value - 1, ">="), "==": Guard(value, "!="), "!=": Guard(value, "==")}[relation]
+        self._guards[negated] = None
+        return False
 
-    def is_zero(self, value: Any) -> bool:
-        """Whether ``value`` == 0."""
+    def largest(self, values: Sequence[Size]) -> Size:
+        """The largest of several, without those that never are."""
+        different = {key_of(candidate): candidate for value in values for candidate in _candidates(value)}
+        kept: list[Size] = []
+        for candidate in different.values():
+            if not any(self._never_less(other, candidate) for other in kept):
+                kept = [other for other in kept if not self._never_less(candidate, other)]
+                kept.append(candidate)
+        return kept[0] if len(kept) == 1 else maximum(*kept)
+
+    def _never_less(self, one: Size, other: Size) -> bool:
+        """Whether ``one`` >= ``other`` everywhere within the bounds."""
+        least, _ = self.bounds(one - other)
+        return least is not None and least >= 0
+
+    def bounds(self, value: Size) -> Bounds:
+        """Bounds that ``value`` keeps everywhere within those of the variables."""
         if not isinstance(value, Polynomial):
-            return bool(value == 0)
-        least, most = self.bounds(value)
-        if (least is not None and least > 0) or (most is not None and most < 0):
-            return False
-        answer = bool(value_at(value, self.witness) == 0)
-        self._suppose(value, "==" if answer else "!=")
-        return answer
+            return value, value
+        if value.key not in self._bounds:
+            self._bounds[value.key] = self._bounds_of(value)
+        return self._bounds[value.key]
 
-    def _suppose(self, value: Polynomial, relation: str) -> None:
-        self.conditions[Condition(compared(value), relation)] = None
-
-    def bounds(self, value: Polynomial) -> tuple[Any, Any]:
-        """Bounds that ``value`` keeps everywhere, each None where not known."""
-        key_of_all = terms_key(value)
-        if key_of_all not in self._bounds:
-            self._bounds[key_of_all] = self._bounds_of(value)
-        return self._bounds[key_of_all]
-
-    def _bounds_of(self, value: Polynomial) -> tuple[Any, Any]:
+    def _bounds_of(self, value: Polynomial) -> Bounds:
         terms = shifted(value.terms, self.lower)
-        low = high = terms.get(0, 0)
-        bounded_below = bounded_above = True
-        for key, coefficient in terms.items():
-            if not coefficient:
+        low: Size = terms.get(ONE, 0)
+        high: Size = low
+        for monomial, coefficient in terms.items():
+            if not coefficient or monomial == ONE:
                 continue
-            if key and any(self._may_be_negative(index) for index, _ in powers(key)):
+            if any(self._may_be_negative(base) for base, _ in powers(monomial)):
                 return None, None
-            if key:
-                top = self._top(key)
-                if coefficient > 0:
-                    bounded_above &= top is not None
-                    high += coefficient * (top or 0)
-                else:
-                    bounded_below &= top is not None
-                    low += coefficient * (top or 0)
-        return (low if bounded_below else None), (high if bounded_above else None)
+            most = self._most(monomial)
+            reach = None if most is None else coefficient * most
+            if coefficient > 0:
+                high = None if high is None or reach is None else high + reach
+            else:
+                low = None if low is None or reach is None else low + reach
+        return low, high
 
-    def _may_be_negative(self, index: int) -> bool:
-        made = atom_of(index) if index >= VARIABLES else None
-        if isinstance(made, Maximum):
-            return all(map(self._goes_below_zero, made.values))
-        return isinstance(made, Floor) and any(map(self._goes_below_zero, (made.dividend, made.divisor)))
+    def _may_be_negative(self, base: Base) -> bool:
+        """Whether an atom may be less than 0; variables, counted from their lower bounds, are not."""
+        if not isinstance(base, Recipe) or base.op == "round":
+            return False  # what is rounded is the expected number of something
+        parts = [least is None or least < 0 for least, _ in map(self.bounds, base.parts)]
+        return all(parts) if base.op == "max" else any(parts)
 
-    def _goes_below_zero(self, value: Any) -> bool:
-        """Whether a value is not known to be 0 or more everywhere."""
-        least, _ = self.bounds(value) if isinstance(value, Polynomial) else (value, None)
-        return least is None or least < 0
-
-    def _top(self, key: int) -> int | None:
+    def _most(self, monomial: Monomial) -> int | None:
         product = 1
-        for index, exponent in powers(key):
-            upper = self.upper[index] if index < VARIABLES else None
-            if upper is None:
+        for base, exponent in powers(monomial):
+            if isinstance(base, Recipe) or (upper := self.upper[base]) is None:
                 return None
-            product *= (upper - self.lower[index]) ** exponent
+            product *= (upper - self.lower[base]) ** exponent
         return product
+
+
+def _candidates(value: Size) -> Iterator[Size]:
+    """A value, or the values that it is the largest of: a maximum, and what is added to it."""
+    for monomial, coefficient in terms_of(value).items():
+        for base, _ in powers(monomial):
+            if isinstance(base, Recipe) and base.op == "max" and coefficient == 1 and monomial == monomial_of(base):
+                rest = made_of({m: c for m, c in terms_of(value).items() if m != monomial})
+                for candidate in base.parts:
+                    yield from _candidates(rest + candidate)
+                return
+    yield value
+
+
+def largest(values: Iterable[Size]) -> Size:
+    """The largest of whole numbers, which may be polynomials: what is never the largest is left out."""
+    values = list(values)
+    return max(values) if all(type(value) is int for value in values) else answers().largest(values)
+
+
+def smallest(values: Iterable[Size]) -> Size:
+    """The smallest of whole numbers, which may be polynomials."""
+    return -largest([-value for value in values])

@@ -10,17 +10,21 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
-from fxmeter.annotators.symbolic.atoms import Floor, Maximum, Real
-from fxmeter.annotators.symbolic.guards import Condition
-from fxmeter.annotators.symbolic.monomials import VARIABLES, powers
-from fxmeter.annotators.symbolic.numbers import atom_of, terms_of
+from fxmeter.annotators.symbolic.expr import Real, terms_of
+from fxmeter.annotators.symbolic.guards import Guard, compare
+from fxmeter.annotators.symbolic.monomials import Base, Monomial, Recipe, powers
+from fxmeter.models.stage_cost import Size
 
 SAFE = 2**62
-"""Magnitudes below this are computed in int64, which holds up to 2^63 - 1: a sum of two of them still fits."""
+"""Magnitudes below this are computed in int64. It holds twice that, so that adding up two such numbers is safe too."""
+
+
+Bounded: TypeAlias = tuple[np.ndarray, int]
+"""Whole numbers, and a bound of their magnitudes."""
 
 
 class Values:
@@ -28,81 +32,77 @@ class Values:
 
     def __init__(self, sizes: Sequence[np.ndarray]) -> None:
         self.sizes = [np.asarray(size) for size in sizes]
-        self._parts: dict[int, tuple[np.ndarray, int]] = {}
-        self._monomials: dict[int, tuple[Any, int]] = {0: (np.int64(1), 1)}
+        self._factors: dict[Base, Bounded] = {}
+        self._monomials: dict[Monomial, Bounded] = {}
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: Size) -> np.ndarray:
         """A polynomial's values, int64 or Python integers; of a constant, a scalar."""
         terms = terms_of(value)
         denominator = math.lcm(*(v.denominator for v in terms.values() if isinstance(v, Fraction)), 1)
-        parts = [(int(v * denominator), *self._monomial(key)) for key, v in terms.items()]
-        if sum(abs(factor) * bound for factor, _, bound in parts) < SAFE:
-            total: Any = np.int64(0)
-            for factor, array, _ in parts:
-                total = total + (factor if array.ndim == 0 and array == 1 else array * np.int64(factor))
-        else:
-            total = 0
-            for factor, array, _ in parts:
-                total = total + np.asarray(array).astype(object) * factor
-        return np.asarray(total if denominator == 1 else total // denominator)
+        parts = [(int(v * denominator), *self.monomial(monomial)) for monomial, v in terms.items()]
+        exact = sum(abs(factor) * bound for factor, _, bound in parts) < SAFE
+        dtype = np.dtype(np.int64 if exact else object)
+        total = np.zeros((), dtype)
+        for factor, array, _ in parts:
+            total = total + array.astype(dtype, copy=False) * factor
+        return np.asarray(total if denominator == 1 else total // denominator, dtype)
 
-    def holds(self, condition: Condition) -> Any:
-        """Where a condition does."""
-        number = self.of(condition.value)
-        return number >= 0 if condition.relation == ">=" else (number == 0) == (condition.relation == "==")
+    def holds(self, guard: Guard) -> np.ndarray:
+        """Where a guard does."""
+        return np.asarray(compare(self.of(guard.value), guard.relation), dtype=bool)
 
-    def _monomial(self, key: int) -> tuple[Any, int]:
-        if key not in self._monomials:
-            array: Any = np.int64(1)
-            bound = 1
-            for index, exponent in powers(key):
-                part, most = self._part(index)
-                for _ in range(exponent):
-                    bound *= max(1, most)
-                    exact = bound < SAFE
-                    array = array * part if exact else np.asarray(array).astype(object) * part.astype(object)
-            self._monomials[key] = np.asarray(array), bound
-        return self._monomials[key]
+    def monomial(self, monomial: Monomial) -> Bounded:
+        """The values of a monomial."""
+        if monomial not in self._monomials:
+            factors = (self._factor(base) for base, exponent in powers(monomial) for _ in range(exponent))
+            self._monomials[monomial] = functools.reduce(product, factors, bounded(1))
+        return self._monomials[monomial]
 
-    def _part(self, index: int) -> tuple[np.ndarray, int]:
-        if index not in self._parts:
-            array = self.sizes[index] if index < VARIABLES else self._atom(index)
-            most = max(abs(int(array.max())), abs(int(array.min()))) if array.size else 0
-            self._parts[index] = array, most
-        return self._parts[index]
+    def _factor(self, base: Base) -> Bounded:
+        if base not in self._factors:
+            self._factors[base] = bounded(self.sizes[base] if isinstance(base, int) else self._recipe(base))
+        return self._factors[base]
 
-    def _atom(self, index: int) -> np.ndarray:
-        made = atom_of(index)
-        if isinstance(made, Floor):
-            return np.asarray(self.of(made.dividend) // self.of(made.divisor))
-        if isinstance(made, Maximum):
-            return np.asarray(functools.reduce(np.maximum, [self.of(value) for value in made.values]))
-        rounded = np.rint(np.asarray(self._real(made.real), dtype=np.float64))
-        if rounded.size and abs(rounded).max() >= float(SAFE):
-            return np.asarray(np.frompyfunc(int, 1, 1)(rounded), dtype=object)
-        return rounded.astype(np.int64)
+    def _recipe(self, recipe: Recipe) -> np.ndarray:
+        if recipe.op == "round":
+            rounded = np.rint(np.asarray(self._real(*recipe.parts), dtype=np.float64))
+            exact = not rounded.size or abs(rounded).max() < float(SAFE)
+            return rounded.astype(np.int64) if exact else np.asarray(np.frompyfunc(int, 1, 1)(rounded), dtype=object)
+        function = np.floor_divide if recipe.op == "//" else np.maximum
+        operands = list(map(self.of, recipe.parts))
+        return np.asarray(functools.reduce(function, operands), dtype=np.result_type(*operands))
 
-    def _real(self, value: Any) -> Any:
+    def _real(self, value: Size) -> np.ndarray | float:
         """Floats as Python computes them; a power, which numpy may round otherwise, by Python itself."""
         if isinstance(value, Real):
-            left, right = self._real(value.left), self._real(value.right)
-            return _power(left, right) if value.op == "**" else _ARITHMETIC[value.op](left, right)
-        if isinstance(value, float):
-            return value
-        numbers = self.of(value)
-        return numbers.astype(np.float64) if isinstance(numbers, np.ndarray) else float(numbers)
+            return _ARITHMETIC[value.op](*map(self._real, value.parts))
+        return value if isinstance(value, float) else self.of(value).astype(np.float64)
 
 
-def _power(base: Any, exponents: Any) -> Any:
+def bounded(values: np.ndarray | int) -> Bounded:
+    """An array, and the most that a value of it is away from 0."""
+    array = np.asarray(values)
+    return array, max(abs(int(array.max())), abs(int(array.min()))) if array.size else 0
+
+
+def product(one: Bounded, other: Bounded) -> Bounded:
+    """Of two arrays: Python integers where it could overflow."""
+    bound = one[1] * max(1, other[1])
+    dtype = np.dtype(np.int64 if bound < SAFE else object)
+    return np.asarray(one[0].astype(dtype, copy=False) * other[0].astype(dtype, copy=False), dtype), bound
+
+
+def _power(base: np.ndarray | float, exponents: np.ndarray) -> np.ndarray:
     """``base`` ** each, once for every different exponent."""
     different, places = np.unique(np.asarray(exponents), return_inverse=True)
     results = np.array([float(base) ** int(exponent) for exponent in different], dtype=np.float64)
     return results[places].reshape(np.shape(exponents))
 
 
-_ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
+_ARITHMETIC: Mapping[str, Callable[..., np.ndarray]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
     "/": np.divide,
+    "**": _power,
 }

@@ -18,8 +18,7 @@ from fxmeter.annotators.closed.formulas import NoFormula, formulas
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, abbreviated
 from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
 from fxmeter.annotators.shapes.mesh import explore
-from fxmeter.annotators.shapes.region import NotPolynomial
-from fxmeter.annotators.symbolic import Condition, variable
+from fxmeter.annotators.symbolic import Guard, NotPolynomial, variable
 from fxmeter.models.stage_cost import EXACT, FIELDS
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.vision import build_vision
@@ -197,8 +196,8 @@ def test_boxes_that_differ_in_one_size_are_merged():
     apart = Box((EVERYWHERE, ((6, None),), ONE))
     assert merged([low, apart]) == (Box((EVERYWHERE, ((1, 4), (6, None)), ONE)),)
     product = variable(0) * variable(1)
-    yes, no = Condition(8 * product - 128, ">="), Condition(127 - 8 * product, ">=")
-    boxes = [Box(low.axes, frozenset([condition])) for condition in (yes, no)]
+    yes, no = Guard(8 * product - 128, ">="), Guard(127 - 8 * product, ">=")
+    boxes = [Box(low.axes, frozenset([guard])) for guard in (yes, no)]
     assert merged(boxes) == (low,)
 
 
@@ -229,8 +228,8 @@ def test_pasted_code_keeps_the_order_of_floats_and_people_get_the_simple_one():
 
 def test_a_comparison_is_divided_by_what_its_terms_share():
     product = variable(0) * variable(1)
-    assert sides(Condition(8 * product - 129, ">=")) == (product, 17)
-    assert sides(Condition(127 - 8 * product, ">=")) == (15, product)
+    assert sides(Guard(8 * product - 129, ">=")) == (product, 17)
+    assert sides(Guard(127 - 8 * product, ">=")) == (15, product)
 
 
 def test_points_without_a_case_are_not_guessed(monkeypatch, windowed):

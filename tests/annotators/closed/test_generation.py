@@ -9,9 +9,9 @@ import pytest
 
 from fxmeter.annotators import annotate
 from fxmeter.annotators.cli.main import main
-from fxmeter.annotators.closed.generation import PAST, Run
 from fxmeter.annotators.stages.steps import OF_THE_LARGEST_STEP, OF_THE_LAST_STEP
-from fxmeter.annotators.symbolic import Maximum, atom, variable
+from fxmeter.annotators.symbolic import atom, variable
+from fxmeter.annotators.symbolic.sums import PAST, largest_step
 from fxmeter.models import ScenarioError, decode, generation, prefill, vision
 from fxmeter.models.page import page_context
 from fxmeter.models.stage_cost import FIELDS, StageCost
@@ -84,7 +84,7 @@ def test_the_peak_of_a_generation_is_that_of_its_largest_step_which_need_not_be_
 
 
 def larger(*values):
-    return atom(Maximum(frozenset(values)))
+    return atom("max", *values)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def larger(*values):
     ids=str,
 )
 def test_the_largest_of_ten_steps(polynomial, most, step):
-    assert Run(None, batch=1, query_len=1, past_len=5, steps=10).largest(polynomial) == (most, step)
+    assert largest_step(polynomial, batch=1, query_len=1, past_len=5, steps=10) == (most, step)
 
 
 def test_one_step_is_a_decode(preset_model):

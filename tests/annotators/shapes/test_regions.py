@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fxmeter.annotators.shapes.cells import Cell
-from fxmeter.annotators.shapes.region import NotPolynomial
 from fxmeter.annotators.shapes.regions import Regions, config_lengths
 from fxmeter.annotators.shapes.samples import Samples
-from fxmeter.annotators.symbolic import value_at
+from fxmeter.annotators.symbolic import NotPolynomial, value_at
 
 TOP = (2**20 + 7, 2**20 + 7)
 

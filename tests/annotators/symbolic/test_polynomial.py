@@ -8,14 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxmeter.annotators.symbolic import Path, Polynomial, largest, smallest, value_at, variable, variables_of
+from fxmeter.annotators.symbolic import (
+    Guards,
+    NotPolynomial,
+    Polynomial,
+    atoms_of,
+    largest,
+    smallest,
+    value_at,
+    variable,
+    variables_of,
+)
 
 B, S, C = variable(0), variable(1), variable(2)
 sizes = st.tuples(*(st.integers(1, 300) for _ in range(3)))
 
 
 def at(point):
-    return Path(point, (0, 0, 0), (None, None, None))
+    return Guards(point, (0, 0, 0), (None, None, None))
 
 
 def formulas(b, s, c):
@@ -47,20 +57,20 @@ def test_arithmetic_on_polynomials_is_arithmetic_on_numbers(point):
 
 
 @given(sizes, sizes)
-def test_a_result_holds_wherever_its_conditions_do(witness, other):
-    with at(witness) as path:
+def test_a_result_holds_wherever_its_guards_do(hint, other):
+    with at(hint) as guards:
         symbolic = formulas(B, S, C)
-    if all(condition.holds(other) for condition in path.conditions):
+    if all(guard.holds(other) for guard in guards):
         assert [value_at(value, other) for value in symbolic] == formulas(*other)
 
 
-def test_what_is_the_same_for_all_sizes_needs_no_condition():
-    with Path((2, 5, 9), (2, 1, 1), (None, None, 1022)) as path:
+def test_what_is_the_same_for_all_sizes_needs_no_guard():
+    with Guards((2, 5, 9), (2, 1, 1), (None, None, 1022)) as guards:
         assert B * S >= 2
         assert B != 1
         assert not C > 1022
         assert largest([B * S * C, B * S]) == B * S * C
-    assert not path.conditions
+    assert not list(guards)
 
 
 def test_constants_are_plain_numbers():
@@ -70,11 +80,11 @@ def test_constants_are_plain_numbers():
 
 def test_a_rounding_is_the_same_wherever_it_appears():
     expected = 64 * (1 - (1 - 6 / 64) ** B)
-    assert variables_of(round(expected * 10)) == variables_of(round(64 * (1 - (1 - 6 / 64) ** B) * 10))
+    assert atoms_of(round(expected * 10)) == atoms_of(round(64 * (1 - (1 - 6 / 64) ** B) * 10))
 
 
-def test_without_a_path_nothing_is_compared():
-    with pytest.raises(TypeError, match="not known"):
+def test_without_guards_nothing_is_compared():
+    with pytest.raises(NotPolynomial, match="not known"):
         operator.lt(B, 3)
 
 
@@ -87,7 +97,6 @@ def test_division_by_a_polynomial_is_exact_where_it_can_be(point):
 
 
 def test_a_smallest_is_not_taken_for_a_number_below_zero():
-    with Path((2, 5, 9), (2, 1, 1), (None, None, None)) as path:
+    with Guards((2, 5, 9), (2, 1, 1), (None, None, None)) as guards:
         assert smallest([S, C]) > 3
-    assert path.conditions
-    assert not all(condition.holds((2, 1, 9)) for condition in path.conditions)
+    assert not all(guard.holds((2, 1, 9)) for guard in guards)

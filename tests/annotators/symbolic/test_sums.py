@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fxmeter.annotators import closed_form
 from fxmeter.annotators.stages.steps import over_steps
-from fxmeter.annotators.symbolic import Condition, Path, Polynomial, compared, largest, value_at, variable
-from fxmeter.annotators.symbolic.sums import largest_step, steps_that_hold, substituted, summed
+from fxmeter.annotators.symbolic import Guard, Guards, Polynomial, largest, substituted, value_at, variable
+from fxmeter.annotators.symbolic.sums import Sums, largest_step, steps_that_hold
 from fxmeter.models import ScenarioError
 from fxmeter.models.stage_cost import FIELDS
 from fxmeter.tracer import load_model
@@ -22,19 +22,26 @@ VALUES = [
     B * (C + S) * 3 - 2 * C + 5,
     B * C * C * (C + 1) // 2 + S,
     round(64 * (1 - (1 - 6 / 64) ** (B * S)) * 10) * (C + 2),
+    C // 4 + B,
 ]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=str)
 @given(st.integers(1, 9), st.integers(1, 3), st.integers(0, 50), st.integers(1, 30))
 def test_a_sum_is_what_adding_up_gives(value, batch, query_len, past_len, steps):
-    total = summed(compared(value), query_len)
+    sums = Sums(np.array([1, batch]), query_len, np.array([0, past_len]), np.array([1, steps]))
     each = [value_at(value, (batch, query_len, past_len + j * query_len)) for j in range(steps)]
-    assert value_at(total, (batch, steps, past_len)) == sum(each)
+    assert np.broadcast_to(sums.of(value), (2,)).tolist() == [value_at(value, (1, query_len, 0)), sum(each)]
 
 
-def test_what_no_polynomial_sums_up_is_said_to_be_so():
-    assert summed(compared(C // 4 + B), 1) is None
+def test_sums_beyond_int64_are_exact():
+    many = 10**9
+    total = Sums(np.array([many]), 1, np.array([many]), np.array([many])).of(B * C * C)
+    assert total.tolist() == [many * sum_of_squares(many, 2 * many)]
+
+
+def sum_of_squares(first, end):
+    return (end - 1) * end * (2 * end - 1) // 6 - (first - 1) * first * (2 * first - 1) // 6
 
 
 @given(
@@ -44,21 +51,21 @@ def test_what_no_polynomial_sums_up_is_said_to_be_so():
     st.integers(0, 9),
     st.integers(1, 60),
 )
-def test_the_first_step_at_which_a_condition_fails(roots, relation, query_len, past_len, steps):
+def test_the_first_step_at_which_a_guard_fails(roots, relation, query_len, past_len, steps):
     product = B
     for root in roots:
         product = product * (C - root)
     for value in (product, -product - 3, product + S):
-        condition = Condition(compared(value), relation)
-        holds = [condition.holds((2, query_len, past_len + j * query_len)) for j in range(steps)]
-        assert steps_that_hold(condition, 2, query_len, past_len, steps) == (
+        guard = Guard(value, relation)
+        holds = [guard.holds((2, query_len, past_len + j * query_len)) for j in range(steps)]
+        assert steps_that_hold(guard, 2, query_len, past_len, steps) == (
             holds.index(False) if not all(holds) else steps
         )
 
 
-def test_a_condition_on_a_floor_is_tried_step_by_step():
-    condition = Condition(compared(499 - (C + 3) // 4), ">=")
-    assert steps_that_hold(condition, 1, 1, 10, 5000) == (4 * 499 + 3) - 3 - 10 + 1
+def test_a_guard_on_a_floor_is_tried_step_by_step():
+    guard = Guard(499 - (C + 3) // 4, ">=")
+    assert steps_that_hold(guard, 1, 1, 10, 5000) == (4 * 499 + 3) - 3 - 10 + 1
 
 
 @given(
@@ -80,7 +87,7 @@ def test_the_largest_step_is_the_largest_of_all(roots, sign, query_len, past_len
 
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 30)), st.integers(0, 5))
 def test_substituting_is_evaluating_elsewhere(point, more):
-    with Path((1, 1, 0), (1, 1, 0), (None, None, None)):
+    with Guards((1, 1, 0), (1, 1, 0), (None, None, None)):
         values = [B * C - S, (C + 3) // 4, largest([B * C, S * S]), round(64 * (1 - (1 - 6 / 64) ** (B * S)) * 10)]
     moved = (point[0], 3, point[2] + more * point[0])
     for value in values:

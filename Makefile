@@ -6,7 +6,7 @@ MODEL  ?= deepseek-ocr
 
 WORKERS ?= 2
 
-.PHONY: report test test-slow coverage validate bench lint format readme images clean
+.PHONY: report test test-slow coverage validate bench lint format readme images dist clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -49,5 +49,12 @@ readme: $(VENV)/.installed  ## put the report's current output into README.md
 images: $(VENV)/.installed  ## draw the documents' pictures again
 	$(BIN)/python docs/draw_images.py
 
+$(VENV)/.release: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[release]"
+	touch $@
+
+dist: $(VENV)/.release  ## the sdist and the wheel, checked, installed into a clean environment and run there
+	.ci/dist
+
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -28,12 +28,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from fxmeter.annotators import annotate, closed_form
+from fxmeter import annotate, closed_form, decode, generation, load_model, prefill, vision
 from fxmeter.annotators.stages.steps import over_steps
-from fxmeter.models import decode, generation, prefill, vision
 from fxmeter.models.page import page_context
 from fxmeter.models.stage_cost import FIELDS
-from fxmeter.tracer import load_model
 from fxmeter.tracer.load.vision import load_vision
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from fxmeter.annotators import annotate
-from fxmeter.models import decode, prefill
+from fxmeter import annotate, decode, prefill
 
 LENGTH, CONTEXT = 2048, 4096
 

@@ -18,14 +18,13 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from fxmeter.annotators import AnnotatedStage, annotate
+from fxmeter import annotate, generation, load_model, prefill, vision
+from fxmeter.annotators import AnnotatedStage
 from fxmeter.annotators.api import annotate_steps
 from fxmeter.annotators.documents.sweep_files import prepare, write
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.annotators.studies.sweep import StageForms, Sweep, run_sweep
-from fxmeter.models import generation, prefill, vision
 from fxmeter.models.stage_cost import StageCost
-from fxmeter.tracer import load_model
 from fxmeter.tracer.load.vision import load_vision
 
 MODEL = "deepseek-ocr"

@@ -44,9 +44,7 @@ from benchmarks.public_tools import (
     by_mem_tracker,
     truth,
 )
-from fxmeter.annotators import annotate
-from fxmeter.models import prefill
-from fxmeter.tracer import load_model
+from fxmeter import annotate, load_model, prefill
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / "build" / "bench-tools"
@@ -151,9 +149,7 @@ def distinct_layers() -> list[tuple[int, float]]:
 OWN_MEMORY = """
 import sys
 from pathlib import Path
-from fxmeter.annotators import annotate
-from fxmeter.models import decode, prefill
-from fxmeter.tracer import load_model
+from fxmeter import annotate, decode, load_model, prefill
 import fxmeter.annotators.api
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fxmeter import load_model
 from fxmeter.annotators.plots.sweep import draw
 from fxmeter.annotators.studies.axes import Axes, read_sizes
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep
-from fxmeter.tracer import load_model
 from fxmeter.tracer.load.vision import load_vision
 
 IMAGES = Path(__file__).parent / "images"

@@ -5,9 +5,7 @@ python examples/annotate_preset.py [PRESET]
 
 import sys
 
-from fxmeter.annotators import annotate
-from fxmeter.models import decode, prefill
-from fxmeter.tracer import load_model
+from fxmeter import annotate, decode, load_model, prefill
 
 
 def main(name: str = "deepseek-ocr") -> None:

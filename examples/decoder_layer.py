@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from fxmeter.annotators import annotate_module
+from fxmeter import annotate_module
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fxmeter.annotators import annotate_module
+from fxmeter import annotate_module
 
 
 @dataclass

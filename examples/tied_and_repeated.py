@@ -6,7 +6,7 @@ python examples/tied_and_repeated.py
 import torch
 from torch import Tensor, nn
 
-from fxmeter.annotators import annotate_module
+from fxmeter import annotate_module
 
 
 class Tied(nn.Module):

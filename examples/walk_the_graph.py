@@ -10,9 +10,7 @@ from collections import Counter
 
 import networkx as nx
 
-from fxmeter.annotators import annotate
-from fxmeter.models import decode
-from fxmeter.tracer import load_model
+from fxmeter import annotate, decode, load_model
 
 
 def heaviest_path(graph: nx.DiGraph) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxmeter.annotators import annotate_module
+from fxmeter import annotate_module
 
 
 class Block(nn.Module):

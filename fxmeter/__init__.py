@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fxmeter.models.version import VERSION
+
 if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
     from fxmeter.annotators.api import annotate, annotate_module
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from fxmeter.models.scenario import decode, generation, prefill, vision
     from fxmeter.tracer.load.loading import load_model
 
+__version__ = VERSION
 _HOMES = {
     "FxmeterError": "fxmeter.models.errors",
     "annotate": "fxmeter.annotators.api",
@@ -32,6 +35,7 @@ _FLOORS = ("annotators", "models", "tracer")
 
 __all__ = [
     "FxmeterError",
+    "__version__",
     "annotate",
     "annotate_module",
     "annotators",
@@ -49,10 +53,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _FLOORS:
         return import_module(f"fxmeter.{name}")
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("fxmeter")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,6 @@
-"""The version of what the numbers mean, apart from the version of the package."""
+"""The version of the package, and of what its numbers mean."""
+
+VERSION = "0.2.0"
 
 ANALYTIC_MODEL_VERSION = "1.1"
 """Raised whenever a figure for an unchanged model and scenario changes; CHANGELOG's *Numbers* says which and why."""

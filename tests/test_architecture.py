@@ -157,14 +157,3 @@ def test_all_names_exist(package):
     assert len(set(module.__all__)) == len(module.__all__) > 0
     for name in module.__all__:
         assert getattr(module, name) is not None
-
-
-def test_a_folder_s_name_in_a_checkout_gives_the_same_objects():
-    import fxmeter.models
-    import fxmeter.models.stage_cost
-    import models
-    from models.stage_cost import StageCost
-
-    assert models is fxmeter.models
-    assert StageCost is fxmeter.models.stage_cost.StageCost
-    assert fxmeter.models.stage_cost.__spec__.name == "fxmeter.models.stage_cost"

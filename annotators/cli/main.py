@@ -15,10 +15,11 @@ from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USA
 from fxmeter.annotators.cli.report import report
 from fxmeter.annotators.cli.sweep import sweep
 from fxmeter.models.errors import FxmeterError
+from fxmeter.models.version import VERSION
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="fxmeter")
+@click.version_option(VERSION)
 def cli() -> None:
     """What one forward pass of an LLM decoder costs, from its config.json alone.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo
-from fxmeter.models.version import ANALYTIC_MODEL_VERSION
+from fxmeter.models.version import ANALYTIC_MODEL_VERSION, VERSION
 
 SCHEMA_VERSION = 1
 
@@ -24,13 +24,12 @@ def head() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The versions that a number depends on."""
-    found = {}
-    for name in ("fxmeter", "torch", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return {**found, "python": platform.python_version()}
+    return {
+        "fxmeter": VERSION,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+    }
 
 
 def model_of(model: ModelInfo) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
 from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.passes import record, record_module
-from fxmeter.tracer.state.collecting import without_collecting
+from fxmeter.tracer.state.session import without_collecting
 
 
 def annotate_pass(

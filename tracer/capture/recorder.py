@@ -9,13 +9,17 @@ in this file keeps a tensor alive: nodes hold specs, and tensors are found by id
 from __future__ import annotations
 
 import operator
+import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.questions import QUESTIONS, UnknownValueError, answer
@@ -49,29 +53,32 @@ class Recorder(TorchDispatchMode):
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._moment = 0
         self._ended = False
-        self._hooks: list[Any] = []
+        self._thread = get_ident()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled inside; the wrapper would be half the cost of recording an op
 
-    def __enter__(self) -> Recorder:
-        self._hooks = [
-            register_module_forward_pre_hook(self._enter_module),
-            register_module_forward_hook(self._leave_module, always_call=True),
-        ]
-        super().__enter__()
-        return self
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside the block the ops and module calls of this thread are recorded."""
+        hooks: list[RemovableHandle] = []
+        try:
+            hooks.append(register_module_forward_pre_hook(self._enter_module))
+            hooks.append(register_module_forward_hook(self._leave_module, always_call=True))
+            with self:
+                try:
+                    yield
+                finally:
+                    self._ended = True
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._let_go()
 
-    def __exit__(self, *exc: Any) -> None:
-        self._ended = True
-        super().__exit__(*exc)
-        for hook in self._hooks:
-            hook.remove()
-        if exc[0] is None:
-            self._let_go()
-
-    def _enter_module(self, module: nn.Module, args: Any) -> None:
+    def _enter_module(self, module: nn.Module, args: object) -> None:
+        if get_ident() != self._thread:
+            return
         around, calls = self._stack[-1]
         path = self._paths.get(id(module), around)
         if around and not path.startswith(around + "."):
@@ -79,11 +86,15 @@ class Recorder(TorchDispatchMode):
         self.calls[path] = self.calls.get(path, 0) + 1
         if id(module) in self._members:
             calls = (*calls, f"{path}#{self.calls[path]}")
-        inside = not around or path == around or path.startswith(f"{around}.")
-        self._stack.append((path if inside else around, calls))  # a shared module works for whoever calls it
+        self._stack.append((path, calls))
 
-    def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
-        self._stack.pop()
+    def _leave_module(self, module: nn.Module, args: object, out: object) -> None:
+        if get_ident() != self._thread:
+            return
+        path, _ = self._stack.pop()
+        error = sys.exception()
+        if error is not None and path:
+            _note(error, path)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -227,7 +238,14 @@ def _without_data(func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], e
             return answer(func, node, args, kwargs)
         except UnknownValueError:
             pass
+    _note(error, f"{func} in {meta_of(node).module or 'its own forward'}")
     raise error
+
+
+def _note(error: BaseException, where: str) -> None:
+    """Say where an exception was raised, unless somebody further in said so already."""
+    if not hasattr(error, "__notes__"):
+        error.add_note(where)
 
 
 def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:

@@ -6,14 +6,14 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
-from fxmeter.models.errors import FxmeterError, ScenarioError, TraceError
+from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario
 from fxmeter.tracer.capture.folding import CannotFoldError, Folding, NoObserver
 from fxmeter.tracer.capture.recorder import Recorder, module_classes
@@ -21,12 +21,13 @@ from fxmeter.tracer.capture.recording import Recording, resident_weights, settle
 from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
+from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.storage import as_deployed
 from fxmeter.tracer.state.attributes import Held, attributes_restored
 from fxmeter.tracer.state.cache import CACHE_ARGUMENTS, cache_of, cache_tensors, tensors_of
-from fxmeter.tracer.state.collecting import without_collecting
+from fxmeter.tracer.state.session import one_recording, without_collecting
 from fxmeter.tracer.state.tree import unchanging, walk
 
 Logits = Literal["all", "last"]
@@ -53,59 +54,53 @@ def record(
     shape = (scenario.batch, scenario.query_len)
     if input_ids is not None and tuple(input_ids.shape) != shape:
         raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
-    with unchanging(model):
+    wanted = _Pass(model, scenario, attention, logits, input_ids, cache)
+    with one_recording(), unchanging(model):
         folding = Folding(model) if fold else None
-        given = (model, scenario, attention, logits, folding, input_ids, cache)
         try:
-            recording = _attempt(*given)
+            recording = _attempt(wanted, folding)
         except TraceError as failure:
             if cache is not None:  # the attempt has changed it
                 raise
             try:
-                recording = _attempt(*given, masked=attention == "flash" and asks_for_a_mask(model))
+                recording = _attempt(replace(wanted, careful=True), folding)
             except TraceError:
                 raise failure from failure.__cause__
     return as_deployed(recording, model, deployment)
 
 
-def _attempt(
-    model: nn.Module,
-    scenario: Scenario,
-    attention: Attention,
-    logits: Logits,
-    folding: Folding | None,
-    input_ids: Tensor | None,
-    cache: Any,
-    *,
-    masked: bool | None = None,
-) -> Recording:
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A pass of a language model to record. A ``careful`` attempt is for code that needs a mask or forgets devices."""
+
+    model: nn.Module
+    scenario: Scenario
+    attention: Attention
+    logits: Logits
+    input_ids: Tensor | None
+    cache: Any
+    careful: bool = False
+
+
+def _attempt(wanted: _Pass, folding: Folding | None) -> Recording:
     """Folded where that can be, in full otherwise."""
     if folding is not None:
-        kept = copy.deepcopy(cache) if isinstance(cache, Cache) else cache
+        kept = copy.deepcopy(wanted.cache) if isinstance(wanted.cache, Cache) else wanted.cache
         try:
-            return _record(model, scenario, attention, logits, folding, input_ids, cache, masked=masked)
+            return _record(wanted, folding)
         except CannotFoldError:
-            cache = kept
-    return _record(model, scenario, attention, logits, None, input_ids, cache, masked=masked)
+            wanted = replace(wanted, cache=kept)
+    return _record(wanted, None)
 
 
-def _record(
-    model: nn.Module,
-    scenario: Scenario,
-    attention: Attention,
-    logits: Logits,
-    folding: Folding | None,
-    input_ids: Tensor | None,
-    cache: Any,
-    *,
-    masked: bool | None = None,
-) -> Recording:
-    """One attempt. The second one, with ``masked`` given, is for code that reads the mask or forgets the device."""
+def _record(wanted: _Pass, folding: Folding | None) -> Recording:
+    model, scenario, cache, input_ids = wanted.model, wanted.scenario, wanted.cache, wanted.input_ids
+    masked = wanted.careful and wanted.attention == "flash" and asks_for_a_mask(model)
     device = next(model.parameters()).device
     with ExitStack() as stack:
-        stack.enter_context(_ready(model, attention, masked=bool(masked)))
+        stack.enter_context(_ready(model, wanted.attention, masked=masked))
         before = stack.enter_context(attributes_restored(model))
-        if masked is not None:
+        if wanted.careful:
             stack.enter_context(device)
         if cache is None:
             cache = filled_cache(model, scenario, folding)
@@ -114,11 +109,17 @@ def _record(
             keeps = scenario.past_len == 0 or any(held.tensors())
             length = scenario.query_len if keeps else scenario.kv_len  # without a cache every step is a whole prefill
             input_ids = torch.zeros((scenario.batch, length), dtype=torch.long, device=device)
-        kwargs = _forward_arguments(model, input_ids, cache, logits)
-        return record_call(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
+        kwargs = _forward_arguments(model, input_ids, cache, wanted.logits)
+        return _record_call(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
 
 
-def record_call(
+def record_call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recording:
+    """Record ``module(*args, **kwargs)`` for any module, on the device that it lives on."""
+    with one_recording():
+        return _record_call(module, args, kwargs)
+
+
+def _record_call(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -127,7 +128,7 @@ def record_call(
     cache: Any = None,
     output: Any = None,
 ) -> Recording:
-    """Record ``module(*args, **kwargs)`` for any module. ``output`` picks the graph's output from what it returns."""
+    """``output`` picks the graph's output from what the module returns."""
     started = time.perf_counter()
     recorder = Recorder(module)
     for entry in cache_tensors(cache):
@@ -136,9 +137,9 @@ def record_call(
     with torch.no_grad(), ExitStack() as stack:
         if folding is not None:
             stack.enter_context(folding.active(recorder))
-        stack.enter_context(_as_trace_errors(module))
+        stack.enter_context(as_trace_errors(module))
         stack.enter_context(without_collecting())
-        with recorder:
+        with recorder.watching():
             out = module(*args, **kwargs)
     if cache is None:
         cache = cache_of(out)
@@ -183,9 +184,9 @@ def record_twin(
     def call(folding: Folding | None) -> Recording:
         on_twin, named = tree_to_meta(args), tree_to_meta(dict(kwargs))
         cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
-        return record_call(twin, on_twin, named, folding=folding, cache=cache)
+        return _record_call(twin, on_twin, named, folding=folding, cache=cache)
 
-    with unchanging(twin), _ready(twin, attention):
+    with one_recording(), unchanging(twin), _ready(twin, attention):
         try:
             return call(Folding(twin) if fold else None)
         except CannotFoldError:
@@ -223,13 +224,13 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) 
     def folded() -> AbstractContextManager[Any]:
         return nullcontext() if folding is None else folding.active(NoObserver())
 
-    def recording(kwargs: dict[str, Any]) -> Recorder:
+    def recording(kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
         recorder = Recorder(model)
         _declare_inputs(recorder, (), kwargs)
-        return recorder
+        return recorder.watching()
 
     modes = [lambda _: MetaKernels(), recording]
-    with _as_trace_errors(model):
+    with as_trace_errors(model):
         return run_prompt(model, scenario.batch, scenario.past_len, arguments, modes, folded)
 
 
@@ -303,15 +304,3 @@ def _quiet_model(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-@contextmanager
-def _as_trace_errors(module: nn.Module) -> Iterator[None]:
-    """What a model's own code raises, as one TraceError that names the class."""
-    try:
-        yield
-    except (FxmeterError, KeyboardInterrupt, MemoryError):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise TraceError(f"{type(module).__name__} could not be run on shapes alone: {text[:300]}") from error

@@ -1,0 +1,42 @@
+"""What a model's own code raises, as one line that says what failed and where."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fxmeter.models.errors import FxmeterError, TraceError
+
+_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+"""Where code lies that no model's author wrote: torch's and fxmeter's."""
+_LONGEST = 300
+
+
+@contextmanager
+def as_trace_errors(module: nn.Module) -> Iterator[None]:
+    """Whatever code raises inside the block, as one TraceError with the class, the op, the module and the line.
+
+    The op and the module are notes that the recorder leaves on the exception.
+    """
+    try:
+        yield
+    except (FxmeterError, MemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        where = ", ".join([*getattr(error, "__notes__", ()), *_line(error)])
+        raise TraceError(
+            f"{type(module).__name__} could not be run on shapes alone: {text[:_LONGEST]}{where and f' ({where})'}"
+        ) from error
+
+
+def _line(error: Exception) -> list[str]:
+    """The innermost line of the model's own code: "modeling.py, line 12"."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    own = [frame for frame in frames if not frame.filename.startswith("<") and "contextlib" not in frame.filename]
+    return [f"{Path(frame.filename).name}, line {frame.lineno}" for frame in own[-1:]]

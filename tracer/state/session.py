@@ -1,0 +1,72 @@
+"""One recording at a time, without the garbage collector.
+
+A recording replaces functions of modelling code, chooses the attention of configs, and watches every module call of its
+thread. Threads take turns. What runs inside a recorded forward cannot start another recording: its ops would be counted
+in both.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fxmeter.models.errors import TraceError
+
+_turn = threading.Lock()
+_whose: int | None = None
+"""The thread whose turn it is, while ``_turn`` is locked."""
+
+
+@contextmanager
+def one_recording() -> Iterator[None]:
+    """Inside the block no other thread records. Raises TraceError where this one does already.
+
+    Random numbers that the recorded code draws are drawn again afterwards: the generator is as it was.
+    """
+    global _whose
+    me = threading.get_ident()
+    if _turn.locked() and _whose == me:
+        raise TraceError(
+            "annotate was called from code that is being recorded, whose ops would be counted twice; "
+            "price the inner module before or after, not inside a forward or a hook"
+        )
+    with _turn:
+        random_state = torch.get_rng_state()
+        try:
+            _whose = me
+            yield
+        finally:
+            _whose = None
+            torch.set_rng_state(random_state)
+
+
+_collecting = threading.Lock()
+_blocks = 0
+_collects = True
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Inside the block, of whichever thread, cyclic garbage stays.
+
+    It would be let go of at moments that depend on what ran before, so that lifetimes would too; and looking through
+    tens of thousands of new objects again and again makes the time grow faster than the number of layers.
+    """
+    global _blocks, _collects
+    inside = 0
+    try:
+        with _collecting:
+            if _blocks == 0:
+                _collects = gc.isenabled()
+            _blocks, inside = _blocks + 1, 1
+            gc.disable()
+        yield
+    finally:
+        with _collecting:
+            _blocks -= inside
+            if _blocks == 0 and _collects:
+                gc.enable()

@@ -22,8 +22,8 @@ def locate(source: str | Path) -> Preset | Path | HubId:
     Raises ModelError where it can be none of them.
     """
     text = str(source)
-    if text in preset_names():
-        return preset(text)
+    if text.lower() in preset_names():
+        return preset(text.lower())
     path = Path(text).expanduser()
     try:
         exists = path.exists()
@@ -33,6 +33,11 @@ def locate(source: str | Path) -> Preset | Path | HubId:
         file = path / "config.json" if path.is_dir() else path
         if file == path and not file.is_file():
             raise ModelError(f"{text} is no regular file; name a config.json, or the folder that holds it")
+        if not file.is_file() and (path / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{text} holds an adapter (adapter_config.json): give the model that it was trained for, which costs "
+                "the same once the adapter is merged into it; `annotate` prices a model wrapped by PEFT as it runs"
+            )
         if not file.is_file():
             raise ModelError(f"{text} has no config.json; name a folder that holds one, or the file itself")
         return file

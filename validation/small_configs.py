@@ -162,6 +162,8 @@ def small_config(model_type: str, **fields: Any) -> PreTrainedConfig:
             given[name] = HEADS if value == heads else 1 if value == 1 else 2
     if values.get("is_decoder") is False:
         given["is_decoder"] = True
+    if getattr(default, "is_encoder_decoder", False):
+        given["is_encoder_decoder"] = False  # the decoder alone, as AutoModelForCausalLM builds it
     given.update(FIELDS.get(default.model_type, {}))
     given.update(fields)
     counted = next((name for name in LAYER_COUNTS if name in values), None)

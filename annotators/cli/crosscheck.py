@@ -42,7 +42,7 @@ def crosscheck(
     """
     with session(model, json=json_path) as work:
         from fxmeter.annotators.studies.crosscheck import check_decoder, check_vision
-        from fxmeter.tracer.load.loading import read_fields
+        from fxmeter.tracer.load.reading import read_fields
 
         decoder, (fields, _) = work.decoder(), read_fields(model)
         tower = work.tower() if work.sees else None

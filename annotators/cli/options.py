@@ -15,7 +15,8 @@ from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_sizes
 from fxmeter.annotators.units import read_size
 from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
-from fxmeter.models.errors import ScenarioError
+from fxmeter.models.deployment import Deployment, deploy
+from fxmeter.models.errors import DeploymentError, ScenarioError
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -139,6 +140,26 @@ convention_options = gathered(
 dtype_option = choice(
     "--dtype", Dtype, "Of weights, cache and activations; default: the checkpoint's own, e.g. --dtype float16."
 )
+
+
+def _deployment(weights: str | None, kv: str | None) -> Deployment:
+    try:
+        return deploy(weights=weights, kv=kv)
+    except DeploymentError as error:
+        raise ScenarioError(str(error)) from None
+
+
+deployment_options = gathered(
+    "deployment",
+    _deployment,
+    click.option(
+        "--weights",
+        metavar="FMT",
+        help="Storage format of the weights; default: the checkpoint's own, e.g. --weights fp8, int4-g64, bfloat16.",
+    ),
+    click.option("--kv", metavar="FMT", help="Storage format of the KV cache, e.g. --kv fp8."),
+)
+"""How the model is deployed."""
 
 batch_option = click.option(
     "--batch", type=size(1), default=1, metavar="B", show_default=True, help="Sequences, e.g. --batch 8."

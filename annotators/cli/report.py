@@ -13,6 +13,7 @@ from fxmeter.annotators.cli.options import (
     attentions_option,
     batch_option,
     convention_options,
+    deployment_options,
     dtype_option,
     gathered,
     json_option,
@@ -26,11 +27,14 @@ from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
+from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import FxmeterError, ScenarioError
 from fxmeter.models.page import crop_grid, page_context
 from fxmeter.models.scenario import Scenario, VisionScenario
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fxmeter.annotators.studies.report import Report
     from fxmeter.annotators.studies.timeline import Timeline
 
@@ -92,6 +96,7 @@ scenario_options = gathered(
 @scenario_options
 @attentions_option
 @convention_options
+@deployment_options
 @dtype_option
 @click.option(
     "--depth",
@@ -120,6 +125,7 @@ def report(
     scenarios: Scenarios,
     attentions: tuple[Attention, ...],
     conventions: Conventions,
+    deployment: Deployment,
     dtype: str | None,
     depth: int,
     ops: int,
@@ -145,20 +151,22 @@ def report(
         from fxmeter.annotators.studies.timeline import timeline_of
 
         decoder = work.decoder(dtype)
+        scenarios = _possible(decoder, scenarios)
         tower = work.tower(dtype) if isinstance(scenarios[0], VisionScenario) else None
         stages, timelines = [], []
         for scenario in scenarios:
             module = tower if tower is not None and isinstance(scenario, VisionScenario) else decoder
             for kind in attentions:
                 work.say(f"recording and pricing {scenario.stage}, {kind}")
-                stage = annotate(module, scenario, attention=kind, **asdict(conventions))
+                options = {"attention": kind, "deployment": deployment, **asdict(conventions)}
+                stage = annotate(module, scenario, **options)
                 stages.append(stage)
                 if timeline_path is not None:
                     work.say(f"recording all layers of {scenario.stage}, {kind}")
                     one = stage.fullest_step.scenario if stage.fullest_step else scenario
-                    full = annotate(module, one or scenario, attention=kind, **asdict(conventions), fold=False)
+                    full = annotate(module, one or scenario, **options, fold=False)
                     timelines.append(timeline_of(full))
-        whole = build_report(decoder, stages, tower=tower, end_to_end=tower is not None)
+        whole = build_report(decoder, stages, tower=tower, end_to_end=tower is not None, deployment=deployment)
         if timeline_path is not None:
             work.say(f"writing {timeline_path}")
             write_file("--memory-timeline", _timeline_text(timelines, whole, timeline_path), timeline_path)
@@ -172,6 +180,14 @@ def report(
 
         show(report_view(whole, depth=depth, ops=ops, at_peak=at_peak))
     exit_unless_costed(whole.uncosted, allow_uncosted)
+
+
+def _possible(model: nn.Module, scenarios: Scenarios) -> Scenarios:
+    """The stages of a model: an encoder has no decode step, and is shown without one where anything else is asked."""
+    from fxmeter.tracer.run.prompt import is_encoder
+
+    kept = tuple(scenario for scenario in scenarios if scenario.stage != "decode")
+    return kept if kept and is_encoder(model) else scenarios
 
 
 def _check_timeline(path: str | None, json_path: str | None) -> None:

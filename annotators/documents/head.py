@@ -42,6 +42,7 @@ def model_of(model: ModelInfo) -> dict[str, Any]:
         "weight_bytes": model.weight_bytes,
         "layers": model.layers,
         **({"vision_parameters": model.vision_parameters} if model.vision_parameters else {}),
+        "left_out": [{"name": part.name, "parameters": part.parameters} for part in model.left_out],
     }
 
 
@@ -55,4 +56,7 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> dict[str, Any]
         "dtype": model.dtype,
         "experts_implementation": model.experts_implementation,
         "cache_layout": "in place",
+        "weights": model.weights,
+        "kv": model.kv,
+        "not_priced": list(model.adds),
     }

@@ -14,7 +14,7 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.graph import priced_edge
 from fxmeter.annotators.stages.one_pass import annotate_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models.errors import TraceError
+from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import decode
 from fxmeter.tracer.graph.nodes import meta_of, spec_of
 from fxmeter.tracer.graph.spec import Spec
@@ -30,7 +30,7 @@ def active_parameters(model: nn.Module) -> int | None:
     """
     try:
         return _read(annotate_pass(model, decode(1), Conventions()))
-    except TraceError:
+    except (ScenarioError, TraceError):
         return None
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from fxmeter.annotators.stages.active import active_parameters
-from fxmeter.tracer.run.prompt import config_of
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.tracer.load.loading import LEFT_OUT
+from fxmeter.tracer.load.parts import LeftOut
+from fxmeter.tracer.run.prompt import config_of, max_positions
+from fxmeter.tracer.run.storage import formats_of, resident_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model in one line. ``parameters`` counts tied ones once, ``active_parameters`` those that one token reads."""
+    """A model in one line. ``parameters`` counts tied ones once, ``active_parameters`` those that one token reads.
+
+    ``weights`` names the storage format of the weights, ``weight_bytes`` what they take in it, and ``adds`` the work
+    that an engine does for it and that is not priced. ``left_out`` is what else the checkpoint holds.
+    """
 
     name: str
     model_type: str
@@ -25,28 +32,33 @@ class ModelInfo:
     max_positions: int | None
     vision_parameters: int
     active_parameters: int | None
+    weights: str = ""
+    kv: str = ""
+    adds: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
-def model_info(model: nn.Module, tower: nn.Module | None = None) -> ModelInfo:
-    """Read off a loaded model and its config, and off the vision tower beside it."""
+def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Deployment = ONE_DEVICE) -> ModelInfo:
+    """Read off a loaded model and its config, off the vision tower beside it, and off how it is deployed."""
     config = config_of(model)
     text = config.get_text_config(decoder=True)
     parameters = list(model.parameters())
     has_experts = any(hasattr(module, "num_experts") for module in model.modules())
+    dtype = str(parameters[0].dtype).removeprefix("torch.")
+    formats = formats_of(model, deployment)
     return ModelInfo(
         name=str(getattr(model, "name_or_path", "") or config.model_type),
         model_type=str(config.model_type),
-        dtype=str(parameters[0].dtype).removeprefix("torch."),
+        dtype=dtype,
         parameters=sum(p.numel() for p in parameters),
-        weight_bytes=sum(p.nbytes for p in parameters),
+        weight_bytes=resident_bytes(model, deployment),
         layers=int(getattr(text, "num_hidden_layers", 0) or 0),
         experts_implementation=getattr(text, "_experts_implementation", None) if has_experts else None,
         max_positions=max_positions(model),
         vision_parameters=0 if tower is None else sum(p.numel() for p in tower.parameters()),
         active_parameters=active_parameters(model),
+        weights=dtype if formats is None else formats.label,
+        kv=dtype if deployment.kv is None else deployment.kv.name,
+        adds=() if formats is None else formats.adds,
+        left_out=tuple(getattr(model, LEFT_OUT, ())),
     )
-
-
-def max_positions(model: nn.Module) -> Any:
-    """The longest context that a model's config allows; None where it has no limit."""
-    return getattr(config_of(model).get_text_config(decoder=True), "max_position_embeddings", None)

@@ -12,6 +12,7 @@ from fxmeter.annotators.stages import steps
 from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.figures import Figure, PassFigures
 from fxmeter.models.scenario import VisionScenario
 from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
@@ -97,6 +98,7 @@ def build_report(
     *,
     tower: nn.Module | None = None,
     end_to_end: bool = False,
+    deployment: Deployment = ONE_DEVICE,
 ) -> Report:
     """A report on stages of one model, all priced by the same conventions.
 
@@ -108,7 +110,7 @@ def build_report(
     for attention in dict.fromkeys(stage.attention for stage in stages) if end_to_end else ():
         costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
-    return Report(model_info(model, tower), stages[0].conventions, stages, totals)
+    return Report(model_info(model, tower, deployment), stages[0].conventions, stages, totals)
 
 
 def title_of(stage: AnnotatedStage) -> str:

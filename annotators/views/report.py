@@ -10,6 +10,7 @@ from rich.styled import Styled
 from rich.text import Text
 
 from fxmeter.annotators.documents.head import conventions_of, versions
+from fxmeter.annotators.stages.model_info import ModelInfo
 from fxmeter.annotators.stages.peak import at_peak as peak_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, module_tree
@@ -47,7 +48,8 @@ def _header(report: Report) -> list[Text]:
     vision = f"; {model.vision_parameters:,} more in the vision tower" if model.vision_parameters else ""
     return [
         Text.assemble((model.name, "bold"), f"  {model.model_type}, {model.layers} layers"),
-        Text(f"{model.parameters:,} parameters{active}, {resident} in {model.dtype}{vision}"),
+        Text(f"{model.parameters:,} parameters{active}, {resident} in {model.weights}{vision}"),
+        *(Text(line, style="yellow") for line in _not_priced(model)),
         Text(
             f"2 FLOP/MAC · causal {kinds['causal']} · logits {kinds['logits']} · routing {kinds['routing']}"
             f"{experts} · cache {kinds['cache_layout']}",
@@ -55,6 +57,18 @@ def _header(report: Report) -> list[Text]:
         ),
         Text(" · ".join(f"{name} {number}" for name, number in versions().items()), style="dim"),
     ]
+
+
+def _not_priced(model: ModelInfo) -> list[str]:
+    """What the checkpoint holds beside what is priced, and what an engine adds to its products."""
+    lines = []
+    if model.left_out:
+        counts = [f"{part.parameters:,} parameters" if part.parameters else "not counted" for part in model.left_out]
+        named = ", ".join(f"{part.name} ({count})" for part, count in zip(model.left_out, counts, strict=True))
+        lines.append(f"left out: {named}")
+    if model.adds:
+        lines.append(f"not priced: {'; '.join(model.adds)}")
+    return lines
 
 
 def _stage_tables(columns: Sequence[Column]) -> RenderableType:

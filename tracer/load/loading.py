@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,16 +19,19 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from fxmeter.models.choices import Dtype
 from fxmeter.models.errors import FxmeterError, ModelError
 from fxmeter.models.formats import WeightFormats, formats_of_config
-from fxmeter.models.presets import Preset
-from fxmeter.models.source import HubId, locate
+from fxmeter.models.names import near
+from fxmeter.models.presets import preset_names
 from fxmeter.tracer.load.decoder import DecoderWithHead
+from fxmeter.tracer.load.parts import left_out, text_decoder
+from fxmeter.tracer.load.reading import one_line, read_fields, shown
 
 DTYPES = {name: getattr(torch, name) for name in get_args(Dtype)}
 _LARGEST_COUNTS = {re.compile(r"(layers?|blocks)$"): 1_000, re.compile(r"(heads?|experts?)$"): 100_000}
 """The most layers, and the most heads or experts, that a config may ask for: several times any model there is."""
-_LARGEST_FILE = 2**24
 _REMOTE_CODE_FIELDS = ("auto_map", "trust_remote_code")
 _IGNORED_FIELDS = (*_REMOTE_CODE_FIELDS, "quantization_config")
+LEFT_OUT = "left_out"
+"""The attribute in which a loaded model carries what of its checkpoint is not priced."""
 FORMATS = "weight_formats"
 """The attribute in which a loaded model carries the storage formats of its checkpoint, or None."""
 
@@ -46,26 +47,36 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     """
     config, formats = _config_and_formats(source)
     _refuse_absurd(vars(config), str(config.model_type))
-    fields = {"dtype": config.dtype or config.get_text_config().dtype}
-    chosen = dtype_of(dtype, fields)
+    with _as_model_errors(config):
+        text, beside = text_decoder(config), left_out(config)
+    chosen = dtype_of(dtype, {"dtype": config.dtype or text.dtype})
     with (
         _as_model_errors(config),
         torch.device("meta"),
         init.no_init_weights(),
         init.meta_device_safe_creation_ops(),
     ):
-        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-            model = AutoModelForCausalLM.from_config(config, dtype=chosen, attn_implementation="eager")
-        else:
-            model = DecoderWithHead.from_config(config, dtype=chosen)
+        model = _built(config, text, chosen)
     _keep_in_float32(model, chosen)
     if any(not tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         model.to("meta")  # torch.FloatTensor(...) and the like know nothing of a default device
     if isinstance(model, PreTrainedModel):
         model.tie_weights()  # what else initialising does is not needed
-    model.name_or_path = _name_of(source, config)
+    setattr(model, "name_or_path", _name_of(source, config))  # noqa: B010  any module takes it
     setattr(model, FORMATS, formats)
+    setattr(model, LEFT_OUT, beside)
     return model.eval()
+
+
+def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
+    """The causal language model of the text decoder, without the towers beside it."""
+    if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM.from_config(text, dtype=dtype, attn_implementation="eager")
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        own = text if cls.config_class is type(text) else config
+        return cls._from_config(own, dtype=dtype, attn_implementation="eager")
+    return DecoderWithHead.from_config(text, dtype=dtype)
 
 
 def load_config(source: str | Path | PreTrainedConfig) -> PreTrainedConfig:
@@ -84,48 +95,11 @@ def _config_and_formats(source: str | Path | PreTrainedConfig) -> tuple[PreTrain
     fields, origin = read_fields(source)
     quantised = fields.get("quantization_config")
     if quantised is not None and not isinstance(quantised, dict):
-        raise ModelError(f"{origin}: quantization_config is {_shown(quantised)}, not an object")
+        raise ModelError(f"{origin}: quantization_config is {shown(quantised)}, not an object")
     config = _config_from({name: value for name, value in fields.items() if name != "expert_dtype"}, origin)
     if quantised is None:
         return config, None
     return config, formats_of_config(quantised, expert_dtype=fields.get("expert_dtype"))
-
-
-def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:
-    """The fields of the ``config.json`` behind ``source`` as they stand there, and what to call it in messages."""
-    found = locate(source)
-    if isinstance(found, Preset):
-        return dict(found.config), f"preset {found.name}"
-    if isinstance(found, HubId):
-        return _hub_config(found.name), found.name
-    return _read_config(found), str(found)
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(_LARGEST_FILE + 1)
-        if len(content) > _LARGEST_FILE:
-            raise ModelError(f"{file} has more than {_LARGEST_FILE:,} bytes; a config.json has a few thousand")
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from None
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
-        raise ModelError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise ModelError(f"{file} holds a {type(fields).__name__}, not the object of fields that a config.json is")
-    return fields
-
-
-def _hub_config(repo: str) -> dict[str, Any]:
-    try:
-        fields, _ = PreTrainedConfig.get_config_dict(repo)
-    except Exception as error:  # the hub client raises a dozen unrelated classes
-        reason = _one_line(error).split(" (")[0]
-        raise ModelError(f"no config.json for {repo!r} from the Hugging Face Hub: {reason}") from None
-    return fields
 
 
 def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
@@ -134,11 +108,12 @@ def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
     if not isinstance(model_type, str):
         raise ModelError(f"{origin} has no model_type, so no architecture can be chosen")
     if model_type not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        presets = near(model_type.replace("_", "-"), preset_names()).removeprefix("did you mean ").removesuffix("? ")
+        types = near(model_type, CONFIG_MAPPING.keys()).removesuffix(" ")
+        hint = f"; there is the preset {presets}" if presets else f"; {types}" if types else ""
         code = " and code that comes with a config is never run" if "auto_map" in fields else ""
         known = f"transformers {_transformers_version()}"
-        raise ModelError(f"{origin}: model_type {_shown(model_type)} is unknown to {known}{code}{hint}")
+        raise ModelError(f"{origin}: model_type {shown(model_type)} is unknown to {known}{code}{hint}")
     _refuse_absurd(fields, origin)
     wanted = {k: v for k, v in fields.items() if k not in _IGNORED_FIELDS and k != "model_type"}
     with _as_model_errors(origin):
@@ -157,7 +132,7 @@ def _refuse_absurd(fields: Mapping[str, Any], origin: str) -> None:
             waiting += value.items()
         for pattern, most in _LARGEST_COUNTS.items():
             if type(value) is int and value > most and pattern.search(str(name)):
-                raise ModelError(f"{origin}: {name!s:.80} is {_shown(value)}; the largest accepted is {most:,}")
+                raise ModelError(f"{origin}: {name!s:.80} is {shown(value)}; the largest accepted is {most:,}")
 
 
 def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torch.dtype:
@@ -167,7 +142,7 @@ def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torc
     if isinstance(dtype, torch.dtype):
         return dtype
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {_shown(dtype)}")
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(dtype)}")
     return DTYPES[dtype]
 
 
@@ -201,18 +176,7 @@ def _as_model_errors(origin: str | PreTrainedConfig) -> Iterator[None]:
     except (FxmeterError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise ModelError(f"{name}: transformers refuses it: {_one_line(error)}") from error
-
-
-def _shown(value: Any) -> str:
-    """A value from a config as a message shows it: on one line, and not at any length."""
-    text = f"{value:,}" if type(value) is int and value < 10**40 else "a number" if type(value) is int else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+        raise ModelError(f"{name}: transformers refuses it: {one_line(error)}") from error
 
 
 def _transformers_version() -> str:

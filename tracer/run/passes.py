@@ -22,7 +22,7 @@ from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
 from fxmeter.tracer.run.failures import as_trace_errors
-from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, run_prompt
+from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, is_encoder, max_positions, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.storage import as_deployed
 from fxmeter.tracer.state.attributes import Held, attributes_restored
@@ -54,6 +54,11 @@ def record(
     shape = (scenario.batch, scenario.query_len)
     if input_ids is not None and tuple(input_ids.shape) != shape:
         raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
+    if scenario.stage == "decode" and is_encoder(model):
+        raise ScenarioError(
+            f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has no "
+            "decode step; price a prefill"
+        )
     wanted = _Pass(model, scenario, attention, logits, input_ids, cache)
     with one_recording(), unchanging(model):
         folding = Folding(model) if fold else None
@@ -65,6 +70,10 @@ def record(
             try:
                 recording = _attempt(replace(wanted, careful=True), folding)
             except TraceError:
+                limit = max_positions(model)
+                if limit is not None and scenario.kv_len > limit:
+                    asked = f"{scenario.kv_len:,} tokens are more than its {limit:,} positions"
+                    raise TraceError(f"{type(model).__name__}: {asked}, and its code cannot run them") from failure
                 raise failure from failure.__cause__
     return as_deployed(recording, model, deployment)
 
@@ -238,7 +247,7 @@ def _forward_arguments(
     model: nn.Module, input_ids: Tensor, cache: Any, logits: Logits, *, strict: bool = True
 ) -> dict[str, Any]:
     parameters = forward_parameters(model)
-    kwargs: dict[str, Any] = {"input_ids": input_ids, "use_cache": True}
+    kwargs: dict[str, Any] = {"input_ids": input_ids, "use_cache": not is_encoder(model)}
     for name in CACHE_ARGUMENTS:
         if name in parameters:
             kwargs[name] = cache

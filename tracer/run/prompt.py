@@ -22,7 +22,7 @@ from fxmeter.tracer.state.cache import cache_of
 
 def empty_cache(model: nn.Module) -> Any:
     """The cache that generation would start with; None where the model makes its own, or takes none."""
-    if "past_key_values" not in forward_parameters(model) or _has_cache_class(model):
+    if "past_key_values" not in forward_parameters(model) or _has_cache_class(model) or is_encoder(model):
         return None
     try:
         cache = DynamicCache(config=config_of(model))
@@ -31,6 +31,11 @@ def empty_cache(model: nn.Module) -> Any:
     if getattr(cache, "layer_class_to_replicate", False) is None:
         cache.layer_class_to_replicate = DynamicLayer  # decoders may be deeper than the layers that the config counts
     return cache
+
+
+def is_encoder(model: nn.Module) -> bool:
+    """Whether a model sees all tokens at once and keeps none: its config says that it is no decoder."""
+    return getattr(getattr(model, "config", None), "is_decoder", None) is False
 
 
 def _has_cache_class(model: nn.Module) -> bool:
@@ -83,3 +88,11 @@ def config_of(model: nn.Module) -> PreTrainedConfig:
     if not isinstance(config, PreTrainedConfig):
         raise TraceError(f"{type(model).__name__} carries no transformers config; annotate_module prices any module")
     return config
+
+
+def max_positions(model: nn.Module) -> int | None:
+    """The longest context that a model's config allows; None where it has no limit."""
+    config = getattr(model, "config", None)
+    text = config.get_text_config(decoder=True) if isinstance(config, PreTrainedConfig) else None
+    limit = getattr(text, "max_position_embeddings", None)
+    return limit if type(limit) is int and limit > 0 else None

@@ -17,7 +17,7 @@ from fxmeter.models.formats import KvFormat, StorageFormat, WeightFormats
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
-from fxmeter.tracer.state.tree import walk
+from fxmeter.tracer.state.tree import named_tensors, walk
 
 
 def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) -> Recording:
@@ -34,6 +34,14 @@ def formats_of(model: nn.Module, deployment: Deployment) -> WeightFormats | None
     """The formats in force: those asked for, else the checkpoint's."""
     own: WeightFormats | None = getattr(model, "weight_formats", None)
     return own if deployment.weights is None else deployment.weights
+
+
+def resident_bytes(model: nn.Module, deployment: Deployment) -> int:
+    """What all parameters take, tied ones once."""
+    formats = formats_of(model, deployment)
+    stored = {} if formats is None else stored_weights(model, formats)
+    names = named_tensors(model, "_parameters")
+    return sum(stored[path][0] if path in stored else parameter.nbytes for path, parameter in names)
 
 
 def stored_weights(model: nn.Module, formats: WeightFormats) -> Mapping[str, tuple[int, StorageFormat]]:

@@ -80,6 +80,7 @@ def test_json_has_the_promised_shape(run, tiny):
         "active_parameters",
         "weight_bytes",
         "layers",
+        "left_out",
     }
     assert [(s["stage"], s["attention"]) for s in data["stages"]] == [
         ("prefill", "eager"),

@@ -13,7 +13,7 @@ import pytest
 from fxmeter.annotators import annotate
 from fxmeter.models import decode
 from fxmeter.tracer import load_model
-from fxmeter.tracer.load.loading import read_fields
+from fxmeter.tracer.load.reading import read_fields
 from tests.tracer.load.config_fuzz import Outcome, broken_configs, outcome_of
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
 

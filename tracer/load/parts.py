@@ -1,0 +1,116 @@
+"""Which part of a config is priced, the text decoder, and what is left out beside it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers import initialization as init
+from transformers.models.auto import modeling_auto
+
+from fxmeter.models.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A part of a checkpoint that is not priced. ``parameters`` is None where nobody could count them."""
+
+    name: str
+    parameters: int | None
+
+
+def text_decoder(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config of the text decoder in ``config``: itself, or its text part with the outer fields that transformers
+    obeys, such as whether embedding and head are tied.
+
+    Raises ModelError for an encoder-decoder model, whose decoder costs little of what the whole does.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{config.model_type} is an encoder-decoder model: cross-attention and the encoder are not priced, and the "
+            "decoder alone would be a part of the cost. `annotate_module` prices one call of any module; to price the "
+            "bare decoder, set is_encoder_decoder to false in the config"
+        )
+    text = config.get_text_config(decoder=True)
+    if text is config:
+        return config
+    text = copy.deepcopy(text)
+    tied = getattr(config, "tie_word_embeddings", None)
+    if tied is not None:
+        text.tie_word_embeddings = tied
+    if text.dtype is None:
+        text.dtype = config.dtype
+    return text
+
+
+def left_out(config: PreTrainedConfig) -> tuple[LeftOut, ...]:
+    """What the checkpoint of ``config`` holds beside its text decoder: towers, projectors, layers that predict further
+    tokens. Builds the whole model on ``meta`` to count them, where that can be."""
+    parts: list[LeftOut] = []
+    text = config.get_text_config(decoder=True)
+    if text is not config:
+        parts += _beside_the_text(config, text)
+    if getattr(text, "cross_attention_hidden_size", None) or getattr(text, "add_cross_attention", False):
+        parts.append(LeftOut("the encoder that cross-attention looks at", None))
+    further = getattr(text, "num_nextn_predict_layers", None)
+    if isinstance(further, int) and further > 0:
+        parts.append(
+            LeftOut(f"{further} layer{'s' * (further > 1)} that predict{'s' * (further == 1)} further tokens", None)
+        )
+    return tuple(parts)
+
+
+def _beside_the_text(config: PreTrainedConfig, text: PreTrainedConfig) -> list[LeftOut]:
+    whole = _whole_model(config)
+    if whole is None:
+        names = [name for name in config.sub_configs if getattr(config, name, None) not in (None, text)]
+        return [
+            LeftOut(name.removesuffix("_config"), None) for name in names if not _is_text(getattr(config, name), text)
+        ]
+    return [LeftOut(name, count) for name, count in _counted(whole) if count]
+
+
+def _is_text(part: object, text: PreTrainedConfig) -> bool:
+    return type(part) is type(text)
+
+
+def _whole_model(config: PreTrainedConfig) -> nn.Module | None:
+    """The model of the outer config on ``meta``; None where transformers cannot build it here (no image library)."""
+    for mapping in (
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING,
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        modeling_auto.MODEL_MAPPING,
+    ):
+        if type(config) not in mapping:
+            continue
+        try:
+            with torch.device("meta"), init.no_init_weights(), init.meta_device_safe_creation_ops():
+                cls: Any = mapping[type(config)]
+                return cls._from_config(copy.deepcopy(config), attn_implementation="eager")
+        except (
+            Exception
+        ):  # a tower may need what is not installed: then its parameters stay uncounted, and that is said
+            continue
+    return None
+
+
+def _counted(whole: nn.Module) -> Iterator[tuple[str, int]]:
+    """(name, parameters) of what stands beside the language model in a multimodal one."""
+    inner = getattr(whole, "model", whole)
+    for name, child in inner.named_children():
+        if not _has_tokens(child):
+            yield name, sum(parameter.numel() for parameter in child.parameters())
+
+
+def _has_tokens(module: nn.Module) -> bool:
+    """Whether a part is the language model, or one of its pieces (a flat model has them beside the tower)."""
+    names = ("embed_tokens", "wte", "word_embeddings")
+    return any(
+        isinstance(part, nn.Embedding) and path.rpartition(".")[2] in names for path, part in module.named_modules()
+    )

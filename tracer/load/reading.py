@@ -1,0 +1,114 @@
+"""The fields of a ``config.json``, wherever it is: a preset, a file, or the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from transformers import PreTrainedConfig
+
+from fxmeter.models.errors import ModelError
+from fxmeter.models.presets import Preset, preset, preset_names
+from fxmeter.models.source import HubId, locate
+
+_LARGEST_FILE = 2**24
+HUB_SECONDS = 2.0
+"""How long the Hub has to answer a connection: its client tries again and again, for up to half a minute."""
+
+
+def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:
+    """The fields of the ``config.json`` behind ``source`` as they stand there, and what to call it in messages."""
+    found = locate(source)
+    if isinstance(found, Preset):
+        return dict(found.config), f"preset {found.name}"
+    if isinstance(found, HubId):
+        return _hub_config(found.name), found.name
+    return _read_config(found), str(found)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)
+        if content.startswith(b"GGUF"):
+            raise ModelError(
+                f"{file} is a GGUF file, which says nothing of the code that runs; give the config.json of the model "
+                "that it was made from, with a weight format such as gguf-q4_k"
+            )
+        if len(content) > _LARGEST_FILE:
+            raise ModelError(f"{file} has more than {_LARGEST_FILE:,} bytes; a config.json has a few thousand")
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
+        raise ModelError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ModelError(f"{file} holds a {type(fields).__name__}, not the object of fields that a config.json is")
+    return fields
+
+
+def _hub_config(repo: str) -> dict[str, Any]:
+    known = [name for name in preset_names() if preset(name).source.split()[0].lower() == repo.lower()]
+    hint = f"; its config is the preset {' or '.join(known)}" if known else ""
+    if not _cached(repo) and not _reachable():
+        raise ModelError(
+            f"no config.json for {repo!r}: the Hugging Face Hub does not answer, and it is in no cache here"
+            f"{hint or '; give a folder or a config.json'}"
+        )
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(repo)
+    except Exception as error:  # the hub client raises a dozen unrelated classes
+        reason = one_line(error).split(" (")[0]
+        raise ModelError(f"no config.json for {repo!r} from the Hugging Face Hub: {reason}{hint}") from None
+    return fields
+
+
+def _cached(repo: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(repo, "config.json"), str)
+    except HFValidationError:
+        return False
+
+
+def _reachable() -> bool:
+    """Whether the Hub answers a connection soon; not asked where a proxy stands between, or the Hub is switched off."""
+    proxies = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    if any(os.environ.get(name) for name in proxies):
+        return True
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return False
+    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname or ""
+    answered: list[bool] = []
+    asking = threading.Thread(target=lambda: answered.append(_connects(host)), daemon=True)
+    asking.start()
+    asking.join(HUB_SECONDS)  # looking a name up has no time limit of its own
+    return bool(answered and answered[0])
+
+
+def _connects(host: str) -> bool:
+    try:
+        with socket.create_connection((host, 443), timeout=HUB_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def shown(value: Any) -> str:
+    """A value from a config as a message shows it: on one line, and not at any length."""
+    text = f"{value:,}" if type(value) is int and value < 10**40 else "a number" if type(value) is int else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -11,20 +11,22 @@ and experts that compute nothing get their share.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from fxmeter.tracer.graph.nodes import meta_of, spec_of, specs_of
+from fxmeter.tracer.graph.nodes import NodeMeta, meta_of, spec_of, specs_of
 from fxmeter.tracer.graph.schema import changed_arguments
-from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.graph.spec import Spec, Storage
 from fxmeter.tracer.private import OpOverload, pytree, without_modes
 
 aten = torch.ops.aten
 LARGEST = 2**26
 """Elements of the largest tensor that is worked out: beyond it the question stays open."""
+MOST_KEPT = 2**27
+"""Elements of all that is kept at once; beyond it, values are worked out again."""
 _TOKEN = 5
 """Stands for an ordinary token: no config in use gives it to padding or a separator."""
 
@@ -46,83 +48,137 @@ class UnknownValueError(Exception):
     """The answer depends on data."""
 
 
-def answer(func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What ``func`` returns, on meta where it returns tensors. Raises UnknownValueError where weights would decide."""
-    if func in (aten.index.Tensor, aten.index_put_.default):
-        return _by_mask(func, node, args, kwargs)
-    known = _values([n for n in node.all_input_nodes if isinstance(meta_of(n).spec, Spec)])
-    on_cpu = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
-    out = func(*on_cpu[0], **{**on_cpu[1], **({"device": "cpu"} if "device" in on_cpu[1] else {})})
-    if func is aten._to_copy.default:
-        return out
-    return pytree.tree_map_only(Tensor, lambda t: t.to("meta"), out)
+def is_known(node: fx.Node, meta: NodeMeta) -> bool:
+    """Whether the values of a node follow from constants, positions and tokens, so that a question has an answer."""
+    if node.op == "call_function":
+        return node.target is aten.topk.default or all(meta_of(source).is_known for source in node.all_input_nodes)
+    spec = meta.spec
+    if not isinstance(spec, Spec):
+        return False
+    if node.op == "placeholder":
+        return spec.role == "input" and not spec.is_float
+    return meta.constant is not None or not (spec.is_float or meta.is_weight)
 
 
-def _by_mask(func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An index by masks, as one by the positions where they hold."""
-    indices: list[Any] = []
-    for index, source in zip(args[1], node.args[1], strict=True):  # type: ignore[arg-type]
-        if isinstance(index, Tensor) and index.dtype == torch.bool:
-            held = _values([source])[source].nonzero(as_tuple=True)
-            indices += [positions.to("meta") for positions in held]
-        else:
-            indices.append(index)
-    return func(args[0], indices, *args[2:], **kwargs)
+class Questions:
+    """The answers of one recording. What has been worked out is kept, so that each op is run once, whoever asks."""
+
+    def __init__(self) -> None:
+        self._values: dict[fx.Node, Any] = {}
+        self._elements = 0
+        self._changes: dict[int, list[fx.Node]] = {}
+        self._waiting: dict[int, list[fx.Node]] = {}
+        self._storages: dict[fx.Node, frozenset[int]] = {}
+        self._changed_by: dict[int, fx.Node] = {}
+
+    def changed(self, node: fx.Node, storage: Storage) -> None:
+        """A node changes a storage in place."""
+        self._changes.setdefault(storage.id, []).append(node)
+        self._waiting.setdefault(storage.id, []).append(node)
+
+    def last_change(self, storage: Storage) -> fx.Node | None:
+        """The node that last changed a storage in place."""
+        changes = self._changes.get(storage.id)
+        return changes[-1] if changes else None
+
+    def answer(self, func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What ``func`` returns, on meta where it returns tensors. Raises UnknownValueError where weights decide."""
+        if func in (aten.index.Tensor, aten.index_put_.default):
+            return self._by_mask(func, node, args, kwargs)
+        sources = [source for source in node.all_input_nodes if isinstance(meta_of(source).spec, Spec)]
+        known = dict(zip(sources, self._asked(sources), strict=True))
+        on_cpu = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
+        out = func(*on_cpu[0], **{**on_cpu[1], **({"device": "cpu"} if "device" in on_cpu[1] else {})})
+        if func is aten._to_copy.default:
+            return out
+        return pytree.tree_map_only(Tensor, lambda t: t.to("meta"), out)
+
+    def _by_mask(self, func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An index by masks, as one by the positions where they hold."""
+        indices: list[Any] = []
+        for index, source in zip(args[1], node.args[1], strict=True):  # type: ignore[arg-type]
+            if isinstance(index, Tensor) and index.dtype == torch.bool:
+                held = self._asked([source])[0].nonzero(as_tuple=True)
+                indices += [positions.to("meta") for positions in held]
+            else:
+                indices.append(index)
+        return func(args[0], indices, *args[2:], **kwargs)
+
+    def _asked(self, nodes: Sequence[fx.Node]) -> list[Any]:
+        """The tensors that ``nodes`` would hold on the CPU."""
+        needed = self._needed(nodes)
+        if self._elements > MOST_KEPT or any(self._comes_too_late(node) for node in needed):
+            self._forget()
+            needed = self._needed(nodes)
+        with without_modes():
+            for node in needed:
+                self._work_out(node)
+        return [self._values[node] for node in nodes]
+
+    def _needed(self, nodes: Sequence[fx.Node]) -> list[fx.Node]:
+        """What has not been worked out yet of all that decides the values of ``nodes``, in order of execution."""
+        todo, seen = list(nodes), set(nodes)
+        needed = []
+        while todo:
+            node = todo.pop()
+            more = [change for storage in self._storages_of(node) for change in self._waiting.get(storage, ())]
+            if node not in self._values:
+                if not meta_of(node).is_known or any(spec.numel > LARGEST for spec in specs_of(node)):
+                    raise UnknownValueError
+                needed.append(node)
+                if node.target is not aten.topk.default:
+                    more += node.all_input_nodes
+            fresh = [node for node in dict.fromkeys(more) if node not in seen]
+            seen.update(fresh)
+            todo += fresh
+        return sorted(needed)
+
+    def _storages_of(self, node: fx.Node) -> frozenset[int]:
+        """Where the results of a node are; asked again and again, of nodes with hundreds of them."""
+        if node not in self._storages:
+            self._storages[node] = frozenset(spec.storage.id for spec in specs_of(node))
+        return self._storages[node]
+
+    def _read(self, node: fx.Node) -> Iterator[int]:
+        return (storage for source in node.all_input_nodes for storage in self._storages_of(source))
+
+    def _comes_too_late(self, node: fx.Node) -> bool:
+        """Whether what a node reads has been changed meanwhile by a node after it."""
+        changed = self._changed_by
+        return bool(changed) and any(id in changed and node < changed[id] for id in self._read(node))
+
+    def _work_out(self, node: fx.Node) -> None:
+        self._values[node] = value = _run(node, self._values)
+        self._elements += sum(part.numel() for part in pytree.tree_leaves(value) if isinstance(part, Tensor))
+        if isinstance(node.target, OpOverload) and changed_arguments(node.target):
+            for storage in self._read(node):
+                if node in (waiting := self._waiting.get(storage, [])):
+                    waiting.remove(node)
+                    self._changed_by[storage] = node
+
+    def _forget(self) -> None:
+        """Start again: every value is worked out anew when somebody asks."""
+        self._values.clear()
+        self._changed_by.clear()
+        self._elements = 0
+        self._waiting = {storage: list(changes) for storage, changes in self._changes.items()}
 
 
-def _values(nodes: list[fx.Node]) -> dict[fx.Node, Any]:
-    """The tensors that ``nodes`` would hold on the CPU."""
-    needed = _ancestors(nodes)
-    known: dict[fx.Node, Any] = {}
-    with without_modes():
-        for node in nodes[0].graph.nodes if nodes else ():
-            if node in needed:
-                known[node] = _run(node, known)
-    return known
-
-
-def _run(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
+def _run(node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
     spec: Any = meta_of(node).spec
     target: Any = node.target
     if node.op == "placeholder":
-        if spec.is_float or spec.role != "input":
-            raise UnknownValueError
         return torch.full(spec.shape, _TOKEN, dtype=spec.dtype)
     if node.op == "get_attr":
         value = meta_of(node).constant
         # a list of positions that torch made a tensor of, unseen: whichever they are, all tokens are alike
         return torch.zeros(spec.shape, dtype=spec.dtype) if value is None else value
-    if node.target is aten.topk.default:
+    if target is aten.topk.default:
         return _balanced(node)
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
     if "device" in kwargs:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     return target(*args, **kwargs)
-
-
-def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
-    """Everything that decides the values of ``nodes``, in-place changes of the tensors met included."""
-    needed = set(nodes)
-    storages = {id(spec_of(n).storage) for n in nodes}
-    if not nodes:
-        return needed
-    for node in reversed(nodes[0].graph.nodes):
-        meta = meta_of(node)
-        spec = meta.spec
-        if node not in needed:
-            changes = isinstance(node.target, OpOverload) and bool(changed_arguments(node.target))
-            if not (changes and isinstance(spec, Spec) and id(spec.storage) in storages):
-                continue
-            needed.add(node)
-        if isinstance(spec, Spec):
-            if math.prod(spec.shape) > LARGEST:
-                raise UnknownValueError
-            if node.op == "get_attr" and meta.constant is None and (spec.is_float or meta.is_weight):
-                raise UnknownValueError
-            storages.add(id(spec.storage))
-        if node.target is not aten.topk.default:
-            needed.update(node.all_input_nodes)
-    return needed
 
 
 def _balanced(node: fx.Node) -> tuple[Tensor, Tensor]:

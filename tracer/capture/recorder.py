@@ -22,9 +22,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.hooks import RemovableHandle
 
 from fxmeter.tracer.capture.folding import CannotFoldError
-from fxmeter.tracer.capture.questions import QUESTIONS, UnknownValueError, answer
+from fxmeter.tracer.capture.questions import QUESTIONS, Questions, UnknownValueError, is_known
 from fxmeter.tracer.graph.instances import Instance
-from fxmeter.tracer.graph.nodes import NodeMeta, describe, meta_of
+from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
 from fxmeter.tracer.private import TorchDispatchMode, storage_key, target_name, without_dispatch
@@ -51,6 +51,7 @@ class Recorder(TorchDispatchMode):
         self._handed: list[weakref.ref[Tensor]] = []
         self._live: dict[int, Storage] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
+        self._questions = Questions()
         self._moment = 0
         self._ended = False
         self._thread = get_ident()
@@ -110,13 +111,26 @@ class Recorder(TorchDispatchMode):
         try:
             out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
         except (NotImplementedError, RuntimeError) as error:
-            out = _without_data(func, node, args, kwargs, error)
+            out = self._without_data(func, node, args, kwargs, error)
+        meta.is_known = is_known(node, meta)
         if isinstance(out, Tensor):
             meta.spec = self._made(out, node)
         elif isinstance(out, (tuple, list)):
             meta.spec = tuple(self._part(item, node, index) for index, item in enumerate(out))
         meta.span = (began, self.moment())
+        for changed in changed_specs(node):
+            self._questions.changed(node, changed.storage)
         return out
+
+    def _without_data(self, func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
+        """The answer to a question about data that needs none; ``error`` where it does."""
+        if func in QUESTIONS:
+            try:
+                return self._questions.answer(func, node, args, kwargs)
+            except UnknownValueError:
+                pass
+        _note(error, f"{func} in {meta_of(node).module or 'its own forward'}")
+        raise error
 
     def _part(self, item: Any, node: fx.Node, index: int) -> Spec | None:
         """One of several results, as a node of its own."""
@@ -124,7 +138,7 @@ class Recorder(TorchDispatchMode):
             return None
         part, whole = self.graph.call_function(operator.getitem, (node, index)), meta_of(node)
         spec = self._made(item, part)
-        describe(part, NodeMeta(spec, whole.module, whole.calls, whole.instances))
+        describe(part, NodeMeta(spec, whole.module, whole.calls, whole.instances, is_known=whole.is_known))
         return spec
 
     def moment(self) -> int:
@@ -135,7 +149,8 @@ class Recorder(TorchDispatchMode):
     def placeholder(self, name: str, tensor: Tensor, role: Role) -> fx.Node:
         """Declare a tensor that exists before the pass."""
         node = self.graph.placeholder(name)
-        describe(node, NodeMeta(self._know(tensor, node, role, born=-1)))
+        meta = describe(node, NodeMeta(self._know(tensor, node, role, born=-1)))
+        meta.is_known = is_known(node, meta)
         return node
 
     def output(self, value: Any) -> None:
@@ -195,7 +210,9 @@ class Recorder(TorchDispatchMode):
         node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
         is_weight = name not in self.constants
         constant = None if is_weight or tensor.is_meta else tensor
-        describe(node, NodeMeta(self._know(tensor, node, "weight", born=-1), is_weight=is_weight, constant=constant))
+        spec = self._know(tensor, node, "weight", born=-1)
+        meta = describe(node, NodeMeta(spec, is_weight=is_weight, constant=constant))
+        meta.is_known = is_known(node, meta)
         return node
 
     def _made(self, tensor: Tensor, node: fx.Node) -> Spec:
@@ -229,17 +246,6 @@ class Recorder(TorchDispatchMode):
             storage.died = self.moment()
         if self._live.get(address) is storage:
             del self._live[address]
-
-
-def _without_data(func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
-    """The answer to a question about data that needs none; ``error`` where it does."""
-    if func in QUESTIONS:
-        try:
-            return answer(func, node, args, kwargs)
-        except UnknownValueError:
-            pass
-    _note(error, f"{func} in {meta_of(node).module or 'its own forward'}")
-    raise error
 
 
 def _note(error: BaseException, where: str) -> None:

@@ -13,9 +13,9 @@ from fxmeter.models.errors import TraceError
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.graph.instances import Instance
-from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of
+from fxmeter.tracer.graph.nodes import changed_specs, meta_of, spec_of
 from fxmeter.tracer.graph.schema import changed_arguments
-from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
+from fxmeter.tracer.graph.spec import Spec, Storage
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.private import OpOverload
 from fxmeter.tracer.state.cache import cache_counters, cache_tensors
@@ -135,7 +135,7 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
         if node.op != "call_function":
             continue
         spec = meta_of(node).spec
-        for changed in _changed(node):
+        for changed in changed_specs(node):
             writer.setdefault(changed.storage.id, node)
         if not isinstance(spec, Spec):
             continue
@@ -200,13 +200,6 @@ def _may_be_cache(node: fx.Node) -> bool:
     if storage.role == "cache":
         return True
     return node.op == "call_function" and node.target is _CAT and storage.role == "activation"
-
-
-def _changed(node: fx.Node) -> Iterator[Spec]:
-    """The operands that an op changes in place."""
-    if isinstance(node.target, OpOverload) and (names := changed_arguments(node.target)):
-        arguments = arguments_of(node, node.target)
-        yield from specs_in([arguments[name] for name in names])
 
 
 def _writes(node: fx.Node, spec: Spec) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxmeter.tracer.graph.instances import Instance
-from fxmeter.tracer.graph.schema import bind
+from fxmeter.tracer.graph.schema import bind, changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 from fxmeter.tracer.private import OpOverload
 
@@ -30,7 +30,7 @@ class NodeMeta:
     ``module`` is the path of the module that ran it, ``instances`` are the folded layers around it, ``calls`` the
     calls of list members around it ("layers.3#1" is the first of layers.3), and ``span`` the moments at which it began
     and ended. ``is_weight`` marks a parameter or buffer of the model; ``constant`` is a tensor with data that the
-    model's code carries.
+    model's code carries. ``is_known`` says that its values depend on no weights.
     """
 
     spec: Made = None
@@ -40,6 +40,7 @@ class NodeMeta:
     span: tuple[int, int] = (-1, -1)
     is_weight: bool = False
     constant: Tensor | None = None
+    is_known: bool = False
 
 
 def describe(node: fx.Node, meta: NodeMeta) -> NodeMeta:
@@ -75,6 +76,13 @@ def arguments_of(node: fx.Node, op: OpOverload) -> dict[str, Any]:
 
 def _made(node: fx.Node) -> Any:
     return meta_of(node).spec
+
+
+def changed_specs(node: fx.Node) -> Iterator[Spec]:
+    """The tensors that an op changes in place."""
+    if isinstance(node.target, OpOverload) and (names := changed_arguments(node.target)):
+        arguments = arguments_of(node, node.target)
+        yield from specs_in([arguments[name] for name in names])
 
 
 def is_executed(node: fx.Node) -> bool:

@@ -7,13 +7,12 @@ JSON, SQL, CSV, console, plots, formulas, closed forms and comparisons read the 
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Literal, get_type_hints
+
+from fxmeter.models.sizes import Size
 
 GIB = 2**30
 TERA = 10**12
-
-Amount = Any
-"""The value of a figure: an int of any size, a polynomial, a numpy array or a sympy expression; of a mean, a float."""
 
 Unit = Literal["flop", "byte", "memory", "ratio", "TFLOP", "TB", "GiB"]
 """flop, byte (moved) and memory (bytes that something takes up) are whole numbers, the others quotients."""
@@ -60,7 +59,7 @@ class Derived(property):
 
 
 def derived(
-    label: str, unit: Unit, sources: tuple[str, ...], function: Callable[..., Amount] = lambda *parts: sum(parts)
+    label: str, unit: Unit, sources: tuple[str, ...], function: Callable[..., Size] = lambda *parts: sum(parts)
 ) -> Derived:
     """A figure that ``function`` makes of its ``sources``: of whole numbers, arrays or expressions alike."""
     made = Derived(lambda record: function(*(getattr(record, name) for name in sources)))
@@ -73,7 +72,7 @@ def rescaled(source: str, unit: Unit, divisor: int) -> Derived:
     return derived(f"{source} in {unit}", unit, (source,), lambda value: value / divisor)
 
 
-def _per_byte(flops: Amount, nbytes: Amount) -> Amount:
+def _per_byte(flops: Size, nbytes: Size) -> Size:
     return 0.0 if isinstance(nbytes, int) and nbytes == 0 else flops / nbytes
 
 
@@ -81,37 +80,37 @@ def _per_byte(flops: Amount, nbytes: Amount) -> Amount:
 class Figures:
     """What an op, a module or a whole pass costs."""
 
-    matmul_flops: Annotated[Amount, Figure("matmul FLOPs", "flop")] = 0
+    matmul_flops: Annotated[Size, Figure("matmul FLOPs", "flop")] = 0
     """Matrix products, convolutions and attention cores, 2 per multiply-accumulate."""
-    vector_flops: Annotated[Amount, Figure("vector FLOPs", "flop")] = 0
+    vector_flops: Annotated[Size, Figure("vector FLOPs", "flop")] = 0
     """All other floating-point arithmetic, by the table that ``fxmeter ops`` prints."""
-    weight_read_bytes: Annotated[Amount, Figure("weights read", "byte")] = 0
+    weight_read_bytes: Annotated[Size, Figure("weights read", "byte")] = 0
     """Parameters and buffers read: rows of an embedding, expected distinct routed experts."""
-    kv_read_bytes: Annotated[Amount, Figure("KV read", "byte")] = 0
+    kv_read_bytes: Annotated[Size, Figure("KV read", "byte")] = 0
     """Cache entries read."""
-    kv_write_bytes: Annotated[Amount, Figure("KV written", "byte")] = 0
+    kv_write_bytes: Annotated[Size, Figure("KV written", "byte")] = 0
     """New cache entries written."""
-    activation_read_bytes: Annotated[Amount, Figure("activations read", "byte")] = 0
+    activation_read_bytes: Annotated[Size, Figure("activations read", "byte")] = 0
     """Every other tensor read (inputs of the pass included)."""
-    activation_write_bytes: Annotated[Amount, Figure("activations written", "byte")] = 0
+    activation_write_bytes: Annotated[Size, Figure("activations written", "byte")] = 0
     """Every other tensor written."""
-    fused_io_bytes: Annotated[Amount, Figure("I/O if fused", "byte", share_of="io_bytes")] = 0
+    fused_io_bytes: Annotated[Size, Figure("I/O if fused", "byte", share_of="io_bytes")] = 0
     """What is left of ``io_bytes`` once pointwise and reduction chains are fused."""
-    activation_bytes: Annotated[Amount, Figure("activations made", "memory", over_steps="max")] = 0
+    activation_bytes: Annotated[Size, Figure("activations made", "memory", over_steps="max")] = 0
     """Total size of the tensors materialised: new storage that is neither weight nor cache. Of steps the largest: most
     often that is the last one's, but a model may do its heavy work in every n-th, as one does that compresses its cache
     in blocks."""
     peak_activation_bytes: Annotated[
-        Amount, Figure("peak alive", "memory", over_parts="max", over_steps="max", under="activation_bytes")
+        Size, Figure("peak alive", "memory", over_parts="max", over_steps="max", under="activation_bytes")
     ] = 0
     """The most of it alive at one moment, as eager execution lets go of tensors (of a part: while it runs)."""
     ideal_peak_activation_bytes: Annotated[
-        Amount, Figure("ideal peak", "memory", over_parts="max", over_steps="max", under="activation_bytes")
+        Size, Figure("ideal peak", "memory", over_parts="max", over_steps="max", under="activation_bytes")
     ] = 0
     """The same if every tensor were freed right after its last use."""
-    kv_bytes: Annotated[Amount, Figure("KV cache after", "memory", over_steps="last")] = 0
+    kv_bytes: Annotated[Size, Figure("KV cache after", "memory", over_steps="last")] = 0
     """Cache and recurrent state resident after the pass."""
-    weight_bytes: Annotated[Amount, Figure("weights resident", "memory", over_steps="last")] = 0
+    weight_bytes: Annotated[Size, Figure("weights resident", "memory", over_steps="last")] = 0
     """Parameters resident, tied ones once."""
 
     flops = derived("FLOPs", "flop", ("matmul_flops", "vector_flops"))
@@ -136,7 +135,7 @@ class Figures:
 class PassFigures:
     """What only a pass as a whole has: no sum over its parts."""
 
-    floor_io_bytes: Annotated[Amount, Figure("I/O floor", "byte", share_of="io_bytes")] = 0
+    floor_io_bytes: Annotated[Size, Figure("I/O floor", "byte", share_of="io_bytes")] = 0
     """The least traffic of any implementation: weights, cache, inputs and outputs once."""
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import operator
+from typing import Any, TypeAlias
 
 from fxmeter.models.errors import ScenarioError
+
+Size: TypeAlias = Any
+"""A length, or a count of elements, bytes or FLOPs: an ``int``; or what computes like one, which a type checker has no
+common name for: a polynomial in the sizes of a pass, a sympy expression, a numpy array. Of a mean, a ``float``."""
 
 LARGEST_SIZE = 10**9
 """A batch or length above this is taken for a slip of the keyboard (10^9 tokens is 100 times any context sold)."""

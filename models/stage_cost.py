@@ -6,13 +6,10 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any
 
 from fxmeter.models.figures import Figure, Figures, PassFigures, table_of
-
-Size: TypeAlias = Any
-"""A count, of elements, bytes or FLOPs: an ``int``; or what computes like one, which a type checker has no common name
-for: a polynomial in the sizes of a pass, a sympy expression, a numpy array of counts."""
+from fxmeter.models.sizes import Size as Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

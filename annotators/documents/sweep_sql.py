@@ -32,6 +32,7 @@ _HEAD = (
     "uncosted",
     "recorded",
 )
+_STAGE = ("stage", "attention", "query_len", "past_len", "steps")
 _AS_JSON = ("versions", "model", "conventions", "axes", "recorded")
 
 SCHEMA = f"""
@@ -60,12 +61,15 @@ def check_database(path: Path) -> None:
             state = database.execute("PRAGMA quick_check").fetchone()[0]
             version = database.execute("PRAGMA user_version").fetchone()[0]
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('stage_costs')"))
     except sqlite3.Error as error:
         raise FxmeterError(f"{path}: {error}; move it away, or name another folder") from None
     if state != "ok":
         raise FxmeterError(f"{path}: is damaged ({state.splitlines()[0]}); move it away, or name another folder")
     if version != DATABASE_VERSION or not {"runs", "points", "stage_costs"} <= tables:
         raise FxmeterError(f"{path}: is no database of sweeps of version {DATABASE_VERSION}; name another folder")
+    if columns != ("run", "point", "place", *_STAGE, *_COSTS):
+        raise FxmeterError(f"{path}: has the figures of another release of fxmeter; name another folder")
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -114,7 +118,7 @@ def _point(run: int, point: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _cost(run: int, point: int, place: int, stage: Mapping[str, Any]) -> tuple[Any, ...]:
-    head = (stage[name] for name in ("stage", "attention", "query_len", "past_len", "steps"))
+    head = (stage[name] for name in _STAGE)
     return (run, point, place, *head, *(_stored(stage["cost"][name]) for name in _COSTS))
 
 
@@ -141,7 +145,7 @@ def read_run(path: Path, run: int | None = None) -> dict[str, Any]:
 
 
 def _stage_of(row: sqlite3.Row) -> dict[str, Any]:
-    head = {name: row[name] for name in ("stage", "attention", "query_len", "past_len", "steps")}
+    head = {name: row[name] for name in _STAGE}
     return {**head, "cost": {name: row[name] if name in _QUOTIENTS else int(row[name]) for name in _COSTS}}
 
 

@@ -7,6 +7,7 @@ every axis, legends beside the data. The same sweep gives the same SVG.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from matplotlib.lines import Line2D
 from fxmeter.annotators.plots.axes import bytes_axis, counts_axis, crop_axis, length_axis, memory_axis, ratio_axis
 from fxmeter.annotators.plots.families import Family, families
 from fxmeter.annotators.studies.sweep import Sweep
+from fxmeter.models.stage_cost import FIGURES
 
 MOST_FAMILIES = 12
 """Families of curves that are drawn of one sweep; the files have all of them."""
@@ -31,13 +33,9 @@ DARKER = {"vision": "#004D38", "prefill": "#003A5C", "decode": "#6B2F00"}
 """Eager's lines, on top of flash's: where both are the same, both are seen."""
 
 DASHES: dict[str, Any] = {"flash": "-", "eager": (0, (3.5, 1.5))}
-TRAFFIC = (
-    ("weight_read_bytes", "weights read", BLUE),
-    ("kv_read_bytes", "KV read", ORANGE),
-    ("kv_write_bytes", "KV written", RED),
-    ("activation_read_bytes", "activations read", SKY),
-    ("activation_write_bytes", "activations written", GREEN),
-)
+TRAFFIC = list(zip(FIGURES["io_bytes"].sources, itertools.cycle((BLUE, ORANGE, RED, SKY, GREEN)), strict=False))
+"""What traffic is made of, and its colours."""
+
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -74,7 +72,7 @@ def draw(sweep: Sweep) -> dict[str, bytes]:
         drawn = families(sweep)[:MOST_FAMILIES]
         for family in drawn:
             suffix = "".join(f"-{name}{value}" for name, value in family.fixed) if len(drawn) > 1 else ""
-            for name, (make, field) in FIGURES.items():
+            for name, (make, field) in PLOTS.items():
                 if any(any(family.curve(*key, field)) for key in family.costs):
                     figure = make(family, _title(sweep, family))
                     for kind in ("svg", "png"):
@@ -126,6 +124,14 @@ def _what(stage: str) -> str:
     return "decode, per token" if stage == "decode" else stage
 
 
+def _finished(figure: Figure, axes: Axes, family: Family, label: str, lines: Sequence[Any]) -> Figure:
+    """A figure of memory in one panel."""
+    memory_axis(axes, label)
+    _along(axes, family)
+    _legend(figure, lines, columns=2)
+    return figure
+
+
 def _flops(family: Family, title: str) -> Figure:
     stages = family.stages
     figure, rows = _figure(title, panels=max(2, len(stages)), height=2.6)
@@ -153,21 +159,21 @@ def _traffic(family: Family, title: str) -> Figure:
     figure, rows = _figure(title, panels=max(2, len(stages)), rows=len(kinds), height=0.7 + 1.9 * len(kinds))
     for line, attention in zip(rows, kinds, strict=True):
         for axes, stage in zip(line, stages, strict=False):
-            curves = [family.curve(stage, attention, field) for field, _, _ in TRAFFIC]
-            axes.stackplot(family.xs, curves, colors=[color for _, _, color in TRAFFIC], linewidth=0)
+            curves = [family.curve(stage, attention, field) for field, _ in TRAFFIC]
+            axes.stackplot(family.xs, curves, colors=[color for _, color in TRAFFIC], linewidth=0)
             axes.set_title(f"{_what(stage)}, {attention}")
             bytes_axis(axes)
             _along(axes, family, panels=len(stages), crops=False)
         for axes in line[len(stages) :]:
             axes.remove()
-    _legend(figure, [_line(color, label, linewidth=5) for _, label, color in TRAFFIC], columns=5)
+    _legend(figure, [_line(color, FIGURES[field].label, linewidth=5) for field, color in TRAFFIC], columns=5)
     return figure
 
 
 def _intensity(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title)
     handles = _stage_lines(axes, family, "arithmetic_intensity", _what)
-    ratio_axis(axes, "FLOP per byte moved")
+    ratio_axis(axes, f"{FIGURES['arithmetic_intensity'].label} moved")
     _along(axes, family)
     _legend(figure, handles, columns=2)
     return figure
@@ -177,19 +183,13 @@ def _activations(family: Family, title: str) -> Figure:
     """The one that matters: decode with flash does not know how long the context is."""
     figure, ((axes,),) = _figure(title, height=3.0)
     handles = _stage_lines(axes, family, "activation_bytes")
-    memory_axis(axes, "activations made in one pass")
-    _along(axes, family)
-    _legend(figure, handles, columns=2)
-    return figure
+    return _finished(figure, axes, family, f"{FIGURES['activation_bytes'].label} in one pass", handles)
 
 
 def _peaks(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title, height=3.0)
     handles = _stage_lines(axes, family, "peak_activation_bytes")
-    memory_axis(axes, "peak of activations alive")
-    _along(axes, family)
-    _legend(figure, handles, columns=2)
-    return figure
+    return _finished(figure, axes, family, "peak of activations alive", handles)
 
 
 def _stage_lines(axes: Axes, family: Family, field: str, named: Callable[[str], str] = str) -> list[Line2D]:
@@ -205,17 +205,14 @@ def _stage_lines(axes: Axes, family: Family, field: str, named: Callable[[str], 
 
 
 def _cache(family: Family, title: str) -> Figure:
-    stages = [stage for stage in family.stages if stage != "vision"]
     figure, ((axes,),) = _figure(title)
-    attention = family.attentions[-1]
-    for stage in stages:
+    lines = []
+    for stage in (stage for stage in family.stages if stage != "vision"):
         width = 3.0 if stage == "prefill" else 1.3
-        axes.plot(family.xs, family.curve(stage, attention, "kv_bytes"), color=STAGES[stage], linewidth=width)
-    memory_axis(axes, "KV cache resident")
-    _along(axes, family)
-    lines = [_line(STAGES[s], f"after {s}", linewidth=3.0 if s == "prefill" else 1.3) for s in stages]
-    _legend(figure, lines, columns=2)
-    return figure
+        curve = family.curve(stage, family.attentions[-1], "kv_bytes")
+        axes.plot(family.xs, curve, color=STAGES[stage], linewidth=width)
+        lines.append(_line(STAGES[stage], f"after {stage}", linewidth=width))
+    return _finished(figure, axes, family, "KV cache resident", lines)
 
 
 def _weights(family: Family, title: str) -> Figure:
@@ -231,13 +228,10 @@ def _weights(family: Family, title: str) -> Figure:
             handles.append(_line(color, f"{name}, resident", ":"))
         axes.plot(family.xs, family.curve(stage, attention, "weight_read_bytes"), color=STAGES[stage])
         handles.append(_line(STAGES[stage], f"read in {_what(stage)}"))
-    memory_axis(axes, "weights")
-    _along(axes, family)
-    _legend(figure, handles, columns=2)
-    return figure
+    return _finished(figure, axes, family, "weights", handles)
 
 
-FIGURES: dict[str, tuple[Callable[[Family, str], Figure], str]] = {
+PLOTS: dict[str, tuple[Callable[[Family, str], Figure], str]] = {
     "flops": (_flops, "flops"),
     "io": (_traffic, "io_bytes"),
     "intensity": (_intensity, "arithmetic_intensity"),

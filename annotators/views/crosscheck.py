@@ -12,13 +12,10 @@ from fxmeter.annotators.studies.crosscheck import BANDED, Comparison, StageCheck
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
-from fxmeter.models.figures import Unit
+from fxmeter.models.stage_cost import FIGURES
 
-_Shown = tuple[str, str, Unit]
-"""Heading, field, unit."""
-_COSTS: tuple[_Shown, ...] = (("FLOPs", "matmul_flops", "flop"), ("weights", "weight_bytes", "memory"))
-_CACHE: tuple[_Shown, ...] = (("KV after", "kv_bytes", "memory"), ("KV read", "kv_read_bytes", "byte"))
-_CLOSE: tuple[_Shown, ...] = (("activations", "activation_bytes", "memory"), ("I/O", "io_bytes", "byte"))
+_COSTS, _CACHE = ("matmul_flops", "weight_bytes"), ("kv_bytes", "kv_read_bytes")
+_CLOSE = ("activation_bytes", "io_bytes")
 
 
 def crosscheck_view(model: str, checks: Sequence[StageCheck], depth: int) -> RenderableType:
@@ -42,16 +39,16 @@ def _modules(check: StageCheck, depth: int) -> list[tuple[str, Mapping[str, Comp
     ]
 
 
-def _exact(check: StageCheck, depth: int, columns: Sequence[_Shown]) -> Grid:
+def _exact(check: StageCheck, depth: int, columns: Sequence[str]) -> Grid:
     rows: list[list[Cell]] = []
     for label, fields in _modules(check, depth):
         cells: list[Cell] = [label]
-        for _, field, unit in columns:
+        for field in columns:
             row = fields[field]
-            cells += [_short(row.traced, unit), _short(row.hand_written, unit), _difference(row)]
-        if any(fields[field].traced or fields[field].hand_written for _, field, _ in columns):
+            cells += [*_sides(row), _difference(row)]
+        if any(fields[field].traced or fields[field].hand_written for field in columns):
             rows.append(cells)
-    headings = [heading for name, _, _ in columns for heading in (name, "by hand", "Δ")]
+    headings = [heading for field in columns for heading in (FIGURES[field].label, "by hand", "Δ")]
     title = f"{title_of(check.stage)}, {check.stage.attention}: must be equal"
     return Grid(title, [*names(""), *numbers(*headings)], rows)
 
@@ -60,14 +57,14 @@ def _banded(check: StageCheck, depth: int) -> Grid:
     rows: list[list[Cell]] = []
     for label, fields in _modules(check, depth):
         cells: list[Cell] = [label]
-        for _, field, unit in _CLOSE:
+        for field in _CLOSE:
             row = fields[field]
             ratio = Text(f"{row.ratio:.4f}", style="" if row.ok else "bold red")
-            cells += [_short(row.traced, unit), _short(row.hand_written, unit), ratio]
+            cells += [*_sides(row), ratio]
         rows.append([*cells, _band(next(fields[field].band for field in BANDED))])
     columns = names("")
-    for name, _, _ in _CLOSE:
-        columns += [*numbers(name), ("by hand", "spare"), *numbers("ratio")]
+    for field in _CLOSE:
+        columns += [*numbers(FIGURES[field].label), ("by hand", "spare"), *numbers("ratio")]
     title = f"{title_of(check.stage)}, {check.stage.attention}: must be close"
     return Grid(title, [*columns, *numbers("band")], rows)
 
@@ -79,8 +76,11 @@ def _band(band: tuple[float, float] | None) -> str:
     return f"≤ {high:.3f}" if low > 0.999 else f"≥ {low:.3g}" if high == 1.0 else f"{low:.3g}–{high:.3f}"
 
 
-def _short(value: int, unit: Unit) -> str:
-    return quantity(value, unit).replace("FLOP", "").rstrip() if value else "0"
+def _sides(row: Comparison) -> list[str]:
+    """Traced and hand-written."""
+    unit = FIGURES[row.field].unit
+    sides = (row.traced, row.hand_written)
+    return [quantity(value, unit).replace("FLOP", "").rstrip() if value else "0" for value in sides]
 
 
 def _difference(row: Comparison) -> Text:

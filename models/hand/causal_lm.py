@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ModelError
-from fxmeter.models.hand.layer import BOOL_BYTES, Embedding, Layer, RMSNorm, Size, TypedLayer, pointwise
+from fxmeter.models.hand.layer import BOOL_BYTES, Embedding, Layer, RMSNorm, TypedLayer, pointwise
+from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import ZERO, StageCost
 
 

@@ -17,10 +17,8 @@ from typing import Any, TypeVar
 
 from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import ZERO, StageCost
-
-Size = Any
-"""A length or a batch: int, numpy integer array or sympy symbol."""
 
 BOOL_BYTES = 1
 FLOAT32_BYTES = 4

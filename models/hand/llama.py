@@ -20,12 +20,12 @@ from fxmeter.models.hand.layer import (
     ResidualBlock,
     RMSNorm,
     SiLU,
-    Size,
     TypedLayer,
     binary,
     cast_bytes,
     pointwise,
 )
+from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import ZERO, StageCost
 
 

@@ -16,13 +16,13 @@ from fxmeter.models.hand.layer import (
     INT64_BYTES,
     Layer,
     RMSNorm,
-    Size,
     TypedLayer,
     cast_bytes,
     pointwise,
     weights,
 )
 from fxmeter.models.hand.llama import cache_cost, rotate_half_cost
+from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import StageCost
 
 Rope = Literal["complex", "interleaved", "half"]

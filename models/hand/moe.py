@@ -22,7 +22,6 @@ from fxmeter.models.hand.layer import (
     SOFTMAX_FLOPS,
     Layer,
     SiLU,
-    Size,
     TypedLayer,
     binary,
     cast_bytes,
@@ -30,6 +29,7 @@ from fxmeter.models.hand.layer import (
     weights,
 )
 from fxmeter.models.hand.llama import LlamaMLP
+from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import ZERO, StageCost
 
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]

@@ -18,13 +18,13 @@ from fxmeter.models.hand.layer import (
     Layer,
     ResidualBlock,
     SiLU,
-    Size,
     TypedLayer,
     cast_bytes,
     pointwise,
     weights,
 )
 from fxmeter.models.hand.vision_layers import Container, Convolution, LayerNorm
+from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import StageCost
 
 

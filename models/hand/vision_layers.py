@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
 
-from fxmeter.models.hand.layer import Layer, Size, TypedLayer, pointwise, weights
+from fxmeter.models.hand.layer import Layer, TypedLayer, pointwise, weights
+from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import StageCost
 
 

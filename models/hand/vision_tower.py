@@ -17,7 +17,6 @@ from fxmeter.models.choices import Attention
 from fxmeter.models.hand.layer import (
     Layer,
     ResidualBlock,
-    Size,
     TypedLayer,
     binary,
     pointwise,
@@ -25,7 +24,7 @@ from fxmeter.models.hand.layer import (
 )
 from fxmeter.models.hand.sam import SamEncoder
 from fxmeter.models.hand.vision_layers import Container, LayerNorm
-from fxmeter.models.sizes import CROP_SIDE, GLOBAL_SIDE
+from fxmeter.models.sizes import CROP_SIDE, GLOBAL_SIDE, Size
 from fxmeter.models.stage_cost import StageCost
 
 

@@ -64,9 +64,9 @@ def drawn(sweep):
     ],
 )
 def test_every_plot_is_an_svg_and_a_png_without_dates(which, names, request, monkeypatch):
-    assert set(names) <= set(plots.FIGURES)
-    assert which == "pages" or set(names) == set(plots.FIGURES)
-    monkeypatch.setattr(plots, "FIGURES", {name: plots.FIGURES[name] for name in names})
+    assert set(names) <= set(plots.PLOTS)
+    assert which == "pages" or set(names) == set(plots.PLOTS)
+    monkeypatch.setattr(plots, "PLOTS", {name: plots.PLOTS[name] for name in names})
     found = drawn(request.getfixturevalue(which))
     assert list(found) == [f"plots/{name}.{kind}" for name in names for kind in ("svg", "png")]
     for name, content in found.items():
@@ -80,7 +80,7 @@ def test_every_plot_is_an_svg_and_a_png_without_dates(which, names, request, mon
 @pytest.fixture
 def only_activations(monkeypatch):
     """One plot of each family instead of seven."""
-    monkeypatch.setattr(plots, "FIGURES", {"activations": plots.FIGURES["activations"]})
+    monkeypatch.setattr(plots, "PLOTS", {"activations": plots.PLOTS["activations"]})
 
 
 @pytest.mark.usefixtures("only_activations")
@@ -175,7 +175,7 @@ def test_memory_axes_have_round_ticks(values, labels):
 
 def test_what_a_model_does_not_have_is_not_drawn(contexts, monkeypatch):
     """A model without a cache has no KV to show on a logarithmic axis."""
-    monkeypatch.setattr(plots, "FIGURES", {name: plots.FIGURES[name] for name in ("kv", "weights")})
+    monkeypatch.setattr(plots, "PLOTS", {name: plots.PLOTS[name] for name in ("kv", "weights")})
     figures = tuple(
         tuple(dataclasses.replace(f, cost=dataclasses.replace(f.cost, kv_bytes=0)) for f in found)
         for found in contexts.figures

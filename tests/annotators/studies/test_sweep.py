@@ -253,6 +253,17 @@ def test_a_folder_that_cannot_be_extended_is_refused_and_left_alone(kind, run, c
     assert {p: p.read_bytes() for p in [out, *out.rglob("*")] if p.is_file()} == before
 
 
+def test_a_database_with_the_figures_of_another_release_is_refused_and_left_alone(small, tmp_path):
+    write(small, prepare(tmp_path))
+    with sqlite3.connect(tmp_path / "sweep.sqlite") as database:
+        database.execute("ALTER TABLE stage_costs DROP COLUMN fused_io_bytes")
+    database.close()
+    before = (tmp_path / "sweep.sqlite").read_bytes()
+    with pytest.raises(FxmeterError, match="has the figures of another release of fxmeter; name another folder"):
+        prepare(tmp_path)
+    assert (tmp_path / "sweep.sqlite").read_bytes() == before
+
+
 def test_a_database_cut_short_is_refused_and_left_alone(small, run, config, tmp_path):
     write(small, prepare(tmp_path))
     whole = (tmp_path / "sweep.sqlite").read_bytes()

@@ -7,12 +7,12 @@ imports count: those in functions and those under ``TYPE_CHECKING`` too.
 
 from __future__ import annotations
 
-import ast
 import sys
 from pathlib import Path
 
-import networkx as nx
 import pytest
+
+from validation import structure
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ["models", "tracer", "annotators"]
@@ -55,35 +55,15 @@ ROOMS = {
 }
 """The rooms of each floor, the lowest first."""
 
-FILES = sorted(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))
+MODULES = structure.files_of(ROOT)
+NAMES = {file: name for name, file in MODULES.items()}
+FILES = sorted(NAMES)
 MOST_FILES = 12
 MOST_LINES = 300
 
 
-def name_of(file: Path) -> str:
-    """ "annotators.pricing.price" """
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {name_of(file): file for file in FILES}
-
-
 def imported(file: Path) -> set[str]:
-    """Full names that a file imports, wherever in it, without ``fxmeter.``; of ours the module, not the name in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {_module(name.removeprefix("fxmeter.")) for name in names}
-
-
-def _module(name: str) -> str:
-    while name not in MODULES and name.partition(".")[0] in FLOORS and "." in name:
-        name = name.rpartition(".")[0]
-    return name
+    return structure.imported(file, MODULES)
 
 
 def room_of(module: str) -> tuple[int, int]:
@@ -112,15 +92,13 @@ def test_tests_are_in_the_rooms_of_what_they_test():
 
 @pytest.mark.parametrize("file", FILES, ids=ids)
 def test_imports_go_down_only(file):
-    own = room_of(name_of(file))
+    own = room_of(NAMES[file])
     ours = [name for name in imported(file) if name in MODULES]
     assert not [name for name in ours if room_of(name) > own]
 
 
 def test_there_is_no_circle():
-    graph = nx.DiGraph((name, other) for name, file in MODULES.items() for other in imported(file) if other in MODULES)
-    graph.remove_edges_from([(name, name) for name in list(graph)])
-    assert not [sorted(circle) for circle in nx.strongly_connected_components(graph) if len(circle) > 1]
+    assert structure.circles(structure.import_graph(ROOT)) == []
 
 
 @pytest.mark.xfail(strict=True)

@@ -40,3 +40,10 @@ def test_relative_links_lead_somewhere(document):
 def test_the_guides_have_worked_numbers():
     for name in ("holistic_analysis", "layer_io_estimation_guide"):
         assert (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").count(">>>") > 8
+
+
+def test_every_file_that_the_architecture_names_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z]+/[\w./-]*)`", text))
+    assert len(named) > 30
+    assert not {name for name in named if not (ROOT / name.replace("NAME.json", "")).exists()}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fxmeter import annotate, decode, load_model, prefill
+
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
@@ -20,3 +22,13 @@ def test_an_example_runs(example, monkeypatch, capsys):
 
 def test_there_are_examples():
     assert len(EXAMPLES) >= 3
+
+
+@pytest.mark.parametrize("scenario", [prefill(24), decode(100), decode(30, batch=3, query_len=2)], ids=str)
+def test_the_whole_idea_in_one_file_gives_the_numbers_of_the_library(scenario):
+    example = runpy.run_path(str(EXAMPLES[0].parent / "from_scratch.py"))
+    recorded = example["record"](example["TINY"], scenario.query_len, scenario.past_len, scenario.batch)
+    stage = annotate(load_model(example["TINY"]), scenario, attention="eager", fold=False)
+    counted = {path: module.cost.matmul_flops for path, module in stage.modules.items() if module.cost.matmul_flops}
+    assert len(counted) > 3 * 9
+    assert example["roll_up"](recorded) == counted

@@ -40,7 +40,8 @@ def annotate(
     or, for a vision tower, :func:`fxmeter.models.vision`. ``attention`` is the model's own "eager" code or
     one fused "flash" core per layer. ``causal``, ``logits`` and ``routing`` are the conventions of
     :class:`fxmeter.annotators.conventions.Conventions`. With ``fold``, identical layers are recorded once; the
-    result is the same.
+    result is the same. ``deployment`` (:func:`fxmeter.deploy`) says what runs where; with its ``serving`` kernels
+    attention is fused, latent attention absorbed in decode, and logits are those of the last position.
     """
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if isinstance(scenario, Scenario) and scenario.steps > 1:

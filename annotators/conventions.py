@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from fxmeter.models.choices import Causal, Logits, Routing
+from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import ScenarioError
 
 
@@ -29,6 +30,13 @@ class Conventions:
             value = getattr(self, name)
             if value not in get_args(words):
                 raise ScenarioError(f"{name} must be {' or '.join(map(repr, get_args(words)))}, not {value!r}")
+
+    def under(self, deployment: Deployment) -> Conventions:
+        """The conventions in force: an engine computes the logits of the last position and the pairs that a mask lets
+        through, whatever was asked for."""
+        if deployment.kernels == "transformers":
+            return self
+        return replace(self, causal="exact", logits="last")
 
 
 USUAL = Conventions()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
     from fxmeter.annotators.api import annotate, annotate_module
     from fxmeter.annotators.closed.form import closed_form
+    from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
     from fxmeter.models.scenario import decode, generation, prefill, vision
     from fxmeter.tracer.load.loading import load_model
@@ -26,6 +27,7 @@ _HOMES = {
     "annotate_module": "fxmeter.annotators.api",
     "closed_form": "fxmeter.annotators.closed.form",
     "decode": "fxmeter.models.scenario",
+    "deploy": "fxmeter.models.deployment",
     "generation": "fxmeter.models.scenario",
     "load_model": "fxmeter.tracer.load.loading",
     "prefill": "fxmeter.models.scenario",
@@ -41,6 +43,7 @@ __all__ = [
     "annotators",
     "closed_form",
     "decode",
+    "deploy",
     "generation",
     "load_model",
     "models",

@@ -15,7 +15,7 @@ from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_sizes
 from fxmeter.annotators.units import read_size
 from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
-from fxmeter.models.deployment import Deployment, deploy
+from fxmeter.models.deployment import Deployment, Kernels, deploy
 from fxmeter.models.errors import DeploymentError, ScenarioError
 
 Command = Callable[..., Any]
@@ -142,9 +142,9 @@ dtype_option = choice(
 )
 
 
-def _deployment(weights: str | None, kv: str | None) -> Deployment:
+def _deployment(weights: str | None, kv: str | None, kernels: Kernels) -> Deployment:
     try:
-        return deploy(weights=weights, kv=kv)
+        return deploy(weights=weights, kv=kv, kernels=kernels)
     except DeploymentError as error:
         raise ScenarioError(str(error)) from None
 
@@ -158,6 +158,13 @@ deployment_options = gathered(
         help="Storage format of the weights; default: the checkpoint's own, e.g. --weights fp8, int4-g64, bfloat16.",
     ),
     click.option("--kv", metavar="FMT", help="Storage format of the KV cache, e.g. --kv fp8."),
+    choice(
+        "--kernels",
+        Kernels,
+        "What transformers runs, or what a serving engine does, e.g. --kernels serving.",
+        default="transformers",
+        show_default=True,
+    ),
 )
 """How the model is deployed."""
 

@@ -7,7 +7,7 @@ from fxmeter.annotators.rules.cost import Flops, Moves
 from fxmeter.annotators.rules.registry import rule
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec
-from fxmeter.tracer.operators.ops import flash_attention, sparse_attention
+from fxmeter.tracer.operators.ops import flash_attention, latent_attention, sparse_attention
 
 
 def attended_pairs(s_q: Size, s_kv: Size, *, causal: bool, window: int | None) -> Size:
@@ -78,3 +78,38 @@ def sparse_core(
     batch, heads, s_q, head_dim = query.shape
     pairs = batch * heads * s_q * indices.shape[-1]
     return core(pairs, head_dim, value.shape[-1], softcap=softcap, bias=bias)
+
+
+def _latent_moves(query: Spec, latents: Spec, rotated: Spec, indices: Spec | None) -> Moves:
+    """Keys and values are one vector, read once for all heads; with indices, the tokens that queries pick."""
+    if indices is None:
+        return Moves()
+    s_q, s_kv = query.shape[2], latents.shape[2]
+    picked = min(s_kv, s_q * indices.shape[-1])
+    parts = {"latents": latents, "rotated": rotated}
+    return Moves(read={name: spec.distinct_bytes * picked // s_kv for name, spec in parts.items()})
+
+
+@rule(latent_attention, moves=_latent_moves)
+def latent_core(
+    query: Spec,
+    latents: Spec,
+    indices: Spec | None,
+    bias: Spec | None,
+    causal: bool,
+    *,
+    out: Spec,
+    conventions: Conventions,
+) -> Flops:
+    """out = softmax(query[B,H,S_q,r+d] @ [latents, rotated]ᵀ · scale) @ latents[B,1,S_kv,r]; per pair as a core
+
+    DeepSeek-V2 (arXiv:2405.04434), section 2.1.2: the projections to keys and values absorbed into query and output.
+    """
+    batch, heads, s_q, head_dim = query.shape
+    _, _, s_kv, rank = latents.shape
+    pairs = s_q * s_kv
+    if indices is not None:
+        pairs = s_q * indices.shape[-1]
+    elif conventions.causal == "exact":
+        pairs = attended_pairs(s_q, s_kv, causal=causal, window=None)
+    return core(batch * heads * pairs, head_dim, rank, bias=bias)

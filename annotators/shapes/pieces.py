@@ -70,7 +70,8 @@ class Pieces:
         conventions: Conventions,
         deployment: Deployment = ONE_DEVICE,
     ) -> None:
-        self.stage, self.attention, self.conventions, self.deployment = stage, attention, conventions, deployment
+        self.stage, self.attention, self.deployment = stage, attention, deployment
+        self.conventions = conventions.under(deployment)
         self.reason: str | None = None
         self._model = model
         self._twin: nn.Module | None = None

@@ -30,6 +30,7 @@ def annotate_pass(
     deployment: Deployment = ONE_DEVICE,
 ) -> AnnotatedStage:
     """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
+    conventions = conventions.under(deployment)
     if isinstance(scenario, VisionScenario):
         pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(model.parameters()).dtype)
         make = partial(record_module, model, pixels, {}, attention=attention, fold=fold)

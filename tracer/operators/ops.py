@@ -84,6 +84,29 @@ def sparse_attention(
 
 
 @operator()
+def latent_attention(
+    query: Tensor,
+    latents: Tensor,
+    rotated: Tensor,
+    indices: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    causal: bool,
+) -> Tensor:
+    """Attention whose values are the first part of its keys: one latent vector for each token, shared by all heads.
+
+    query [B, H, S_q, r + d], latents [B, 1, S_kv, r], rotated [B, 1, S_kv, d] → [B, S_q, H, r]. With ``indices``
+    [B, S_q, k] each query attends to those k tokens alone; ``bias`` is the mask of either.
+    """
+    if query.is_meta:
+        return query.new_empty(query.shape[0], query.shape[2], query.shape[1], latents.shape[-1])
+    keys = torch.cat([latents, rotated], dim=-1)
+    if indices is not None:
+        return sparse_attention(query, keys, latents, indices, bias, None, scale, None)
+    return flash_attention(query, keys, latents, bias, None, scale, causal, None, None)
+
+
+@operator()
 def cache_append(cache: Tensor | None, entries: Tensor, dim: int) -> Tensor:
     """The cache with ``entries`` behind it along ``dim``; a serving cache writes them in place."""
     return entries.clone() if cache is None else torch.cat([cache, entries], dim=dim)

@@ -26,6 +26,7 @@ from fxmeter.tracer.private import (
     sdpa_mask,
     takes_no_mask,
 )
+from fxmeter.tracer.run.serving import absorbed_attention, latents_of
 from fxmeter.tracer.state.tree import derived, walk
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
@@ -58,6 +59,11 @@ def fused_attention(
     With ``indices`` [B, S_q, k] each query attends to those k keys alone.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    latents = latents_of(module)
+    if latents is not None:
+        causal = indices is None and bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+        options: dict[str, Any] = {"indices": indices, "bias": attention_mask}
+        return absorbed_attention(module, query, latents, scale=float(scale), causal=causal, **options), None
     if indices is not None:
         return sparse_attention(query, key, value, indices, attention_mask, s_aux, float(scale), softcap), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal

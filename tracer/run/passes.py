@@ -24,6 +24,7 @@ from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_o
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, is_encoder, max_positions, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
+from fxmeter.tracer.run.serving import absorbing
 from fxmeter.tracer.run.storage import as_deployed
 from fxmeter.tracer.state.attributes import Held, attributes_restored
 from fxmeter.tracer.state.cache import CACHE_ARGUMENTS, cache_of, cache_tensors, tensors_of
@@ -59,7 +60,8 @@ def record(
             f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has no "
             "decode step; price a prefill"
         )
-    wanted = _Pass(model, scenario, attention, logits, input_ids, cache)
+    absorbed = deployment.kernels == "serving" and attention == "flash" and scenario.stage == "decode"
+    wanted = _Pass(model, scenario, attention, logits, input_ids, cache, absorbed)
     with one_recording(), unchanging(model):
         folding = Folding(model) if fold else None
         try:
@@ -80,7 +82,10 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """A pass of a language model to record. A ``careful`` attempt is for code that needs a mask or forgets devices."""
+    """A pass of a language model to record, latent attention ``absorbed`` or not.
+
+    A ``careful`` attempt is for code that needs a mask or forgets devices.
+    """
 
     model: nn.Module
     scenario: Scenario
@@ -88,6 +93,7 @@ class _Pass:
     logits: Logits
     input_ids: Tensor | None
     cache: Any
+    absorbed: bool
     careful: bool = False
 
 
@@ -108,6 +114,8 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
     device = next(model.parameters()).device
     with ExitStack() as stack:
         stack.enter_context(_ready(model, wanted.attention, masked=masked))
+        if wanted.absorbed:
+            stack.enter_context(absorbing(model))
         before = stack.enter_context(attributes_restored(model))
         if wanted.careful:
             stack.enter_context(device)

@@ -1,6 +1,7 @@
-"""The op graph is a networkx.DiGraph: the heaviest path through a decoder, and the bytes between its modules.
+"""Two networkx.DiGraphs of one pass: the ops and what flows between them, and the modules and what they contain.
 
-Each node carries a PricedNode under "priced", each edge a PricedEdge under "flow".
+Nodes of `stage.graph` carry a PricedNode under "priced", its edges a PricedEdge under "flow". Nodes of
+`stage.module_graph` carry a ModuleCost, a PricedNode or a Weight under "part", its edges "times".
 
 python examples/walk_the_graph.py [PRESET]
 """
@@ -11,6 +12,7 @@ from collections import Counter
 import networkx as nx
 
 from fxmeter import annotate, decode, load_model
+from fxmeter.annotators.stages.containment import ModuleCost
 
 
 def heaviest_path(graph: nx.DiGraph) -> list[str]:
@@ -32,9 +34,21 @@ def bytes_between_modules(graph: nx.DiGraph, depth: int = 4) -> Counter[tuple[st
     return flows
 
 
+def heaviest_line(tree: nx.DiGraph) -> list[ModuleCost]:
+    """From the stage down into the module that moves most bytes, again and again."""
+    line = [tree.nodes[""]["part"]]
+    while True:
+        inside = [(tree.nodes[child]["part"], times) for _, child, times in tree.out_edges(line[-1].path, data="times")]
+        modules = [(part.cost.io_bytes * times, part) for part, times in inside if isinstance(part, ModuleCost)]
+        if not modules:
+            return line
+        line.append(max(modules, key=lambda pair: pair[0])[1])
+
+
 def main(name: str = "deepseek-ocr") -> None:
-    """Print both for one decode step. Identical layers are in the graph once, with their number as ``times``."""
-    graph = annotate(load_model(name), decode(4096, batch=8)).graph
+    """Print them for one decode step. Identical layers are in the graphs once, with their number as ``times``."""
+    stage = annotate(load_model(name), decode(4096, batch=8))
+    graph = stage.graph
     path = [graph.nodes[name]["priced"] for name in heaviest_path(graph)]
     moved = sum(node.cost.io_bytes for node in path)
     print(f"{graph.number_of_nodes()} nodes, {graph.number_of_edges()} edges")
@@ -44,6 +58,9 @@ def main(name: str = "deepseek-ocr") -> None:
     print("most bytes between modules:")
     for (producer, consumer), count in bytes_between_modules(graph).most_common(5):
         print(f"  {count:>13,}  {producer} -> {consumer}")
+    print("into the module that moves most bytes, from the stage down:")
+    for module in heaviest_line(stage.module_graph):
+        print(f"  {module.cost.io_bytes:>14,}  {module.times:>2}x {module.path or '(the stage)'}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fxmeter.annotators.pricing.liveness import Peak
+from fxmeter.annotators.stages.peak import Peak
 from fxmeter.tracer.run.attention import Attention
 from validation.allocations import Allocation, Most, most_alive, profiled, tracked, without
 from validation.page import Row, Section, Table, named, progress, run

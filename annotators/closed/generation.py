@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from fxmeter.annotators.closed.grid import Column, broadcast, counted, whole, with_derived
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.shapes.region import Point
-from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost, ModuleCosts, op_costs
+from fxmeter.annotators.stages.containment import ModuleCost
+from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, op_costs
 from fxmeter.annotators.symbolic import terms_of
 from fxmeter.annotators.symbolic.guards import compare
 from fxmeter.annotators.symbolic.sums import (

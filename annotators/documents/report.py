@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fxmeter.annotators.documents.head import conventions_of, head, model_of
-from fxmeter.annotators.stages.peak import AtPeak, at_peak
+from fxmeter.annotators.stages.peak import AtPeak
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.report import Report
@@ -30,7 +30,7 @@ def _stage(stage: AnnotatedStage) -> dict[str, Any]:
         **_scenario(stage),
         "cost": stage.cost.to_dict(),
         **{name: getattr(stage, name) for name in PASS_FIGURES},
-        "peak": _peak(at_peak(stage)),
+        "peak": _peak(stage.at_peak),
         "modules": [
             {"path": m.path, "class": m.class_name, "times": m.times, "cost": m.cost.to_dict()}
             for m in stage.modules.values()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -26,33 +26,7 @@ from fxmeter.annotators.symbolic import largest
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import executed, made_by, meta_of
-from fxmeter.tracer.graph.spec import Spec, Storage
-
-
-@dataclass(frozen=True, slots=True)
-class Alive:
-    """A tensor alive at a moment: the node, op and module that made it, and what it is."""
-
-    node: str
-    op: str
-    module: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The moment at which most activation memory is in use: the op that ran, where, and what was alive, largest first.
-
-    ``module`` is the layer call with most alive, of all identical ones; the bytes of ``alive`` add up to ``bytes``.
-    """
-
-    bytes: int
-    node: str
-    op: str
-    module: str
-    alive: tuple[Alive, ...]
+from fxmeter.tracer.graph.spec import Storage
 
 
 def peaks_of(recording: Recording, moving: Iterable[fx.Node]) -> dict[str, tuple[Any, Any]]:
@@ -136,68 +110,3 @@ def _with_those_left(recording: Recording) -> list[Storage]:
         left = [storage for storage in inside if id(storage) not in returned]
         storages += [replace(storage, born=skip.moment + 1) for skip in instance.skips for storage in left]
     return storages
-
-
-def find_peak(recording: Recording) -> Peak | None:
-    """Where the peak of a pass is; None for a pass that makes nothing."""
-    lifetimes = Lifetimes(recording)
-    making = [node for node in executed(recording.graph) if made_by(node)]
-    if not making:
-        return None
-    node = max(making, key=lambda n: (lifetimes.peak_of(n), -lifetimes.begins(n)))
-    listed, renamed = _alive_in_fullest_calls(node, lifetimes)
-    makers = {storage.id: (maker, spec) for maker in making for storage, spec in made_by(maker).items()}
-    alive = [_describe(*makers[storage.id], path) for storage, path in listed]
-    return Peak(
-        bytes=lifetimes.peak_of(node),
-        node=node.name,
-        op=str(node.target),
-        module=_rename(meta_of(node).module, renamed),
-        alive=tuple(sorted(alive, key=lambda item: -item.bytes)),
-    )
-
-
-_Renamed = tuple[tuple[str, str], ...]
-
-
-def _alive_in_fullest_calls(node: fx.Node, lifetimes: Lifetimes) -> tuple[list[tuple[Storage, _Renamed]], _Renamed]:
-    """What is alive at a node in the fullest of the calls that it stands for, and how that call's paths read.
-
-    Around the outermost call: what was alive when the fullest one began, but for what it let go of meanwhile; in it the
-    same around the next inner call; and in the innermost what is alive at the node's own moment.
-    """
-    found: list[tuple[Storage, _Renamed]] = []
-    renamed: _Renamed = ()
-    moment, since = lifetimes.fullest_moment(node), -1
-    for instance in meta_of(node).instances:
-        index = lifetimes.fullest_call(instance)
-        skip = instance.skips[index - 1] if index else None
-        gone = {s.id for s in lifetimes.alive_at(instance.began) if s.died is not None and s.died <= moment}
-        if skip is not None:
-            pairs = zip(instance.given, skip.given, strict=True)
-            given = {recorded.id: own.id for recorded, own in pairs if recorded is not None and own is not None}
-            gone = {given.get(id, id) for id in gone}
-        there = lifetimes.alive_at(instance.began if skip is None else skip.moment)
-        found += [(s, renamed) for s in there if s.born > since and s.id not in gone]
-        since, renamed = instance.began, (*renamed, (instance.paths[0], instance.paths[index]))
-    found += [(s, renamed) for s in lifetimes.alive_at(moment) if s.born > since]
-    return found, renamed
-
-
-def _describe(maker: fx.Node, spec: Spec, renamed: _Renamed) -> Alive:
-    return Alive(
-        node=maker.name,
-        op=str(maker.target),
-        module=_rename(meta_of(maker).module, renamed),
-        shape=tuple(spec.shape),
-        dtype=str(spec.dtype).removeprefix("torch."),
-        bytes=spec.storage.nbytes,
-    )
-
-
-def _rename(path: str, renamed: _Renamed) -> str:
-    """A recorded module's path as it reads in another call."""
-    for recorded, other in reversed(renamed):
-        if path == recorded or path.startswith(recorded + "."):
-            return other + path[len(recorded) :]
-    return path

@@ -116,11 +116,15 @@ def _name(target: object) -> str:
 
 
 def _resident_cache(recording: Recording) -> dict[str, Size]:
-    """Node name → bytes in the cache after the pass that it is the last to write."""
+    """Node name → bytes in the cache after the pass that its op is the last to write."""
+    nodes = {node.name: node for node in recording.graph.nodes}
     resident: dict[str, Size] = {}
     for entry in recording.cache:
         if entry.node is not None:
-            resident[entry.node] = resident.get(entry.node, 0) + entry.spec.nbytes
+            writer = nodes[entry.node]
+            if not is_executed(writer):  # one of several results of an op
+                (writer,) = writer.all_input_nodes
+            resident[writer.name] = resident.get(writer.name, 0) + entry.spec.nbytes
     return resident
 
 

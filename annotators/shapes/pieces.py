@@ -16,12 +16,11 @@ from typing import Any, Literal
 from torch import nn
 
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.shapes.region import Point, SizeRegion
 from fxmeter.annotators.shapes.regions import Regions, config_lengths
 from fxmeter.annotators.stages.one_pass import annotate_pass
-from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, module_costs, op_totals
+from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, totals_of
 from fxmeter.annotators.symbolic import Guard, Guards, NotPolynomial
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
@@ -171,8 +170,6 @@ def _priced(region: SizeRegion, recording: Recording, point: Point, conventions:
     """Price a region's recording: comparisons go as they do at ``point``."""
     with Guards(point, region.lower, region.upper) as guards:
         graph = price(recording, conventions)
-        nodes = list(priced_nodes(graph))
-        modules = ModuleCosts(module_costs(recording, nodes), recording.folds())
-        ops = op_totals(nodes, recording)
-        uncosted = sum(node.times for node in nodes if not node.costed)
-    return Piece(region, tuple(guards), modules, ops, graph.graph["floor_io_bytes"], uncosted)
+        totals = totals_of(recording, graph)
+    uncosted = sum(item.count for item in totals.uncosted)
+    return Piece(region, tuple(guards), totals.modules, totals.ops, totals.floor_io_bytes, uncosted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,31 +11,18 @@ from torch import fx
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import FusionGroup, fusion_groups
-from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
-from fxmeter.annotators.pricing.liveness import Peak, find_peak
+from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.pricing.price import price
+from fxmeter.annotators.stages.containment import PART, ModuleCost, contained, op_totals
+from fxmeter.annotators.stages.peak import AtPeak, Peak, at_peak, find_peak
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.annotators.timing.stage_time import StageTime, stage_time
 from fxmeter.models.devices.device import Device
 from fxmeter.models.figures import PassFigures
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.models.stage_cost import ZERO, Cost, StageCost
+from fxmeter.models.stage_cost import Cost, Size, StageCost
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.run.attention import Attention
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleCost:
-    """A module's cost, everything inside it included, for one instance; ``times`` identical ones are in the model.
-
-    ``own`` is the part that its own code executes, outside of its submodules.
-    """
-
-    path: str
-    class_name: str
-    times: int
-    cost: StageCost
-    own: StageCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +111,12 @@ class AnnotatedStage(PassFigures):
         return self.recording.graph
 
     @property
+    def module_graph(self) -> nx.DiGraph:
+        """Stage → modules → ops, with multiplicities: the tree that :mod:`fxmeter.annotators.stages.containment`
+        documents, and that the costs of the modules were summed over."""
+        return contained(self.recording, self.graph)
+
+    @property
     def fusion_groups(self) -> tuple[FusionGroup, ...]:
         """Ops that run as one kernel in ``fused_io_bytes``, where there is more than one."""
         return fusion_groups(self.graph)
@@ -152,8 +145,43 @@ class AnnotatedStage(PassFigures):
         """Where most activation memory is in use, and by what; None for a pass that makes nothing."""
         return find_peak(self.recording if self.fullest_step is None else self.fullest_step.recording)
 
+    @property
+    def at_peak(self) -> AtPeak | None:
+        """The same as rows, tensors alike on one of them; of a generation, in the step that has the largest."""
+        step = None if self.fullest_step is None else self.fullest_step.scenario
+        return at_peak(self.peak, step.past_len if isinstance(step, Scenario) else None)
 
-UNREAD = "(parameters that no op reads)"
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A priced graph added up.
+
+    Attributes:
+        modules: path → cost of every recorded module; "" is the whole pass.
+        ops: op → executions, and what they cost together.
+        uncosted: executions of ops that no rule knows.
+        floor_io_bytes: the least traffic of any implementation.
+    """
+
+    modules: ModuleCosts
+    ops: Mapping[str, tuple[int, Cost]]
+    uncosted: tuple[Uncosted, ...]
+    floor_io_bytes: Size
+
+
+def totals_of(recording: Recording, graph: nx.DiGraph) -> Totals:
+    """Add a priced graph up by module and by op, over one containment graph.
+
+    Args:
+        recording: the pass; its sizes may be whole numbers or polynomials.
+        graph: its ops, priced.
+    """
+    tree = contained(recording, graph)
+    parts = (part for _, part in tree.nodes(data=PART))
+    modules = {part.path: part for part in parts if isinstance(part, ModuleCost)}
+    return Totals(
+        ModuleCosts(modules, recording.folds()), op_totals(tree), _uncosted(graph), graph.graph["floor_io_bytes"]
+    )
 
 
 def roll_up(
@@ -164,69 +192,21 @@ def roll_up(
     attention: Attention,
     scenario: Scenario | VisionScenario | None = None,
 ) -> AnnotatedStage:
-    """Sum a priced graph by module and by op."""
-    nodes = list(priced_nodes(graph))
-    modules = module_costs(recording, nodes)
+    """A priced graph as a stage."""
+    totals = totals_of(recording, graph)
     return AnnotatedStage(
         scenario=scenario,
         attention=attention,
         conventions=conventions,
-        cost=modules[""].cost,
-        modules=ModuleCosts(modules, recording.folds()),
-        ops=op_costs(op_totals(nodes, recording)),
+        cost=totals.modules[""].cost,
+        modules=totals.modules,
+        ops=op_costs(totals.ops),
         kv_cache=_cache_layers(recording),
-        uncosted=_uncosted(nodes),
-        floor_io_bytes=graph.graph["floor_io_bytes"],
+        uncosted=totals.uncosted,
+        floor_io_bytes=totals.floor_io_bytes,
         graph=graph,
         recording=recording,
     )
-
-
-def module_costs(recording: Recording, nodes: Sequence[PricedNode]) -> dict[str, ModuleCost]:
-    """Path → cost of every recorded module: the tree, from what each module's own code executes upwards."""
-    multiplicity = recording.multiplicity()
-    parts: dict[str, list[tuple[StageCost, int]]] = {}
-    for node in nodes:
-        if node.cost is not ZERO:
-            path, cost = node.module, node.cost
-            if not (isinstance(cost.weight_bytes, int) and cost.weight_bytes == 0):
-                cost = replace(cost, weight_bytes=0)
-            parts.setdefault(path, []).append((cost, node.times // multiplicity.of(path)))
-    resident: dict[str, int] = {}
-    for weight in recording.weights:
-        if not multiplicity.folded(weight.path):
-            path = weight.path.rpartition(".")[0]
-            resident[path] = resident.get(path, 0) + weight.nbytes
-    for path, nbytes in resident.items():
-        parts.setdefault(path, []).append((Cost(weight_bytes=nbytes), 1))
-    paths = [path for path in recording.classes if not multiplicity.folded(path)]
-    own = {path: StageCost.weighted(parts.get(path, ())) for path in paths}
-    inside: dict[str, list[tuple[StageCost, int]]] = {}
-    total: dict[str, StageCost] = {}
-    for path in reversed(paths):
-        total[path] = StageCost.weighted([(own[path], 1), *inside[path]]) if path in inside else own[path]
-        if path and total[path] is not ZERO:
-            parent = path.rpartition(".")[0]
-            inside.setdefault(parent, []).append((total[path], multiplicity.of(path) // multiplicity.of(parent)))
-    return {
-        path: ModuleCost(path, recording.classes[path], multiplicity.of(path), total[path], own[path]) for path in paths
-    }
-
-
-def op_totals(nodes: Sequence[PricedNode], recording: Recording) -> dict[str, tuple[int, StageCost]]:
-    """Op → executions, and what they cost together."""
-    counts: dict[str, int] = {}
-    parts: dict[str, list[tuple[StageCost, int]]] = {}
-    for node in nodes:
-        if node.executed:
-            counts[node.op] = counts.get(node.op, 0) + node.times
-            parts.setdefault(node.op, []).append((node.cost, node.times))
-    costs = {op: StageCost.weighted(counted) for op, counted in parts.items()}
-    read = sum(cost.weight_bytes for cost in costs.values())
-    resident = sum(weight.nbytes for weight in recording.weights)
-    if resident > read:
-        counts[UNREAD], costs[UNREAD] = 1, Cost(weight_bytes=resident - read)
-    return {op: (counts[op], cost) for op, cost in costs.items()}
 
 
 def op_costs(totals: Mapping[str, tuple[int, StageCost]]) -> tuple[OpCost, ...]:
@@ -248,9 +228,9 @@ def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
     return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in sorted(sizes))
 
 
-def _uncosted(nodes: Sequence[PricedNode]) -> tuple[Uncosted, ...]:
+def _uncosted(graph: nx.DiGraph) -> tuple[Uncosted, ...]:
     counts: dict[tuple[str, str, str], int] = {}
-    for node in nodes:
+    for node in priced_nodes(graph):
         if not node.costed:
             key = (node.op, node.module, node.inputs)
             counts[key] = counts.get(key, 0) + node.times

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost, ModuleCosts, OpCost, Uncosted
+from fxmeter.annotators.stages.containment import ModuleCost
+from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import FIELDS, FIGURES, StageCost
 

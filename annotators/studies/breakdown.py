@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fxmeter.annotators.pricing.graph import priced_nodes
-from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCost
+from fxmeter.annotators.stages.containment import ModuleCost
+from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models.stage_cost import ZERO, StageCost
 
 _INDEXED = re.compile(r"^\d+$")

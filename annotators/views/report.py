@@ -11,7 +11,6 @@ from rich.text import Text
 
 from fxmeter.annotators.documents.head import conventions_of, versions
 from fxmeter.annotators.stages.model_info import ModelInfo
-from fxmeter.annotators.stages.peak import at_peak as peak_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, module_tree
 from fxmeter.annotators.studies.report import Column, Report, title_of
@@ -153,7 +152,7 @@ def _heaviest(stage: AnnotatedStage, count: int) -> Grid:
 
 def _peak(stage: AnnotatedStage) -> RenderableType:
     """What is alive at a stage's peak, the largest first."""
-    peak = peak_of(stage)
+    peak = stage.at_peak
     title = f"Alive at the peak: {title_of(stage)}, {stage.attention}"
     if peak is None:
         return Text.assemble((title, "bold"), ": nothing, the pass makes no tensor")

@@ -94,23 +94,20 @@ class Multiplicity:
     """Module path → identical instances in the model, that one included."""
 
     def __init__(self, instances: tuple[Instance, ...]) -> None:
-        self._times = {instance.paths[0]: instance.times for instance in instances}
-        self._folded = {path for instance in instances for path in instance.paths[1:]}
+        self._times = {"": 1} | {instance.paths[0]: instance.times for instance in instances}
+        self._folded = {"": False} | {path: True for instance in instances for path in instance.paths[1:]}
 
     def of(self, path: str) -> int:
-        """Instances of a recorded module."""
-        return next((self._times[head] for head in _heads(path) if head in self._times), 1)
+        """Instances of a recorded module: of the innermost around it that has several."""
+        if path not in self._times:
+            self._times[path] = self.of(path.rpartition(".")[0])
+        return self._times[path]
 
     def folded(self, path: str) -> bool:
-        """Whether another module stands for this one."""
-        return any(head in self._folded for head in _heads(path))
-
-
-def _heads(path: str) -> Iterator[str]:
-    """``path``, then every module around it, the innermost first."""
-    while path:
-        yield path
-        path = path.rpartition(".")[0]
+        """Whether another module stands for this one, or for one around it."""
+        if path not in self._folded:
+            self._folded[path] = self.folded(path.rpartition(".")[0])
+        return self._folded[path]
 
 
 def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxmeter.annotators import annotate, annotate_module
-from fxmeter.annotators.pricing.liveness import find_peak
+from fxmeter.annotators.stages.peak import find_peak
 from fxmeter.models import decode, prefill
 from fxmeter.tracer import load_model
 from fxmeter.tracer.run.passes import record

@@ -9,10 +9,12 @@ import networkx as nx
 import pytest
 
 from fxmeter.annotators import annotate
-from fxmeter.annotators.pricing.graph import priced_edge, priced_node, priced_nodes
+from fxmeter.annotators.pricing.graph import PricedNode, priced_edge, priced_node, priced_nodes
+from fxmeter.annotators.stages.containment import ModuleCost
 from fxmeter.models import decode, prefill
 from fxmeter.models.stage_cost import ADDITIVE, FIELDS, PEAKS, StageCost
 from fxmeter.tracer import load_model
+from fxmeter.tracer.capture.recording import Weight
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, GPT_OSS, LLAMA, QWEN_MOE, config
 
 TINY = {"deepseek": DEEPSEEK, "llama": LLAMA, "qwen-moe": QWEN_MOE, "gemma3": GEMMA3, "gpt-oss": GPT_OSS}
@@ -35,6 +37,14 @@ def test_root_leaves_ops_and_graph_agree_in_every_field(model, attention, scenar
     assert all(getattr(stage.cost, field) > 0 for field in set(ADDITIVE) - {"kv_read_bytes"})
     assert stage.cost.kv_bytes == sum(layer.bytes for layer in stage.kv_cache)
     assert stage.cost.weight_bytes == sum(p.nbytes for p in model.parameters())
+
+
+def test_a_state_that_is_one_of_several_results_is_counted_with_its_op(preset_model):
+    stage = annotate(preset_model("minimax-text-01"), decode(31))
+    states = 70 * 64 * 128 * 128 * 2  # layers · heads · key size · value size · 2 bytes
+    (scan,) = (op for op in stage.ops if op.op == "fxmeter.lightning_attention.default")
+    assert scan.cost.kv_bytes == states
+    assert stage.cost == StageCost.total(op.cost for op in stage.ops)
 
 
 @pytest.mark.parametrize("attention", ["eager", "flash"])
@@ -105,3 +115,32 @@ def test_the_op_graph_is_acyclic_and_says_what_flows(preset_model):
     views = [node.name for node in priced_nodes(graph) if node.op == "aten.view.default"]
     assert all(priced_edge(graph, *edge).bytes == 0 for view in views for edge in graph.in_edges(view))
     assert graph.nodes[gate.name]["priced"] is gate
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_the_module_graph_is_a_tree_whose_multiplicities_are_those_of_its_parts(model, fold):
+    stage = annotate(model, decode(20, batch=3), fold=fold)
+    tree = stage.module_graph
+    assert nx.is_arborescence(tree)
+    parts = dict(tree.nodes(data="part"))
+    ops = [part for part in parts.values() if isinstance(part, PricedNode)]
+    assert [op.name for op in ops] == [node.name for node in priced_nodes(stage.graph) if node.executed]
+    assert {path for path, part in parts.items() if isinstance(part, ModuleCost)} == set(stage.modules)
+    counted = {"": 1}
+    for parent, child in nx.bfs_edges(tree, ""):
+        counted[child] = counted[parent] * tree.edges[parent, child]["times"]
+        if not isinstance(parts[child], Weight):
+            assert counted[child] == parts[child].times, child
+    weights = {name: part for name, part in parts.items() if isinstance(part, Weight)}
+    assert sum(part.nbytes * counted[name] for name, part in weights.items()) == stage.cost.weight_bytes
+
+
+def test_a_cost_in_the_module_graph_is_the_sum_of_what_is_under_it(preset_model):
+    stage = annotate(preset_model("deepseek-ocr"), prefill(64))
+    tree = stage.module_graph
+    layer = stage.modules["model.layers.1"]
+    under = nx.descendants(tree, layer.path) | {layer.path}
+    ops = [part for name, part in tree.nodes(data="part") if name in under and isinstance(part, PricedNode)]
+    assert len(ops) > 40
+    assert layer.cost.flops == sum(op.cost.flops * op.times for op in ops) // 11
+    assert layer.times == 11 == tree.edges["model.layers", layer.path]["times"]

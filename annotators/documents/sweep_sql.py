@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fxmeter.annotators.documents.head import Document
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.stage_cost import FIGURES
 
@@ -116,12 +117,12 @@ def _stored(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
 
 
-def _point(point: Mapping[str, Any]) -> dict[str, Any]:
+def _point(point: Mapping[str, Any]) -> Document:
     rows, columns = point["crops"] or (None, None)
     return {**point, "crop_rows": rows, "crop_columns": columns}
 
 
-def read_run(path: Path, run: int | None = None) -> dict[str, Any]:
+def read_run(path: Path, run: int | None = None) -> Document:
     """The document of a run (of the newest, where none is given), equal to what its sweep.json held."""
     check_database(path)
     with closing(_opened(path)) as database:

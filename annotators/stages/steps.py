@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted, op_costs
+from fxmeter.models.figures import Figure, Figures, PassFigures
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import FIELDS, FIGURES, StageCost
+from fxmeter.models.stage_cost import FIELDS, FIGURES, PASS_FIGURES, StageCost
 
 _OVER_STEPS: Mapping[str, Callable[[list[Any]], Any]] = {"sum": sum, "max": max, "last": lambda values: values[-1]}
 
@@ -16,8 +17,13 @@ _OVER_STEPS: Mapping[str, Callable[[list[Any]], Any]] = {"sum": sum, "max": max,
 def over_steps(costs: Sequence[StageCost]) -> StageCost:
     """The cost of passes that follow one another: FLOPs and traffic added up, activations and peaks of the largest one,
     cache and weights of the last."""
-    values = {name: [getattr(cost, name) for cost in costs] for name in FIELDS}
-    return StageCost(**{name: _OVER_STEPS[FIGURES[name].over_steps](found) for name, found in values.items()})
+    return StageCost(**_over_steps(FIGURES, costs))
+
+
+def _over_steps(table: Mapping[str, Figure], records: Sequence[Figures | PassFigures]) -> dict[str, Any]:
+    """What the counted figures of a table come to, by what it says of steps."""
+    counted = {name: figure.over_steps for name, figure in table.items() if not figure.sources}
+    return {name: _OVER_STEPS[how]([getattr(record, name) for record in records]) for name, how in counted.items()}
 
 
 def per_step(cost: StageCost, steps: int) -> StageCost:
@@ -64,6 +70,6 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         modules=ModuleCosts(modules, last.recording.folds()),
         ops=op_costs({op: (sum(p.count for p in of), over_steps([p.cost for p in of])) for op, of in ops.items()}),
         uncosted=tuple(replace(item, count=sum(counts)) for item, counts in uncosted.items()),
-        floor_io_bytes=sum(step.floor_io_bytes for step in steps),
         fullest_step=max(reversed(steps), key=lambda step: step.cost.peak_activation_bytes),
+        **_over_steps(PASS_FIGURES, steps),
     )

@@ -5,8 +5,9 @@
 All in one process and by its own processor time, each run taking its turn, so that a busy machine slows all alike;
 figures are medians, and the ones to read are ratios. Building both stages of DeepSeek-V3 is held to one
 ``FlopCounterMode`` forward pass of a prefill of 2,048 tokens; evaluating decode to annotating each point; a sweep over
-page grids of DeepSeek-OCR (vision tower, prefill and 100 decode steps, eager and flash) to annotating each of them.
-Exits with 1 where a limit is missed.
+page grids of DeepSeek-OCR (vision tower, prefill and 100 decode steps, eager and flash) to annotating each of them; a
+form to ``torch.export`` with dynamic shapes, which finds sizes in symbols too; and the thousandth form of a process to
+its first. Exits with 1 where a limit is missed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.export import Dim, export
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache
+from transformers import AutoConfig, DynamicCache
 
 from fxmeter import annotate, closed_form, decode, generation, load_model, prefill, vision
 from fxmeter.annotators.stages.steps import over_steps
@@ -40,6 +42,20 @@ POINTS = 1_000_000
 GRIDS = [(rows, columns) for rows in range(1, 11) for columns in range(1, 21)]
 ATTENTIONS = ("eager", "flash")
 MOST_PASSES, LEAST_POINTS, LEAST_SWEEP = 3.0, 1_000_000, 100
+EXPORTED = ("llama-3.1-8b", "deepseek-v2-lite", "gpt-oss-20b")
+FORMS, ENDS, MOST_GROWTH = 1000, 100, 1.3
+TINY = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 32,
+    "moe_intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+}
+"""Rounded expectations and maxima of many moments: what its costs are made of is no polynomial alone."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,56 @@ def generating(runs: int) -> list[Line]:
     return lines
 
 
+class Prompt(nn.Module):
+    """A prefill as ``torch.export`` takes it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits of token ids [B, S]."""
+        cache = DynamicCache(config=self.model.config)
+        return self.model(input_ids=ids, past_key_values=cache, use_cache=True).logits
+
+
+def exporting(name: str) -> Line:
+    """A form of the prefill, up to its first figures, against exporting it with batch and length in symbols."""
+    model = load_model(name)
+    model.set_attn_implementation("eager")
+    ids = torch.zeros(2, 8, dtype=torch.long, device="meta")
+    form = closed_form(model, stage="prefill", attention="eager")
+    took = seconds(lambda: form.at(batch=8, query_len=LENGTH))
+    started = time.process_time()
+    program = export(Prompt(model), (ids,), dynamic_shapes=({0: Dim.DYNAMIC, 1: Dim.DYNAMIC},), strict=False)
+    ratio = (time.process_time() - started) / took
+    batches, lengths = (
+        f"{r.lower} to {str(r.upper).replace('int_oo', '∞')}" for r in program.range_constraints.values()
+    )
+    return Line(
+        f"{name} prefill, eager: a form at its first point ({form.pieces.recordings} recordings); times longer that"
+        " `torch.export` takes with batch and length dynamic, and the sizes that its result is for",
+        f"{ratio:.0f}; batch {batches}, length {lengths}",
+        "more than 1",
+        ratio > 1,
+    )
+
+
+def remembering() -> Line:
+    """Many forms of models that all differ, one after another in one process."""
+    took = []
+    for vocabulary in range(FORMS):
+        model = load_model(AutoConfig.for_model(**TINY, vocab_size=40 + vocabulary))
+        took.append(seconds(lambda m=model: closed_form(m, attention="eager").at(batch=2, past_len=40)))
+    growth = statistics.median(took[-ENDS:]) / statistics.median(took[:ENDS])
+    return Line(
+        f"{FORMS:,} forms of small models in one process: the last {ENDS} in times of the first {ENDS}",
+        f"{growth:.2f}",
+        f"at most {MOST_GROWTH:g}",
+        growth <= MOST_GROWTH,
+    )
+
+
 def page(lines: list[Line], runs: int) -> str:
     """The document."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "numpy"))
@@ -199,6 +265,8 @@ def main() -> int:
         *evaluating(model, arguments.runs),
         *generating(arguments.runs),
         sweeping(arguments.runs),
+        *map(exporting, EXPORTED),
+        remembering(),
     ]
     arguments.out.write_text(page(lines, arguments.runs), encoding="utf-8")
     for line in lines:

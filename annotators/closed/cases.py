@@ -12,8 +12,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypeAlias
 
 from fxmeter.annotators.shapes.pieces import FormStage, Piece
+from fxmeter.annotators.shapes.region import Interval
 from fxmeter.annotators.symbolic import (
     ONE,
     VARIABLES,
@@ -30,10 +32,8 @@ from fxmeter.annotators.symbolic import (
 from fxmeter.annotators.symbolic.monomials import monomial_of
 from fxmeter.models.stage_cost import Size
 
-Range = tuple[int, int | None]
-"""First and last of consecutive whole numbers; without a last one, all from the first."""
-
-Ranges = tuple[Range, ...]
+Ranges: TypeAlias = tuple[Interval, ...]
+"""Whole numbers: those in any of several intervals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +246,8 @@ def sides(guard: Guard) -> tuple[Size, Size]:
     return more, made_of({monomial: -value for monomial, value in scaled.items() if value < 0})
 
 
-def _union(ranges: Iterable[Range]) -> Ranges:
-    union: list[Range] = []
+def _union(ranges: Iterable[Interval]) -> Ranges:
+    union: list[Interval] = []
     for low, high in sorted(ranges, key=lambda r: r[0]):
         if union and (union[-1][1] is None or low <= union[-1][1] + 1):
             first, last = union.pop()
@@ -256,7 +256,7 @@ def _union(ranges: Iterable[Range]) -> Ranges:
     return tuple(union)
 
 
-Simple = tuple[Range, ...]
+Simple: TypeAlias = tuple[Interval, ...]
 """One range of each size."""
 
 

@@ -5,10 +5,11 @@ What is behind them is :mod:`fxmeter.annotators.shapes`; here is what one does w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import nn
 
 from fxmeter.annotators.closed.formulas import expressions_of, formulas
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 TOTALS = EXACT
 """What ``evaluate`` returns unless told otherwise: every exact field and the two exact sums."""
 
+Crops: TypeAlias = tuple[ArrayLike, ArrayLike] | None
+"""Rows and columns of crops; None: no crops."""
+
 
 def closed_form(
     model: nn.Module,
@@ -42,18 +46,9 @@ def closed_form(
 ) -> ClosedForm:
     """The cost of a stage for every batch, query length and past length (of a vision tower: batch and grid of crops).
 
-    Args:
-        model: as for :func:`fxmeter.annotate`.
-        stage: "prefill", "decode" or "vision".
-        attention, causal, logits, routing, deployment: as for :func:`fxmeter.annotate`.
-
-    Returns:
-        The form. ``form.at(...)`` equals the cost that ``annotate`` gives, in every field. Nothing is recorded before
-        the first question. Where the sizes of a model's tensors follow no polynomial, ``form.reason`` says so, and
-        ``at`` records the point.
-
-    Raises:
-        ScenarioError: no such stage.
+    The options are those of :func:`fxmeter.annotators.annotate`, and ``form.at(...)`` equals its cost in every
+    field. Where the sizes of a model's tensors follow no polynomial, ``form.reason`` says so, and ``at`` records the
+    point.
     """
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if stage not in ("prefill", "decode", "vision"):
@@ -66,25 +61,13 @@ class ModuleForm:
 
     def __init__(self, pieces: Pieces, path: str = "") -> None:
         self.pieces, self.path = pieces, path
-        self._expressions: Mapping[str, Any] | None = None
+        self._expressions: Mapping[str, sympy.Expr] | None = None
 
     def at(
-        self, *, batch: int = 1, query_len: int | None = None, past_len: int | None = None, crops: Any = None
+        self, *, batch: int = 1, query_len: int | None = None, past_len: int | None = None, crops: Crops = None
     ) -> StageCost:
-        """The cost of one pass, equal to what ``annotate`` gives.
-
-        Args:
-            batch: sequences, B.
-            query_len: new tokens of each, S_q; of decode 1 unless told otherwise.
-            past_len: tokens cached before them, C; of prefill 0 unless told otherwise.
-            crops: of a vision tower, (rows, columns) instead of lengths.
-
-        Returns:
-            What the stage costs, or one instance of the module.
-
-        Raises:
-            ScenarioError: a size that is missing, too small, or of another stage.
-        """
+        """The cost of one pass, equal to what ``annotate`` gives. Decode has query_len 1 unless told otherwise, prefill
+        past_len 0; a vision tower takes crops=(rows, columns)."""
         point = self.pieces.check(batch, query_len, past_len, crops)
         scenario = self.pieces.scenario(point)  # refuses what cannot be
         if isinstance(scenario, Scenario):
@@ -96,33 +79,23 @@ class ModuleForm:
         return StageCost(**{name: value_at(getattr(cost, name), point) for name in FIELDS})
 
     def evaluate(
-        self, *, batch: Any = 1, query_len: Any = None, past_len: Any = None, crops: Any = None, fields: Any = TOTALS
+        self,
+        *,
+        batch: ArrayLike = 1,
+        query_len: ArrayLike | None = None,
+        past_len: ArrayLike | None = None,
+        crops: Crops = None,
+        fields: Sequence[str] = TOTALS,
     ) -> dict[str, np.ndarray]:
-        """Costs for arrays of sizes, all at once.
-
-        Args:
-            batch, query_len, past_len, crops: as for :meth:`at`, each a number or what numpy makes an array of.
-            fields: names of figures, derived ones too.
-
-        Returns:
-            Field → array of the shape to which the sizes broadcast: of int64 where nothing can overflow, else of Python
-            integers.
-        """
+        """Costs for arrays of sizes, which broadcast: field → array, of int64 where nothing can overflow, else of
+        Python integers. ``fields`` may also name derived figures."""
         sizes = self.pieces.check(batch, query_len, past_len, crops)
         return Grid(sizes, self.pieces).evaluate(self.path, tuple(fields))
 
     def generation(self, *, past_len: int, steps: int, batch: int = 1) -> StageCost:
-        """The cost of a generation, equal to what ``annotate`` gives for :func:`fxmeter.generation`.
-
-        Args:
-            past_len: tokens cached before the first step, C.
-            steps: tokens to decode, one at a time, K; more of them take no longer.
-            batch: sequences, B.
-
-        Returns:
-            FLOPs and bytes moved are sums over the steps; activations and peaks those of the largest step, the cache
-            that of the last; weights are resident once.
-        """
+        """The cost of ``steps`` decode steps of one token each, ``past_len`` tokens cached before the first: FLOPs and
+        traffic summed, memory of the last step. Equal to what ``annotate`` gives for
+        :func:`fxmeter.models.generation`."""
         scenario = generation(past_len, steps=steps, batch=batch)
         totals = self.evaluate_generation(
             batch=scenario.batch, past_len=scenario.past_len, steps=scenario.steps, fields=FIELDS
@@ -130,9 +103,9 @@ class ModuleForm:
         return StageCost(**{name: int(array) for name, array in totals.items()})
 
     def evaluate_generation(
-        self, *, batch: Any = 1, past_len: Any, steps: Any, fields: Any = TOTALS
+        self, *, batch: ArrayLike = 1, past_len: ArrayLike, steps: ArrayLike, fields: Sequence[str] = TOTALS
     ) -> dict[str, np.ndarray]:
-        """Costs of generations for arrays of sizes, which broadcast; see :meth:`generation` and :meth:`evaluate`."""
+        """The same for arrays of sizes, which broadcast; see :meth:`evaluate`."""
         if self.pieces.stage != "decode":
             raise ScenarioError(f"a generation is made of decode steps, and this is the form of {self.pieces.stage}")
         return evaluate_generation(

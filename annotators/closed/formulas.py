@@ -71,7 +71,7 @@ class Formulas:
 def formulas(pieces: Pieces, *, model: str, module: str = "") -> Formulas:
     """Arrange the closed form of a stage. Raises NoFormula where there is none, FxmeterError for an unknown module."""
     try:
-        found = explore(pieces)
+        every = explore(pieces)
     except NotPolynomial as error:
         reason = pieces.reason or str(error)
         raise NoFormula(f"{model}, {pieces.stage}, {pieces.attention} has no formula: {reason}") from None
@@ -81,9 +81,9 @@ def formulas(pieces: Pieces, *, model: str, module: str = "") -> Formulas:
         hint = f"; did you mean {near[0]}?" if near else "; `fxmeter report` lists its modules"
         raise FxmeterError(f"{model} has no module {module!r}{hint}")
     writing = Writing(pieces.symbols, kv=pieces.stage == "decode")
-    costs = [piece.modules[module].cost for piece in found]
+    costs = [piece.modules[module].cost for piece in every]
     fields = {
-        name: _arranged(cases_of(pieces.stage, found, [getattr(cost, name) for cost in costs]), writing)
+        name: _arranged(cases_of(pieces.stage, every, [getattr(cost, name) for cost in costs]), writing)
         for name in EXACT
     }
     recorded = modules[module]

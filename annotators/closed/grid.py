@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.shapes.pieces import Piece, Pieces
+from fxmeter.annotators.shapes.pieces import Pieces
 from fxmeter.annotators.shapes.region import Point
 from fxmeter.annotators.symbolic.values import SAFE, Values, bounded
 from fxmeter.models.errors import ScenarioError
@@ -75,25 +74,16 @@ class Grid:
         everywhere, then with others where that one does not hold."""
         columns = {name: Column(self._shape) for name in counted(fields)}
         flat = [np.broadcast_to(size, self._shape).ravel() for size in self._sizes]
-        open_places = np.arange(math.prod(self._shape))
-        piece = self._pieces.piece(_point(flat, -1)) if len(open_places) else None
+        uncovered = np.arange(len(flat[0]))
+        piece = self._pieces.piece(_point(flat, -1)) if len(uncovered) else None
         if piece is not None:
             values = Values(self._sizes)
             _put(columns, None, values, piece.modules[path].cost)
-            open_places = np.flatnonzero(~np.broadcast_to(_inside(piece, values), self._shape))
-        while len(open_places):
-            point = _point(flat, open_places[0])
-            piece = self._pieces.piece(point)
-            if piece is None:
-                inside = np.arange(len(open_places)) == 0
-                cost = self._pieces.annotate(point).modules[path].cost
-            else:
-                values = Values([size[open_places] for size in flat])
-                inside = np.broadcast_to(_inside(piece, values), open_places.shape)
-                cost = piece.modules[path].cost
-            places = open_places[inside]
-            _put(columns, places, Values([size[places] for size in flat]), cost)
-            open_places = open_places[~inside]
+            uncovered = np.flatnonzero(~np.broadcast_to(piece.covers(values), self._shape))
+        for piece, inside in self._pieces.over([size[uncovered] for size in flat]):
+            places = uncovered[inside]
+            stage = self._pieces.annotate(_point(flat, places[0])) if piece is None else piece
+            _put(columns, places, Values([size[places] for size in flat]), stage.modules[path].cost)
         return with_derived({name: column.array() for name, column in columns.items()}, fields)
 
 
@@ -105,14 +95,6 @@ def _point(flat: Sequence[np.ndarray], place: int) -> Point:
 def _put(columns: Mapping[str, Column], places: np.ndarray | None, values: Values, cost: StageCost) -> None:
     for name, column in columns.items():
         column.put(places, values.of(getattr(cost, name)))
-
-
-def _inside(piece: Piece, values: Values) -> np.ndarray:
-    """Where a piece is right, as far as the sizes have to be broadcast to tell."""
-    inside = np.asarray(piece.region.contains(*values.sizes))
-    for guard in piece.guards:
-        inside = inside & values.holds(guard)
-    return inside
 
 
 def counted(fields: Sequence[str]) -> list[str]:

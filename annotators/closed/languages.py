@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 from fxmeter.annotators.closed.arrange import Call, Node, Number, Operation, Symbol, Writing
-from fxmeter.annotators.closed.cases import Box, Range, Ranges, sides
+from fxmeter.annotators.closed.cases import Box, Ranges, sides
+from fxmeter.annotators.shapes.region import Interval
 from fxmeter.annotators.symbolic import Guard
 
 SUM, PRODUCT, POWER, ATOM = range(1, 5)
@@ -60,10 +60,11 @@ class Language:
             parts = node.parts if self.exact_order else _flat(node)
             return self.times.join(self.write(part, POWER) for part in parts)
         left, right = node.parts
+        binding = 0 if self.bare else ATOM
         if node.op == "**":
-            return self.power(self.write(left, ATOM), self.write(right, 0 if self.bare else ATOM))
-        sides = (self.write(left, 0 if self.bare else ATOM), self.write(right, 0 if self.bare else ATOM))
-        return self.floor(*sides) if node.op == "//" else self.quotient(*sides)
+            return self.power(self.write(left, ATOM), self.write(right, binding))
+        of_two = self.floor if node.op == "//" else self.quotient
+        return of_two(self.write(left, binding), self.write(right, binding))
 
     def _added(self, op: str, part: Node) -> str:
         if op == "+" and isinstance(part, Number) and part.value < 0:
@@ -76,12 +77,11 @@ class Language:
 
     def condition(self, boxes: Sequence[Box], whole: Sequence[Box], writing: Writing) -> str:
         """When a point lies in one of ``boxes``, as far as the domain ``whole`` does not say it already."""
-        found = [self._box(box, whole, writing) for box in _over_all_parts(boxes, whole)]
-        return self.either([self._all(parts, len(found) > 1) for parts in found])
+        said = [self._box(box, whole, writing) for box in _over_all_parts(boxes, whole)]
+        return self.either([self._grouped(self.every(parts), len(said) > 1 and len(parts) > 1) for parts in said])
 
-    def _all(self, parts: list[str], one_of_several: bool) -> str:
-        together = self.every(parts)
-        return self.bracket(together) if one_of_several and len(parts) > 1 and not self.bare else together
+    def _grouped(self, text: str, needed: bool) -> str:
+        return self.bracket(text) if needed and not self.bare else text
 
     def _box(self, box: Box, whole: Sequence[Box], writing: Writing) -> list[str]:
         said = [index for index in range(len(box.axes)) if not _goes_without_saying(index, box, whole)]
@@ -104,11 +104,9 @@ class Language:
         holes = _holes(ranges, least)
         if len(ranges) > 1 and ranges[-1][1] is None and all(low == high for low, high in holes):
             return self.every([self.compare(name, "!=", self.number(low)) for low, _ in holes])
-        found = [self._range(name, part, least) for part in ranges]
-        either = self.either(found)
-        return self.bracket(either) if len(found) > 1 and not self.bare else either
+        return self._grouped(self.either([self._range(name, part, least) for part in ranges]), len(ranges) > 1)
 
-    def _range(self, name: str, part: Range, least: int) -> str:
+    def _range(self, name: str, part: Interval, least: int) -> str:
         low, high = part
         if low == high:
             return self.compare(name, "==", self.number(low))
@@ -129,13 +127,13 @@ def _flat(node: Node) -> tuple[Node, ...]:
 
 def _over_all_parts(boxes: Sequence[Box], whole: Sequence[Box]) -> list[Box]:
     """Boxes, with those that differ only in which part of a domain of several parts they have, as one."""
-    left = list(boxes)
+    joined = list(boxes)
     for box in boxes if len(whole) > 1 else ():
-        others = [Box((box.axes[0], *part.axes[1:]), box.rest) for part in whole]
-        if all(other in left for other in others):
-            left = [one for one in left if one not in others]
-            left.append(Box((box.axes[0], *(_of_all(i, whole) for i in (1, 2))), box.rest))  # type: ignore[arg-type]
-    return left
+        parts = [Box((box.axes[0], *part.axes[1:]), box.rest) for part in whole]
+        if all(part in joined for part in parts):
+            joined = [other for other in joined if other not in parts]
+            joined.append(Box((box.axes[0], _of_all(1, whole), _of_all(2, whole)), box.rest))
+    return joined
 
 
 def _of_all(index: int, whole: Sequence[Box]) -> Ranges:
@@ -155,7 +153,7 @@ def _goes_without_saying(index: int, box: Box, whole: Sequence[Box]) -> bool:
     return box.axes[other] != whole[0].axes[other] or index == 2
 
 
-def _holes(ranges: Ranges, least: int) -> list[Range]:
+def _holes(ranges: Ranges, least: int) -> list[Interval]:
     """What lies between, and before, ranges."""
     ends = [least - 1, *(high for _, high in ranges if high is not None)]
     return [(end + 1, low - 1) for end, (low, _) in zip(ends, ranges, strict=False) if low > end + 1]
@@ -250,52 +248,38 @@ LATEX = Language(
     bare=True,
     exact_order=False,
 )
-PYTHON = Language(
+PYTHON = replace(
+    SCREEN,
     number=repr,
-    symbol=str,
     times="*",
-    bracket=lambda text: f"({text})",
     power=lambda base, exponent: f"{base}**{exponent}",
     floor=lambda left, right: f"({left}//{right})",
     quotient=lambda left, right: f"({left}/{right})",
-    rounded=lambda text: f"round({text})",
-    largest=lambda parts: f"max({', '.join(parts)})",
     compare=_compared({sign: sign for sign in ("==", "!=", ">=", "<=")}),
     between=_chained("<="),
     every=_joined(" and ", "True"),
     either=_joined(" or ", "False"),
-    bare=False,
     exact_order=True,
 )
-SYMPY = Language(
+SYMPY = replace(
+    PYTHON,
     number=_sympy_number,
-    symbol=str,
-    times="*",
-    bracket=lambda text: f"({text})",
-    power=lambda base, exponent: f"{base}**{exponent}",
     floor=lambda left, right: f"floor({left}/{right})",
-    quotient=lambda left, right: f"({left}/{right})",
     rounded=lambda text: f"floor({text} + Rational(1, 2))",
     largest=lambda parts: f"Max({', '.join(parts)})",
     compare=_sympy_compared,
     between=lambda low, name, high: f"And(Ge({name}, {low}), Le({name}, {high}))",
     every=_named("And"),
     either=_named("Or"),
-    bare=False,
-    exact_order=True,
 )
 
 
-def abbreviated(node: Any, most: int) -> tuple[Any, int]:
+def abbreviated(node: Node, most: int) -> tuple[Node, int]:
     """A maximum of many terms cut to the ``most`` that are the largest far out, and how many that leaves out."""
-    if isinstance(node, Call):
-        inner = [abbreviated(part, most) for part in node.parts]
-        left_out = sum(count for _, count in inner)
-        kept = tuple(part for part, _ in inner)
-        if node.name == "max" and len(kept) > most:
-            return Call("max", kept[:most]), left_out + len(kept) - most
-        return Call(node.name, kept), left_out
-    if isinstance(node, Operation):
-        inner = [abbreviated(part, most) for part in node.parts]
-        return Operation(node.op, tuple(part for part, _ in inner)), sum(count for _, count in inner)
-    return node, 0
+    if not isinstance(node, (Call, Operation)):
+        return node, 0
+    short = [abbreviated(part, most) for part in node.parts]
+    parts, left_out = tuple(part for part, _ in short), sum(count for _, count in short)
+    if isinstance(node, Call) and node.name == "max" and len(parts) > most:
+        return Call("max", parts[:most]), left_out + len(parts) - most
+    return replace(node, parts=parts), left_out

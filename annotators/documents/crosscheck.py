@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fxmeter.annotators.documents.head import Document, head, scenario_of
+from fxmeter.annotators.documents.head import head
 from fxmeter.annotators.studies.crosscheck import Comparison, StageCheck
+from fxmeter.models.scenario import Scenario, VisionScenario
 
 
-def to_json(model: str, checks: Sequence[StageCheck]) -> Document:
+def to_json(model: str, checks: Sequence[StageCheck]) -> dict[str, object]:
     """Every comparison of every module, stage by stage."""
     return {
         **head(),
@@ -16,7 +17,9 @@ def to_json(model: str, checks: Sequence[StageCheck]) -> Document:
         "ok": not any(check.failures for check in checks),
         "stages": [
             {
-                **scenario_of(check.stage),
+                "stage": check.stage.scenario.stage if check.stage.scenario else "module",
+                "attention": check.stage.attention,
+                **_sizes(check.stage.scenario),
                 "ok": not check.failures,
                 "modules": [
                     {"path": path, "times": next(iter(fields.values())).times, "fields": _fields(fields)}
@@ -28,7 +31,15 @@ def to_json(model: str, checks: Sequence[StageCheck]) -> Document:
     }
 
 
-def _fields(fields: Mapping[str, Comparison]) -> Document:
+def _sizes(scenario: Scenario | VisionScenario | None) -> dict[str, object]:
+    if isinstance(scenario, VisionScenario):
+        return {"batch": scenario.batch, "crops": list(scenario.crops)}
+    if scenario is None:
+        return {}
+    return {"batch": scenario.batch, "query_len": scenario.query_len, "past_len": scenario.past_len}
+
+
+def _fields(fields: Mapping[str, Comparison]) -> dict[str, object]:
     return {
         name: {
             "traced": row.traced,

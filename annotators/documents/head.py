@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import Any
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo
-from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models.scenario import VisionScenario
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, VERSION
-
-Document: TypeAlias = dict[str, Any]
-"""Plain JSON data."""
 
 SCHEMA_VERSION = 1
 
 
-def head() -> Document:
+def head() -> dict[str, Any]:
     """The first keys of every document."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -37,7 +32,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def model_of(model: ModelInfo) -> Document:
+def model_of(model: ModelInfo) -> dict[str, Any]:
     """The model, its vision tower where it has one."""
     return {
         "name": model.name,
@@ -51,7 +46,7 @@ def model_of(model: ModelInfo) -> Document:
     }
 
 
-def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
+def conventions_of(model: ModelInfo, conventions: Conventions) -> dict[str, Any]:
     """The conventions in force, as documents and the console show them."""
     return {
         "flops_per_mac": 2,
@@ -65,14 +60,3 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
         "kv": model.kv,
         "not_priced": list(model.adds),
     }
-
-
-def scenario_of(stage: AnnotatedStage) -> Document:
-    """What a pass is, and its sizes."""
-    scenario = stage.scenario
-    if scenario is None:
-        return {"stage": "module", "attention": stage.attention}
-    sizes: Document = {"stage": scenario.stage, "attention": stage.attention, "batch": scenario.batch}
-    if isinstance(scenario, VisionScenario):
-        return {**sizes, "crops": list(scenario.crops)}
-    return {**sizes, "query_len": scenario.query_len, "past_len": scenario.past_len, "steps": scenario.steps}

@@ -7,10 +7,10 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fxmeter.annotators.shapes.region import within
-from fxmeter.annotators.shapes.samples import Place
+from fxmeter.annotators.shapes.region import Interval, Place, within
 
-Interval = tuple[int, int | None]
+TRIES = 20
+"""Random places that are tried for one that the bound on the sum of both lengths leaves inside."""
 
 _SIX = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -54,20 +54,20 @@ class Cell:
         """Its corners, ``top`` standing for infinity, and a place at random; none twice."""
         x_low, x_high = self.xs[0], top[0] if self.xs[1] is None else self.xs[1]
         y_low, y_high = self.ys[0], top[1] if self.ys[1] is None else self.ys[1]
-        found = [*itertools.product((x_low, x_high), (y_low, y_high))]
+        places = [*itertools.product((x_low, x_high), (y_low, y_high))]
         for wall in self.sums:
             if wall is not None:
-                found += [(x, wall - x) for x in (x_low, x_high)] + [(wall - y, y) for y in (y_low, y_high)]
+                places += [(x, wall - x) for x in (x_low, x_high)] + [(wall - y, y) for y in (y_low, y_high)]
         chance = random.Random(f"{self}")
-        for _ in range(20):
+        for _ in range(TRIES):
             x, y = (
                 low + round((high - low) ** chance.uniform(0, 1)) if high > low else low
                 for low, high in ((x_low, x_high), (y_low, y_high))
             )
             if self.holds((x, y)):
-                found.append((x, y))
+                places.append((x, y))
                 break
-        return list(dict.fromkeys(filter(self.holds, found)))
+        return list(dict.fromkeys(filter(self.holds, places)))
 
 
 def _between(value: int, walls: Iterable[int]) -> Interval:

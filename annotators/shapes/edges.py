@@ -6,18 +6,26 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from fxmeter.annotators.shapes.region import Point
-from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Found, Place, Samples
+from fxmeter.annotators.shapes.region import Place, Point
+from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Samples
 from fxmeter.annotators.symbolic import NotPolynomial
 
 MOST_REGIONS = 12
+"""More regions than this along one edge are no form that anybody can use; a model with two windows has five."""
 MOST_GROWTHS = 3
+"""Regions in a row that each have more ops than the one before: ops that grow with the length have no end."""
 MOST_LONE = 6
+"""Single lengths in a row that fit no region: such a model changes with every length."""
 NEAR = 97
-Bounds = tuple[int | None, int | None]
-Add = Callable[[Found, Place, Bounds], None]
-"""Makes a region of what was found, from its lowest place to its highest."""
+"""How far beyond its first length a region is checked first: a prime, beyond the windows of tiny models."""
+FAR = 20
+"""The random check lies up to 2^20 tokens further on, every order of magnitude as likely."""
+
+Bounds: TypeAlias = tuple[int | None, int | None]
+Add: TypeAlias = Callable[[Fit, Place, Bounds], None]
+"""Makes a region of a fit, from its lowest place to its highest."""
 
 
 @dataclass(slots=True)
@@ -88,8 +96,9 @@ class Edge:
             low -= self.samples.agrees(fit, (self._batch, *self.place(start - 1)))
         high = self.place(self.top if end is None else end)
         bounds = tuple(end if i == self.axis else value for i, value in enumerate(high))
-        from_one = not self.one and self.samples.all_agree(fit, self._single_sequences(low, end))
-        self.add((fit, from_one), self.place(low), (bounds[0], bounds[1]))
+        if not self.one:
+            fit = self.samples.with_one(fit, self._single_sequences(low, end))
+        self.add(fit, self.place(low), (bounds[0], bounds[1]))
         self.ends.append(end)
 
     def _end_of(self, fit: Fit, start: int) -> int | None:
@@ -105,7 +114,7 @@ class Edge:
     def _checks(self, start: int) -> list[tuple[int, int]]:
         """(length, batch) to be held to recordings: near, at random, at the top, and wherever one was taken already."""
         chance = random.Random(f"{self.axis} {start}")
-        anywhere = min(self.top, start + NEAR + round(2 ** chance.uniform(0, 20)))
+        anywhere = min(self.top, start + NEAR + round(2 ** chance.uniform(0, FAR)))
         checks = [(start + NEAR, self._batch), (anywhere, chance.randint(4, 999)), (self.top, CHECK_BATCH)]
         if self.one:
             checks = [(length, 1) for length, _ in checks]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
-from fxmeter.annotators.shapes.region import Point, SizeRegion
+from fxmeter.annotators.shapes.region import Point, SizeRegion, within
 from fxmeter.annotators.symbolic import NotPolynomial
-from fxmeter.annotators.symbolic.values import Values
 
 MOST_PIECES = 64
+"""More pieces than this are no formula that anybody can read."""
 
 
 def explore(pieces: Pieces) -> tuple[Piece, ...]:
@@ -22,20 +22,10 @@ def explore(pieces: Pieces) -> tuple[Piece, ...]:
     for start in _starts(pieces):
         if any(piece.region.contains(*start) for piece in used.values()):
             continue
-        region = _region(pieces, start)
-        points = _mesh(region)
-        left = np.arange(len(points[0]))
-        while len(left):
-            point = tuple(int(axis[left[0]]) for axis in points)
-            piece = pieces.piece(point)  # type: ignore[arg-type]
+        for piece, _ in pieces.over(_mesh(_region(pieces, start))):
             if piece is None or len(used) > MOST_PIECES:
                 raise NotPolynomial(pieces.reason or f"more than {MOST_PIECES} pieces")
             used[id(piece)] = piece
-            values = Values([axis[left] for axis in points])
-            inside = np.ones(len(left), dtype=bool)
-            for guard in piece.guards:
-                inside &= np.broadcast_to(values.holds(guard), inside.shape)
-            left = left[~inside]
     return tuple(used.values())
 
 
@@ -72,6 +62,4 @@ def _mesh(region: SizeRegion) -> list[np.ndarray]:
         steps = {low + d for d in (*range(12), *(2**k + j for k in range(3, 21) for j in (-1, 0, 1)))}
         axes.append(np.array(sorted(v for v in steps if high is None or v <= high), dtype=np.int64))
     mesh = [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
-    total = mesh[1] + mesh[2]
-    kept = (total >= region.sums[0]) & (total <= (region.sums[1] if region.sums[1] is not None else total))
-    return [axis[kept] for axis in mesh]
+    return [axis[within(mesh[1] + mesh[2], *region.sums)] for axis in mesh]

@@ -9,27 +9,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 from torch import nn
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.shapes.region import Point, SizeRegion
 from fxmeter.annotators.shapes.regions import Regions, config_lengths
-from fxmeter.annotators.stages.one_pass import annotate_pass
+from fxmeter.annotators.stages.one_pass import annotate_pass, record_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, totals_of
 from fxmeter.annotators.symbolic import Guard, Guards, NotPolynomial
+from fxmeter.annotators.symbolic.values import Values
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.models.stage_cost import StageCost
+from fxmeter.models.stage_cost import Size, StageCost
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.load.vision import page_pixels
 from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.run.passes import on_meta, record, record_twin
+from fxmeter.tracer.run.passes import on_meta
 
 FARTHEST = 2**20 + 7
 """The longest length recorded to check that a region has no end: beyond every context that is served today, and no
@@ -50,12 +51,19 @@ class Piece:
     guards: tuple[Guard, ...]
     modules: ModuleCosts
     ops: Mapping[str, tuple[int, StageCost]]
-    floor_io_bytes: Any
+    floor_io_bytes: Size
     uncosted: int
 
     def holds(self, point: Point) -> bool:
         """Whether it is right at a point of its region."""
         return all(guard.holds(point) for guard in self.guards)
+
+    def covers(self, values: Values) -> np.ndarray:
+        """At which of many points it is right, as far as their sizes have to be broadcast to tell."""
+        inside = np.asarray(self.region.contains(*values.sizes))
+        for guard in self.guards:
+            inside = inside & values.holds(guard)
+        return inside
 
 
 class Pieces:
@@ -72,8 +80,7 @@ class Pieces:
         self.stage, self.attention, self.deployment = stage, attention, deployment
         self.conventions = conventions.under(deployment)
         self.reason: str | None = None
-        self._model = model
-        self._twin: nn.Module | None = None
+        self._model = on_meta(model) if stage == "vision" else model
         self._pieces: dict[SizeRegion, list[Piece]] = {}
         self._recorded: dict[Point, AnnotatedStage] = {}
         self._without: set[Point] = set()
@@ -85,6 +92,11 @@ class Pieces:
     def model_class(self) -> str:
         """The name of the model's class."""
         return type(self._model).__name__
+
+    @property
+    def recordings(self) -> int:
+        """How many points were recorded to find what is known."""
+        return len(self._regions.samples)
 
     @property
     def symbols(self) -> tuple[str, str, str]:
@@ -121,12 +133,24 @@ class Pieces:
         pieces.append(piece)
         return piece
 
+    def over(self, sizes: Sequence[np.ndarray]) -> Iterator[tuple[Piece | None, np.ndarray]]:
+        """Which piece is right at which of many points, given as three flat arrays: each point once, and those that
+        have to be recorded (None) one by one."""
+        places = np.arange(len(sizes[0]))
+        while len(places):
+            batch, x, y = (int(size[places[0]]) for size in sizes)
+            piece = self.piece((batch, x, y))
+            inside = places == places[0] if piece is None else piece.covers(Values([size[places] for size in sizes]))
+            yield piece, places[inside]
+            places = places[~inside]
+
     def annotate(self, point: Point) -> AnnotatedStage:
         """The stage at a point, recorded and priced afresh (once)."""
         if point not in self._recorded:
-            scenario = self.scenario(point)
-            options: dict[str, Any] = {"attention": self.attention, "deployment": self.deployment}
-            self._recorded[point] = annotate_pass(self._model, scenario, self.conventions, **options)
+            scenario, conventions = self.scenario(point), self.conventions
+            self._recorded[point] = annotate_pass(
+                self._model, scenario, conventions, attention=self.attention, deployment=self.deployment
+            )
         return self._recorded[point]
 
     def some_modules(self) -> ModuleCosts:
@@ -135,7 +159,9 @@ class Pieces:
             return piece.modules
         return self.annotate(next(iter(self._recorded), (1, 1, 1))).modules
 
-    def check(self, batch: Any, query_len: Any, past_len: Any, crops: Any) -> tuple[Any, Any, Any]:
+    def check(
+        self, batch: Size, query_len: Size | None, past_len: Size | None, crops: tuple[Size, Size] | None
+    ) -> tuple[Size, Size, Size]:
         """The three sizes, the stage's own where none is given."""
         if self.stage == "vision":
             if query_len is not None or past_len is not None:
@@ -156,14 +182,8 @@ class Pieces:
         return batch, query_len, 0 if past_len is None else past_len
 
     def _record(self, point: Point) -> Recording:
-        scenario = self.scenario(point)
-        if isinstance(scenario, VisionScenario):
-            pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(self._model.parameters()).dtype)
-            if self._twin is None:
-                self._twin = on_meta(self._model)
-            return record_twin(self._twin, pixels, {}, attention=self.attention)
-        options: dict[str, Any] = {"attention": self.attention, "logits": self.conventions.logits}
-        return record(self._model, scenario, deployment=self.deployment, **options)
+        scenario, conventions = self.scenario(point), self.conventions
+        return record_pass(self._model, scenario, conventions, attention=self.attention, deployment=self.deployment)
 
 
 def _priced(region: SizeRegion, recording: Recording, point: Point, conventions: Conventions) -> Piece:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-Point = tuple[int, int, int]
-"""(B, x, y): a batch and two lengths, query and past length or rows and columns of crops."""
+from fxmeter.models.stage_cost import Size
+
+Place: TypeAlias = tuple[int, int]
+"""(x, y): two lengths, query and past length or rows and columns of crops."""
+
+Point: TypeAlias = tuple[int, int, int]
+"""(B, x, y): a batch and two lengths."""
+
+Interval: TypeAlias = tuple[int, int | None]
+"""First and last of consecutive whole numbers; without a last one, all from the first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,9 +23,9 @@ class SizeRegion:
 
     lower: Point
     upper: tuple[int | None, int | None, int | None]
-    sums: tuple[int, int | None]
+    sums: Interval
 
-    def contains(self, b: Any, x: Any, y: Any) -> Any:
+    def contains(self, b: Size, x: Size, y: Size) -> Size:
         """Whether a point lies in it; for arrays, element by element."""
         inside = within(x + y, *self.sums)
         for value, low, high in zip((b, x, y), self.lower, self.upper, strict=True):
@@ -25,6 +33,6 @@ class SizeRegion:
         return inside
 
 
-def within(value: Any, low: int, high: int | None) -> Any:
-    """Whether ``low`` <= ``value`` <= ``high``, which may be open."""
+def within(value: Size, low: int, high: int | None) -> Size:
+    """Whether ``low`` <= ``value`` <= ``high``, which may be open; for arrays, element by element."""
     return (value >= low) & (True if high is None else value <= high)

@@ -27,14 +27,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from typing import Any
 
-from fxmeter.annotators.shapes.cells import Cell, Interval
+from fxmeter.annotators.shapes.cells import Cell
 from fxmeter.annotators.shapes.edges import Bounds, Edge
-from fxmeter.annotators.shapes.region import Point, SizeRegion
-from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Found, Place, Record, Samples
+from fxmeter.annotators.shapes.region import Interval, Place, Point, SizeRegion
+from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Record, Samples
 from fxmeter.annotators.symbolic import NotPolynomial
 from fxmeter.tracer.capture.recording import Recording
+
+NO_LENGTH = 3
+"""Numbers up to this in a config are no use as hints: the first lengths of an edge are recorded anyway."""
 
 
 class Regions:
@@ -52,19 +54,19 @@ class Regions:
 
     def find(self, point: Point) -> SizeRegion:
         """The region that ``point`` is in. Raises NotPolynomial where there is none."""
-        known = self._known(point)
-        if known is not None:
-            return known
+        region = self._known(point)
+        if region is not None:
+            return region
         self.samples.at(point)  # every region is held to what was asked for
         failure = NotPolynomial(f"no polynomial gives the sizes at {point}")
         for one in self._kinds_of_batch(point):
             try:
                 self._explore(point, one)
-            except NotPolynomial as found:
-                failure = found
-            known = self._known(point)
-            if known is not None:
-                return known
+            except NotPolynomial as error:
+                failure = error
+            region = self._known(point)
+            if region is not None:
+                return region
         raise failure
 
     def _known(self, point: Point) -> SizeRegion | None:
@@ -103,10 +105,8 @@ class Regions:
             self._edges[axis, one] = Edge(self.samples, axis, one, self._least, self._top[axis], self._hints, self._add)
         return self._edges[axis, one]
 
-    def _add(self, found: Found, low: Place, high: Bounds, sums: Interval = (0, None)) -> None:
-        fit, from_one = found
-        batches: Interval = (1, 1) if fit.one else (1 if from_one else 2, None)
-        region = SizeRegion((batches[0], *low), (batches[1], *high), sums)
+    def _add(self, fit: Fit, low: Place, high: Bounds, sums: Interval = (0, None)) -> None:
+        region = SizeRegion((fit.batches[0], *low), (fit.batches[1], *high), sums)
         self.found[region] = self.samples.with_sizes(fit)
 
     def _lone(self, place: Place, one: bool) -> None:
@@ -122,9 +122,9 @@ class Regions:
         if fit is None or not self.samples.all_agree(fit, self._checks(cell, place, one)):
             self._lone(place, one)
             return
-        singles = [(1, *place), (1, *fit.at[1:]), *self._taken(cell, one=True)]
-        from_one = not one and self.samples.all_agree(fit, singles)
-        self._add((fit, from_one), (cell.xs[0], cell.ys[0]), (cell.xs[1], cell.ys[1]), cell.sums)
+        if not one:
+            fit = self.samples.with_one(fit, [(1, *place), (1, *fit.at[1:]), *self._taken(cell, one=True)])
+        self._add(fit, (cell.xs[0], cell.ys[0]), (cell.xs[1], cell.ys[1]), cell.sums)
 
     def _checks(self, cell: Cell, place: Place, one: bool) -> list[Point]:
         """Where a fit in a cell is held to recordings: where it was asked for, far away, and where there are any."""
@@ -135,19 +135,13 @@ class Regions:
         return [point for point in self.samples.points(one=one) if cell.holds(point[1:])]
 
 
-def config_lengths(config: Any) -> set[int]:
+def config_lengths(config: object) -> set[int]:
     """The whole numbers in a config, nested ones included: lengths at which a model may change its ways."""
-    found: set[int] = set()
-    todo = [config.to_dict() if hasattr(config, "to_dict") else config]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, dict):
-            todo.extend(value.values())
-        elif isinstance(value, (list, tuple)):
-            todo.extend(value)
-        elif isinstance(value, float):
-            if value.is_integer():
-                todo.append(int(value))
-        elif isinstance(value, int) and value > 3:
-            found.add(value)
-    return found
+    if hasattr(config, "to_dict"):
+        return config_lengths(config.to_dict())
+    if isinstance(config, (dict, list, tuple)):
+        parts = config.values() if isinstance(config, dict) else config
+        return set().union(*map(config_lengths, parts))
+    if isinstance(config, int) or (isinstance(config, float) and config.is_integer()):
+        return {int(config)} if config > NO_LENGTH else set()
+    return set()

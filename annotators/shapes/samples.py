@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from fxmeter.annotators.shapes.region import Point
-from fxmeter.annotators.shapes.skeleton import interned, put_together, take_apart
+from fxmeter.annotators.shapes.region import Interval, Place, Point
+from fxmeter.annotators.shapes.skeleton import Sizes, Structure, interned, put_together, take_apart
 from fxmeter.annotators.symbolic import NotPolynomial, value_at, variable
 from fxmeter.models.errors import TraceError
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 
-Record = Callable[[Point], Recording]
-Place = tuple[int, int]
-"""(x, y): the two lengths of a point."""
+Record: TypeAlias = Callable[[Point], Recording]
+Sample: TypeAlias = tuple[Structure, Sizes]
+Column: TypeAlias = tuple[int, ...]
+"""The values of one size at several points."""
 
 FIT_BATCHES = (2, 3)
+"""Batches that fits are made from: the least that run as several sequences do; two of them determine a line."""
 CHECK_BATCH = 611
+"""A batch that fits are held to: far from those they are made from, and a prime, which no rounding of a batch to blocks
+leaves as it is."""
+LIMITS: dict[bool, Interval] = {True: (1, 1), False: (2, None)}
+"""Batches of a fit for one sequence, and of a fit for several."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """Polynomials for every size of a recording, in the order of
-    :func:`fxmeter.annotators.shapes.skeleton.take_apart`; ``at`` is the
-    first point that they were made from. With ``one`` they are for a batch of 1."""
+    :func:`fxmeter.annotators.shapes.skeleton.take_apart`, and for which ``batches``; ``at`` is the first point that
+    they were made from."""
 
-    structure: Any
-    sizes: list[Any]
+    structure: Structure
+    sizes: Sequence[Size]
     at: Point
-    one: bool
-
-
-Found = tuple[Fit, bool]
-"""A fit, and whether a batch of 1 goes with the larger ones that it was made for."""
+    batches: Interval
 
 
 class Samples:
@@ -42,7 +44,7 @@ class Samples:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._taken: dict[Point, tuple[Any, list[int]]] = {}
+        self._taken: dict[Point, Sample] = {}
         self._whole: tuple[Point, Recording] | None = None
 
     def __len__(self) -> int:
@@ -52,7 +54,7 @@ class Samples:
         """Where recordings were taken, of a batch of 1 or of larger ones."""
         return [point for point in self._taken if (point[0] == 1) == one]
 
-    def at(self, point: Point, *, keep: bool = False) -> tuple[Any, list[int]]:
+    def at(self, point: Point, *, keep: bool = False) -> Sample:
         """(structure, sizes) of the recording at a point. ``keep`` holds on to the recording itself, the last one."""
         if point not in self._taken:
             recording = self._record(point)
@@ -75,11 +77,11 @@ class Samples:
             return False
         if structure != fit.structure:
             return False
-        known: dict[int, int] = {}
-        for poly, size in zip(fit.sizes, sizes, strict=True):
-            if id(poly) not in known:
-                known[id(poly)] = value_at(poly, point)
-            if known[id(poly)] != size:
+        values: dict[int, int] = {}
+        for polynomial, size in zip(fit.sizes, sizes, strict=True):
+            if id(polynomial) not in values:
+                values[id(polynomial)] = value_at(polynomial, point)
+            if values[id(polynomial)] != size:
                 return False
         return True
 
@@ -87,104 +89,94 @@ class Samples:
         """Whether the recordings at all of ``points`` are."""
         return all(self.agrees(fit, point) for point in points)
 
+    def with_one(self, fit: Fit, singles: Iterable[Point]) -> Fit:
+        """A fit for several sequences, made one for a single sequence too where it agrees with recordings of one."""
+        return replace(fit, batches=(1, None)) if self.all_agree(fit, singles) else fit
+
     def fit(self, places: Sequence[Place], *, one: bool) -> Fit | None:
         """Polynomials of degree 2 in the lengths and 1 in the batch through recordings at ``places``: one, three in a
         row, or six. None where the recordings do not go together."""
-        first = (1 if one else FIT_BATCHES[0], *places[0])
+        batch = 1 if one else FIT_BATCHES[0]
         try:
-            taken = [self.at((first[0], *place), keep=place == places[0]) for place in places]
-        except TraceError:
+            taken = [self.at((batch, *place), keep=place == places[0]) for place in places]
+            structure = taken[0][0]
+            if any(other != structure for other, _ in taken):
+                return None
+            along = _through(places)
+            sizes = interned(_columns(taken), along) if one else self._with_batch(places, taken, along)
+        except (NotPolynomial, TraceError):
             return None
-        structure = taken[0][0]
-        if any(other != structure for other, _ in taken):
-            return None
-        along = _through(places)
-        try:
-            columns = zip(*(sizes for _, sizes in taken), strict=True)
-            sizes = interned(columns, along) if one else self._with_batch(places, taken, along)
-        except ArithmeticError:
-            return None
-        return None if sizes is None else Fit(structure, sizes, first, one)
+        return None if sizes is None else Fit(structure, sizes, (batch, *places[0]), LIMITS[one])
 
-    def lone(self, place: Place, *, one: bool) -> Found:
+    def lone(self, place: Place, *, one: bool) -> Fit:
         """What holds at a single place. Raises NotPolynomial where it is not linear in the batch."""
         fit = self.fit([place], one=one)
         checks = [point for point in self.points(one=one) if point[1:] == place]
         if fit is None or not self.all_agree(fit, checks if one else [(CHECK_BATCH, *place), *checks]):
             raise NotPolynomial(f"the sizes at lengths {place[0]}, {place[1]} are not linear in the batch")
-        return fit, not one and self.agrees(fit, (1, *place))
+        return fit if one else self.with_one(fit, [(1, *place)])
 
     def _with_batch(
-        self, places: Sequence[Place], taken: list[tuple[Any, list[int]]], along: Callable[[Sequence[int]], Any]
-    ) -> list[Any] | None:
+        self, places: Sequence[Place], taken: Sequence[Sample], along: Callable[[Column], Size]
+    ) -> Sequence[Size] | None:
         """Most sizes do not depend on the batch, or are proportional to it; the rest is linear in it."""
         few, many = FIT_BATCHES
-        structure, other = self.at((many, *places[0]))
-        if structure != taken[0][0]:
-            return None
-        b, count = variable(0), len(places)
+        structure, _ = taken[0]
+        count, b = len(places), variable(0)
 
-        def with_batch(column: tuple[int, ...]) -> Any:
+        def proportional(column: Column) -> Size | None:
             values, at_many = column[:count], column[count]
             if at_many == values[0]:
                 return along(values)
-            if at_many * few == values[0] * many and all(v % few == 0 for v in values):
-                return b * along([v // few for v in values])
-            raise LookupError
+            if at_many * few == values[0] * many and all(value % few == 0 for value in values):
+                return b * along(tuple(value // few for value in values))
+            return None
 
-        def linear(column: tuple[int, ...]) -> Any:
+        def linear(column: Column) -> Size:
             low, high = along(column[:count]), along(column[count:])
             return low + (b - few) * (high - low)
 
-        try:
-            return interned(zip(*(sizes for _, sizes in taken), other, strict=True), with_batch)
-        except LookupError:
-            again = [self.at((many, *place)) for place in places]
-            if any(other != structure for other, _ in again):
+        other = [self.at((many, *places[0]))]
+        if other[0][0] != structure:
+            return None
+        sizes = interned(_columns([*taken, *other]), proportional)
+        if any(size is None for size in sizes):
+            others = [*other, *(self.at((many, *place)) for place in places[1:])]
+            if any(different != structure for different, _ in others):
                 return None
-            return interned(zip(*(sizes for _, sizes in (*taken, *again)), strict=True), linear)
+            sizes = interned(_columns([*taken, *others]), linear)
+        return sizes
 
 
-def _through(places: Sequence[Place]) -> Callable[[Sequence[int]], Any]:
-    """From values at ``places`` to the polynomial through them. It raises ArithmeticError where a coefficient is not a
-    whole number: such sizes are floors."""
-    rows, monomials = _interpolation(places)
-
-    def along(values: Sequence[int]) -> Any:
-        coefficients = [sum(f * v for f, v in zip(row, values, strict=True)) for row in rows]
-        if any(c.denominator != 1 for c in coefficients):
-            raise ArithmeticError
-        return sum(int(c) * m for c, m in zip(coefficients, monomials, strict=True))
-
-    return along
+def _columns(samples: Sequence[Sample]) -> Iterable[Column]:
+    return zip(*(sizes for _, sizes in samples), strict=True)
 
 
-def _interpolation(places: Sequence[Place]) -> tuple[list[list[Fraction]], list[Any]]:
-    """Rows that turn values at ``places`` into coefficients, and the monomials that these belong to."""
-    x, y = variable(1), variable(2)
+def _through(places: Sequence[Place]) -> Callable[[Column], Size]:
+    """From values at ``places``, neighbours, to the polynomial through them, by Newton's differences. It raises
+    NotPolynomial where a coefficient is not a whole number: such sizes are floors."""
     if len(places) == 1:
-        return [[Fraction(1)]], [1]
+        return lambda column: column[0]
+    (x, y), (x_next, _), (_, y_third) = places[:3]
     if len(places) == 3:
-        axis = 0 if places[0][0] != places[1][0] else 1
-        free = (x, y)[axis]
-        rows = [[1, p[axis], p[axis] ** 2] for p in places]
-        monomials = [1, free, free * free]
-    else:
-        rows = [[1, a, b, a * a, a * b, b * b] for a, b in places]
-        monomials = [1, x, y, x * x, x * y, y * y]
-    return _inverse(rows), monomials
+        u = variable(1) - x if x_next != x else variable(2) - y
+        second = u * (u - 1)
+        return lambda column: column[0] + u * (column[1] - column[0]) + second * _bend(*column)
+    u, v = (variable(1) - x) * (x_next - x), (variable(2) - y) * (y_third - y)
+    u_second, v_second, both = u * (u - 1), v * (v - 1), u * v
+
+    def through_six(column: Column) -> Size:
+        origin, in_x, in_y, in_x_twice, in_both, in_y_twice = column
+        straight = origin + u * (in_x - origin) + v * (in_y - origin)
+        bends = u_second * _bend(origin, in_x, in_x_twice) + v_second * _bend(origin, in_y, in_y_twice)
+        return straight + bends + both * (in_both - in_x - in_y + origin)
+
+    return through_six
 
 
-def _inverse(rows: list[list[int]]) -> list[list[Fraction]]:
-    """Gauss and Jordan, exactly."""
-    size = len(rows)
-    work = [[Fraction(v) for v in row] + [Fraction(i == j) for j in range(size)] for i, row in enumerate(rows)]
-    for column in range(size):
-        pivot = next(i for i in range(column, size) if work[i][column])
-        work[column], work[pivot] = work[pivot], work[column]
-        work[column] = [value / work[column][column] for value in work[column]]
-        for i in range(size):
-            if i != column and work[i][column]:
-                factor = work[i][column]
-                work[i] = [a - factor * b for a, b in zip(work[i], work[column], strict=True)]
-    return [row[size:] for row in work]
+def _bend(first: int, second: int, third: int) -> int:
+    """Half the second difference of three values in a row."""
+    half, odd = divmod(third - 2 * second + first, 2)
+    if odd:
+        raise NotPolynomial("a size follows a polynomial whose coefficients are not whole numbers")
+    return half

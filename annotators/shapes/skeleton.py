@@ -7,43 +7,47 @@ polynomials, gives the recording for other sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import fx
 
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import meta_of
 from fxmeter.tracer.graph.spec import Spec, Storage
 
+Structure: TypeAlias = tuple[object, ...]
+Sizes: TypeAlias = Sequence[int]
+
 _STORAGE_FACTS = tuple(field.name for field in fields(Storage) if field.name not in ("id", "nbytes"))
 
 
-def take_apart(recording: Recording) -> tuple[Any, list[int]]:
+def take_apart(recording: Recording) -> tuple[Structure, Sizes]:
     """(structure, sizes). Structures compare equal where recordings differ in sizes alone."""
     walk = _Walk(iter(int, 1), keep=True)
     walk.recording(recording)
     return tuple(walk.structure), walk.sizes
 
 
-def put_together(recording: Recording, sizes: Sequence[Any]) -> Recording:
+def put_together(recording: Recording, sizes: Sequence[Size]) -> Recording:
     """``recording`` with other sizes, in the order of :func:`take_apart`. Its graph is changed in place."""
     rest = iter(sizes)
-    made = _Walk(rest, keep=False).recording(recording)
+    resized = _Walk(rest, keep=False).recording(recording)
     if next(rest, None) is not None:
         raise ValueError("more sizes than the recording has")
-    return made
+    return resized
 
 
 class _Walk:
-    """Visits every size of a recording in a fixed order: collects it, or puts the next of ``given`` in its place."""
+    """Visits every size of a recording in a fixed order: collects it, or puts the next replacement in its place."""
 
-    def __init__(self, given: Iterator[Any], *, keep: bool) -> None:
-        self.structure: list[Any] = []
+    def __init__(self, replacements: Iterator[Size], *, keep: bool) -> None:
+        self.structure: list[object] = []
         self.sizes: list[int] = []
-        self._given = given
+        self._replacements = replacements
         self._keep = keep
         self._storages: dict[int, Storage] = {}
         self._places: dict[fx.Node, int] = {}
@@ -55,7 +59,7 @@ class _Walk:
             self._places[node] = place
             meta = meta_of(node)
             instances = tuple(map(self._instance, meta.instances))
-            facts = (meta.module, meta.span, instances)
+            facts = (meta.module, meta.calls, meta.span, meta.is_weight, instances)
             self.structure.append((node.op, node.target, node.name, *facts))
             args, kwargs = self._value(node.args), self._value(dict(node.kwargs))
             spec = self._value(meta.spec)
@@ -78,11 +82,11 @@ class _Walk:
             self.structure.append((tuple(instance.paths), moments, _ids(instance.given), returned, skips))
         return self._instances[id(instance)]
 
-    def _size(self, number: int) -> Any:
+    def _size(self, number: int) -> Size:
         if self._keep:
             self.sizes.append(number)
             return number
-        return next(self._given)
+        return next(self._replacements)
 
     def _storage(self, storage: Storage) -> Storage:
         if id(storage) not in self._storages:
@@ -103,8 +107,8 @@ class _Walk:
             return value
         if isinstance(value, (tuple, list)):
             self.structure.append((tuple if isinstance(value, tuple) else list, len(value)))
-            made = [self._value(item) for item in value]
-            return tuple(made) if isinstance(value, tuple) else made
+            items = [self._value(item) for item in value]
+            return tuple(items) if isinstance(value, tuple) else items
         if isinstance(value, dict):
             self.structure.append((dict, *value))
             return {key: self._value(item) for key, item in value.items()}
@@ -127,7 +131,7 @@ def _ids(storages: tuple[Storage | None, ...]) -> tuple[int | None, ...]:
     return tuple(None if storage is None else storage.id for storage in storages)
 
 
-def interned(columns: Iterator[tuple[int, ...]], make: Callable[[tuple[int, ...]], Any]) -> list[Any]:
+def interned(columns: Iterable[tuple[int, ...]], make: Callable[[tuple[int, ...]], Size]) -> Sequence[Size]:
     """``make`` of each column, equal columns sharing one result."""
-    made: dict[tuple[int, ...], Any] = {}
-    return [made[c] if c in made else made.setdefault(c, make(c)) for c in columns]
+    results: dict[tuple[int, ...], Size] = {}
+    return [results[c] if c in results else results.setdefault(c, make(c)) for c in columns]

@@ -16,7 +16,7 @@ from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
 from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.run.passes import record, record_module
+from fxmeter.tracer.run.passes import on_meta, record, record_twin
 from fxmeter.tracer.state.session import without_collecting
 
 
@@ -31,13 +31,28 @@ def annotate_pass(
 ) -> AnnotatedStage:
     """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
     conventions = conventions.under(deployment)
+    runs = on_meta(model) if isinstance(scenario, VisionScenario) else model
+    options: dict[str, Any] = {"attention": attention, "fold": fold, "deployment": deployment}
+    make = partial(record_pass, runs, scenario, conventions, **options)
+    return annotate_recording(make, conventions, attention=attention, scenario=scenario)
+
+
+def record_pass(
+    model: nn.Module,
+    scenario: Scenario | VisionScenario,
+    conventions: Conventions,
+    *,
+    attention: Attention,
+    fold: bool = True,
+    deployment: Deployment,
+) -> Recording:
+    """One pass of a language model, or of a vision tower that is on ``meta``. ``conventions`` are those under the
+    deployment."""
     if isinstance(scenario, VisionScenario):
         pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(model.parameters()).dtype)
-        make = partial(record_module, model, pixels, {}, attention=attention, fold=fold)
-    else:
-        options: dict[str, Any] = {"attention": attention, "logits": conventions.logits, "fold": fold}
-        make = partial(record, model, scenario, deployment=deployment, **options)
-    return annotate_recording(make, conventions, attention=attention, scenario=scenario)
+        return record_twin(model, pixels, {}, attention=attention, fold=fold)
+    options: dict[str, Any] = {"attention": attention, "fold": fold, "deployment": deployment}
+    return record(model, scenario, logits=conventions.logits, **options)
 
 
 @without_collecting()

@@ -144,9 +144,11 @@ def _costs(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> 
         crops: Any = tuple(zip(*(point.crops for point in points if point.crops is not None), strict=True))
         arrays = form.evaluate(batch=batch, crops=crops, fields=FIELDS)
     elif stage == "prefill":
-        arrays = form.evaluate(batch=batch, query_len=[point.prefill for point in points], fields=FIELDS)
+        prompts = [point.prefill for point in points if point.prefill is not None]
+        arrays = form.evaluate(batch=batch, query_len=prompts, fields=FIELDS)
     else:
-        past, steps = [point.decode for point in points], [point.steps for point in points]
+        past = [point.decode for point in points if point.decode is not None]
+        steps = [point.steps for point in points]
         arrays = form.evaluate_generation(batch=batch, past_len=past, steps=steps, fields=FIELDS)
     rows = zip(*(arrays[name].tolist() for name in FIELDS), strict=True)
     return (StageCost(**dict(zip(FIELDS, map(int, row), strict=True))) for row in rows)

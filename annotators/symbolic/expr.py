@@ -53,11 +53,11 @@ ANSWERS: ContextVar[Answers] = ContextVar("answers")
 
 
 def answers() -> Answers:
-    """Whoever decides comparisons now. Raises NotPolynomial where nobody does."""
+    """Whoever decides comparisons now."""
     try:
         return ANSWERS.get()
     except LookupError:
-        raise NotPolynomial("sizes that are not known cannot be compared") from None
+        raise RuntimeError("sizes that are not known are compared outside of Guards") from None
 
 
 def _refuse(*_: object) -> NoReturn:
@@ -171,21 +171,21 @@ class Polynomial:
         """The largest of this one and ``others``."""
         return answers().largest([self, *others])
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> Size:
         if isinstance(other, Polynomial) and (other is self or other.terms == self.terms):
             return True
         return _holds(self, other, "==")
 
-    def __ge__(self, other: Size) -> bool:
+    def __ge__(self, other: Size) -> Size:
         return _holds(self, other, ">=")
 
-    def __le__(self, other: Size) -> bool:
+    def __le__(self, other: Size) -> Size:
         return _holds(-self, -other, ">=") if isinstance(other, (int, Polynomial)) else NotImplemented
 
-    def __gt__(self, other: Size) -> bool:
+    def __gt__(self, other: Size) -> Size:
         return not self <= other
 
-    def __lt__(self, other: Size) -> bool:
+    def __lt__(self, other: Size) -> Size:
         return not self >= other
 
     def __bool__(self) -> bool:
@@ -205,8 +205,8 @@ class Polynomial:
     __repr__ = __str__
 
 
-def _holds(value: Polynomial, other: object, relation: Relation) -> bool:
-    """Whether ``value`` − ``other`` is so."""
+def _holds(value: Polynomial, other: object, relation: Relation) -> Size:
+    """Whether ``value`` − ``other`` is so; NotImplemented for what is no whole number."""
     if not isinstance(other, (int, Polynomial)):
         return NotImplemented
     difference = value - other

@@ -19,7 +19,7 @@ Op: TypeAlias = Literal["+", "-", "*", "/", "**", "//", "round", "max"]
 class Recipe:
     """An operation on polynomials and numbers that is kept as it was computed. In a monomial it is an atom."""
 
-    __slots__ = ("_hash", "key", "op", "parts")
+    __slots__ = ("__weakref__", "_hash", "key", "op", "parts")
 
     def __init__(self, op: Op, *parts: Size) -> None:
         self.op, self.parts = op, parts

@@ -119,7 +119,7 @@ def _sign_changes(value: Size, count: int) -> list[int]:
 
 def _sign(value: Size, step: int) -> int:
     number = value_at(value, (0, 0, step))
-    return (number > 0) - (number < 0)
+    return int(number > 0) - int(number < 0)
 
 
 def largest_step(value: Size, batch: int, query_len: int, past_len: int, steps: int) -> tuple[int, int]:
@@ -140,7 +140,7 @@ def largest_step(value: Size, batch: int, query_len: int, past_len: int, steps: 
 def _at_each_step(value: Size, batch: int, query_len: int, past_len: int, steps: int) -> list[int]:
     pasts = past_len + query_len * np.arange(steps, dtype=np.int64)
     values = Values([np.asarray(batch), np.asarray(query_len), pasts]).of(value)
-    return np.broadcast_to(values, (steps,)).tolist()
+    return list(map(int, np.broadcast_to(values, (steps,))))
 
 
 def can_only_grow(value: Size) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import operator
+import weakref
 
 import pytest
 from hypothesis import given
@@ -84,8 +86,56 @@ def test_a_rounding_is_the_same_wherever_it_appears():
 
 
 def test_without_guards_nothing_is_compared():
-    with pytest.raises(NotPolynomial, match="not known"):
+    with pytest.raises(RuntimeError, match="outside of Guards"):
         operator.lt(B, 3)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: int(B),
+        lambda: range(B),
+        lambda: [0] * B,
+        lambda: float(B),
+        lambda: 2**B,
+        lambda: B**S,
+        lambda: B**-1,
+        lambda: B // 2.0,
+        lambda: B / 3 < 2,
+        lambda: int(B / 3),
+        lambda: B / 3 // 2,
+        lambda: 1 if B / 3 else 0,
+    ],
+)
+def test_what_is_no_polynomial_says_so(ask):
+    with at((2, 3, 4)), pytest.raises(NotPolynomial):
+        ask()
+
+
+@pytest.mark.parametrize(
+    "mistake", [lambda: B + "1", lambda: B * None, lambda: B // "2", lambda: B > None, lambda: B ** "2"]
+)
+def test_a_mistake_stays_a_mistake(mistake):
+    with at((2, 3, 4)), pytest.raises(TypeError):
+        mistake()
+
+
+def test_an_exponent_has_no_limit():
+    value = (B * S**70 + C) ** 2
+    assert variables_of(value) == {0, 1, 2}
+    assert value_at(value, (3, 2, 5)) == (3 * 2**70 + 5) ** 2
+    assert value // (B * S**70 + C) - C == B * S**70
+
+
+def test_equal_atoms_are_one_and_an_atom_lives_as_long_as_its_polynomials():
+    floor = (B + 1) // 2
+    assert (B + 1) // 2 - floor == 0
+    assert len(atoms_of(floor * ((B + 1) // 2) + (B + 1) // 3)) == 2
+    (atom,) = atoms_of(floor)
+    gone = weakref.ref(atom)
+    del floor, atom
+    gc.collect()
+    assert gone() is None
 
 
 @given(sizes)

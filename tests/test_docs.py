@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 
 class Fenced(doctest.DocTestParser):
     """Reads examples in fenced blocks: a fence ends what an example prints, as an empty line does."""
 
     def parse(self, string: str, name: str = "<string>") -> list[str | doctest.Example]:
-        return super().parse(re.sub(r"^```.*$", "", string, flags=re.MULTILINE), name)
+        return super().parse(re.sub(r"^ *```.*$", "", string, flags=re.MULTILINE), name)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
@@ -27,8 +27,8 @@ def test_the_examples_of_a_document_hold(document):
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "README.md"], ids=lambda path: path.stem)
 def test_examples_stand_in_fenced_blocks(document):
-    outside = document.read_text(encoding="utf-8").split("\n```")[::2]
-    assert not [line for part in outside for line in part.splitlines() if line.startswith((">>> ", "... "))]
+    outside = re.split(r"^ *```", document.read_text(encoding="utf-8"), flags=re.MULTILINE)[::2]
+    assert not [line for part in outside for line in part.splitlines() if line.lstrip().startswith((">>> ", "... "))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)

@@ -35,13 +35,27 @@ def annotate(
 ) -> AnnotatedStage:
     """What one forward pass of a causal language model costs.
 
-    ``model`` is what :func:`fxmeter.tracer.load_model` returns, or any transformers causal language model on ``meta``.
-    ``scenario`` is :func:`fxmeter.models.prefill`, :func:`fxmeter.models.decode`, :func:`fxmeter.models.generation`,
-    or, for a vision tower, :func:`fxmeter.models.vision`. ``attention`` is the model's own "eager" code or
-    one fused "flash" core per layer. ``causal``, ``logits`` and ``routing`` are the conventions of
-    :class:`fxmeter.annotators.conventions.Conventions`. With ``fold``, identical layers are recorded once; the
-    result is the same. ``deployment`` (:func:`fxmeter.deploy`) says what runs where; with its ``serving`` kernels
-    attention is fused, latent attention absorbed in decode, and logits are those of the last position.
+    Args:
+        model: what :func:`fxmeter.load_model` returns, or any transformers causal language model on ``meta``; for a
+            vision scenario the tower.
+        scenario: :func:`fxmeter.prefill`, :func:`fxmeter.decode`, :func:`fxmeter.generation` or
+            :func:`fxmeter.vision`: batch and lengths are in it, and nowhere else.
+        attention: the model's own "eager" code, or one fused "flash" core per layer.
+        causal: "full" counts every (query, key) pair; "exact" of a fused core those that its mask lets through.
+        logits: of "all" positions, or of the "last" one.
+        routing: routed experts whose weights are read: the "uniform" expectation, or the "worst" case.
+        fold: record identical layers once; the result is the same.
+        deployment: what runs where (:func:`fxmeter.deploy`). With its ``serving`` kernels attention is fused, latent
+            attention absorbed in decode, and logits are those of the last position.
+
+    Returns:
+        :class:`fxmeter.annotators.AnnotatedStage`: ``cost`` of the pass, ``modules`` by path, ``ops``, ``kv_cache``,
+        ``uncosted`` ops that no rule knows, the networkx ``graph`` and the recorded ``fx_graph``. FLOPs and bytes are
+        exact whole numbers. Of several steps, FLOPs and bytes are sums, memory is that of the largest or last step.
+
+    Raises:
+        TraceError: the model's code cannot run without data.
+        ScenarioError: sizes or options that do not go together.
     """
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if isinstance(scenario, Scenario) and scenario.steps > 1:
@@ -74,8 +88,22 @@ def annotate_module(
 ) -> AnnotatedStage:
     """What ``module(*example_inputs, **kwargs)`` costs, for any module.
 
-    The module runs on ``meta``: a copy of it that shares no storage, so real weights are neither read nor changed,
-    and example tensors only lend their shapes and dtypes.
+    The module runs on ``meta``: a copy of it that shares no storage, so real weights are neither read nor changed.
+
+    Args:
+        module: a decoder layer, a block of your own, a whole model; on any device.
+        *example_inputs: arguments of its ``forward``. Tensors in them only lend their shapes and dtypes; a transformers
+            cache among them is the cache of the pass.
+        attention: what ``scaled_dot_product_attention`` and transformers' attention interface run, "eager" or "flash".
+        causal, routing: as for :func:`annotate`.
+        fold: record identical layers once; the result is the same.
+        **kwargs: keyword arguments of its ``forward``.
+
+    Returns:
+        As :func:`annotate`, without a ``scenario``; paths of ``modules`` begin at ``module``, which is "".
+
+    Raises:
+        TraceError: the module's code cannot run without data.
     """
     conventions = Conventions(causal=causal, routing=routing)
     make = partial(record_module, module, example_inputs, kwargs, attention=attention, fold=fold)

@@ -43,6 +43,12 @@ def quantity(value: float, kind: Kind) -> str:
     return f"{f'{int(value):,}' if size == 1 else four_digits(value / size)} {name}"
 
 
+def in_unit(value: float, unit: str) -> str:
+    """Four digits of a value in a unit named: 989.4e12 in "TFLOP" is "989.4". For columns with the unit above."""
+    sizes = {name: size for table in _UNITS.values() for size, name in table}
+    return four_digits(value / sizes[unit])
+
+
 def four_digits(value: float) -> str:
     """Four digits, or all before the point where there are more; of a small value more zeros behind the point."""
     if value >= 1000:

@@ -47,20 +47,53 @@ class Scenario:
 
 
 def prefill(query_len: int, *, past_len: int = 0, batch: int = 1) -> Scenario:
-    """Process ``query_len`` prompt tokens; with ``past_len``, a later chunk of a chunked prefill."""
+    """Process a prompt, or a chunk of one.
+
+    Args:
+        query_len: tokens of the prompt, S_q.
+        past_len: tokens cached before them, C: not 0 for a later chunk of a chunked prefill.
+        batch: sequences, B.
+
+    Returns:
+        One pass, in which S_kv = C + S_q.
+
+    Raises:
+        ScenarioError: a size that is no whole number, or too small.
+    """
     return Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=past_len)
 
 
 def decode(past_len: int, *, query_len: int = 1, batch: int = 1) -> Scenario:
-    """Generate the next token with ``past_len`` tokens cached; ``query_len`` > 1 is speculative decode."""
+    """Generate the next token.
+
+    Args:
+        past_len: tokens cached before it, C.
+        query_len: new tokens, S_q: more than 1 for speculative or multi-token decode.
+        batch: sequences, B.
+
+    Returns:
+        One pass. A new token attends to itself too: S_kv = C + S_q.
+
+    Raises:
+        ScenarioError: as for :func:`prefill`.
+    """
     return Scenario(stage="decode", batch=batch, query_len=query_len, past_len=past_len)
 
 
 def generation(past_len: int, *, steps: int, batch: int = 1) -> Scenario:
-    """Generate ``steps`` tokens, one at a time, with ``past_len`` tokens cached before the first.
+    """Generate tokens, one at a time.
 
-    Step j (from 0) attends to ``past_len`` + j + 1 tokens. FLOPs and traffic are sums over the steps; activations
-    and peaks are those of the largest step, the KV cache that of the last; weights are resident once.
+    Args:
+        past_len: tokens cached before the first, C.
+        steps: tokens to generate, K.
+        batch: sequences, B.
+
+    Returns:
+        K passes, of which step j (from 0) attends to C + j + 1 tokens. FLOPs and traffic are sums over the steps;
+        activations and peaks are those of the largest step, the KV cache that of the last; weights are resident once.
+
+    Raises:
+        ScenarioError: as for :func:`prefill`.
     """
     return Scenario(stage="decode", batch=batch, query_len=1, past_len=past_len, steps=steps)
 
@@ -83,5 +116,16 @@ class VisionScenario:
 
 
 def vision(*, crops: tuple[int, int] = (0, 0), batch: int = 1) -> VisionScenario:
-    """Look at a page: its global view and ``crops`` = (rows, columns) of crops, (0, 0) for none."""
+    """Look at pages.
+
+    Args:
+        crops: (rows, columns) of crops beside each page's global view; (0, 0) for none.
+        batch: pages, B.
+
+    Returns:
+        One pass of a vision tower.
+
+    Raises:
+        ScenarioError: as for :func:`prefill`.
+    """
     return VisionScenario(crops=crops, batch=batch)

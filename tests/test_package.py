@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,24 @@ def test_every_public_name_of_the_design_is_there():
     assert {annotate, annotate_module, closed_form, decode, generation, load_model, prefill, vision} <= {
         getattr(fxmeter, name) for name in fxmeter.__all__
     }
+
+
+def documented() -> list[Callable[..., object]]:
+    from fxmeter.annotators.closed.form import ClosedForm
+    from fxmeter.tracer import record
+
+    public = [value for name in fxmeter.__all__ if inspect.isfunction(value := getattr(fxmeter, name))]
+    return [*public, record, ClosedForm.at, ClosedForm.evaluate, ClosedForm.generation]
+
+
+def test_public_functions_say_what_they_take_and_return():
+    assert len(documented()) >= 11
+    for function in documented():
+        text = inspect.getdoc(function)
+        arguments = text.split("Args:\n")[1].split("\n\nReturns:\n")[0]
+        named = re.findall(r"^ {4}\**(\w+(?:, \w+)*): ", arguments, re.MULTILINE)
+        taken = [name for name in inspect.signature(function).parameters if name != "self"]
+        assert sorted(", ".join(named).split(", ")) == sorted(taken), function
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

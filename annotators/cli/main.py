@@ -10,6 +10,7 @@ import click
 from fxmeter.annotators.cli.capacity import capacity
 from fxmeter.annotators.cli.catalogue import models, ops
 from fxmeter.annotators.cli.crosscheck import crosscheck
+from fxmeter.annotators.cli.devices import devices
 from fxmeter.annotators.cli.formula import formula
 from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Failed, complain
 from fxmeter.annotators.cli.report import report
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (report, crosscheck, capacity, formula, sweep, models, ops):
+for command in (report, crosscheck, capacity, formula, sweep, models, devices, ops):
     cli.add_command(command)
 
 

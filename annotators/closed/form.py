@@ -46,9 +46,18 @@ def closed_form(
 ) -> ClosedForm:
     """The cost of a stage for every batch, query length and past length (of a vision tower: batch and grid of crops).
 
-    The options are those of :func:`fxmeter.annotators.annotate`, and ``form.at(...)`` equals its cost in every
-    field. Where the sizes of a model's tensors follow no polynomial, ``form.reason`` says so, and ``at`` records the
-    point.
+    Args:
+        model: as for :func:`fxmeter.annotate`.
+        stage: "prefill", "decode" or "vision".
+        attention, causal, logits, routing, deployment: as for :func:`fxmeter.annotate`.
+
+    Returns:
+        The form. ``form.at(...)`` equals the cost that ``annotate`` gives, in every field. Nothing is recorded before
+        the first question. Where the sizes of a model's tensors follow no polynomial, ``form.reason`` says so, and
+        ``at`` records the point.
+
+    Raises:
+        ScenarioError: no such stage.
     """
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if stage not in ("prefill", "decode", "vision"):
@@ -66,8 +75,20 @@ class ModuleForm:
     def at(
         self, *, batch: int = 1, query_len: int | None = None, past_len: int | None = None, crops: Crops = None
     ) -> StageCost:
-        """The cost of one pass, equal to what ``annotate`` gives. Decode has query_len 1 unless told otherwise, prefill
-        past_len 0; a vision tower takes crops=(rows, columns)."""
+        """The cost of one pass, equal to what ``annotate`` gives.
+
+        Args:
+            batch: sequences, B.
+            query_len: new tokens of each, S_q; of decode 1 unless told otherwise.
+            past_len: tokens cached before them, C; of prefill 0 unless told otherwise.
+            crops: of a vision tower, (rows, columns) instead of lengths.
+
+        Returns:
+            What the stage costs, or one instance of the module.
+
+        Raises:
+            ScenarioError: a size that is missing, too small, or of another stage.
+        """
         point = self.pieces.check(batch, query_len, past_len, crops)
         scenario = self.pieces.scenario(point)  # refuses what cannot be
         if isinstance(scenario, Scenario):
@@ -87,15 +108,31 @@ class ModuleForm:
         crops: Crops = None,
         fields: Sequence[str] = TOTALS,
     ) -> dict[str, np.ndarray]:
-        """Costs for arrays of sizes, which broadcast: field → array, of int64 where nothing can overflow, else of
-        Python integers. ``fields`` may also name derived figures."""
+        """Costs for arrays of sizes, all at once.
+
+        Args:
+            batch, query_len, past_len, crops: as for :meth:`at`, each a number or what numpy makes an array of.
+            fields: names of figures, derived ones too.
+
+        Returns:
+            Field → array of the shape to which the sizes broadcast: of int64 where nothing can overflow, else of Python
+            integers.
+        """
         sizes = self.pieces.check(batch, query_len, past_len, crops)
         return Grid(sizes, self.pieces).evaluate(self.path, tuple(fields))
 
     def generation(self, *, past_len: int, steps: int, batch: int = 1) -> StageCost:
-        """The cost of ``steps`` decode steps of one token each, ``past_len`` tokens cached before the first: FLOPs and
-        traffic summed, memory of the last step. Equal to what ``annotate`` gives for
-        :func:`fxmeter.models.generation`."""
+        """The cost of a generation, equal to what ``annotate`` gives for :func:`fxmeter.generation`.
+
+        Args:
+            past_len: tokens cached before the first step, C.
+            steps: tokens to decode, one at a time, K; more of them take no longer.
+            batch: sequences, B.
+
+        Returns:
+            FLOPs and bytes moved are sums over the steps; activations and peaks those of the largest step, the cache
+            that of the last; weights are resident once.
+        """
         scenario = generation(past_len, steps=steps, batch=batch)
         totals = self.evaluate_generation(
             batch=scenario.batch, past_len=scenario.past_len, steps=scenario.steps, fields=FIELDS
@@ -105,7 +142,7 @@ class ModuleForm:
     def evaluate_generation(
         self, *, batch: ArrayLike = 1, past_len: ArrayLike, steps: ArrayLike, fields: Sequence[str] = TOTALS
     ) -> dict[str, np.ndarray]:
-        """The same for arrays of sizes, which broadcast; see :meth:`evaluate`."""
+        """Costs of generations for arrays of sizes, which broadcast; see :meth:`generation` and :meth:`evaluate`."""
         if self.pieces.stage != "decode":
             raise ScenarioError(f"a generation is made of decode steps, and this is the form of {self.pieces.stage}")
         return evaluate_generation(

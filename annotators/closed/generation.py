@@ -8,6 +8,7 @@ Generations are arrays; a single one is an array of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,6 @@ from numpy.typing import ArrayLike
 from fxmeter.annotators.closed.grid import Column, broadcast, counted, whole, with_derived
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.shapes.region import Point
-from fxmeter.annotators.stages.containment import ModuleCost
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, op_costs
 from fxmeter.annotators.symbolic import terms_of
 from fxmeter.annotators.symbolic.guards import compare
@@ -181,27 +181,21 @@ def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
 
     last = pieces.annotate(_point_of(scenario.step(scenario.steps - 1)))
     modules = {
-        path: ModuleCost(
-            path,
-            module.class_name,
-            module.times,
-            total(lambda piece, path=path: piece.modules[path].cost),  # type: ignore[misc]
-            total(lambda piece, path=path: piece.modules[path].own),  # type: ignore[misc]
+        path: replace(
+            module,
+            cost=total(lambda piece, path=path: piece.modules[path].cost),  # type: ignore[misc]
+            own=total(lambda piece, path=path: piece.modules[path].own),  # type: ignore[misc]
         )
         for path, module in last.modules.items()
     }
-    return AnnotatedStage(
+    return replace(
+        last,
         scenario=scenario,
-        attention=last.attention,
-        conventions=last.conventions,
         cost=modules[""].cost,
         modules=ModuleCosts(modules, last.recording.folds()),
         ops=op_costs(dict(_ops(runs, total))),
-        kv_cache=last.kv_cache,
         uncosted=(),
         floor_io_bytes=sum(int(run.over_steps(piece.floor_io_bytes, "sum").item()) for run, piece in runs),
-        graph=last.graph,
-        recording=last.recording,
         fullest_step=pieces.annotate(_fullest(runs)),
     )
 

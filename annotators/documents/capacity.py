@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
-from fxmeter.annotators.documents.head import conventions_of, head, model_of
+from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
 from fxmeter.annotators.documents.sweep import sizes_of
 from fxmeter.annotators.studies.capacity import Capacity, Need
 from fxmeter.annotators.studies.rates import Rates
 
 
-def to_json(found: Capacity) -> dict[str, Any]:
+def to_json(capacity: Capacity) -> Document:
     """The report as plain JSON data, schema version 1."""
     return {
         **head(),
-        "model": {**model_of(found.model), "max_positions": found.model.max_positions},
-        "config_sha256": found.config_sha256,
-        "conventions": {**conventions_of(found.model, found.conventions), "attention": found.attention},
-        "ttft_s": found.ttft_s,
-        "tpot_s": found.tpot_s,
-        "memory_bytes": found.memory_bytes,
-        "uncosted": found.uncosted,
-        "recorded": list(found.recorded),
-        "shapes": [_need(need) for need in found.needs],
-        "utilisation": [asdict(used) for used in found.utilisation],
+        "model": {**model_of(capacity.model), "max_positions": capacity.model.max_positions},
+        "config_sha256": capacity.config_sha256,
+        "conventions": {**conventions_of(capacity.model, capacity.conventions), "attention": capacity.attention},
+        "ttft_s": capacity.ttft_s,
+        "tpot_s": capacity.tpot_s,
+        "memory_bytes": capacity.memory_bytes,
+        "uncosted": capacity.uncosted,
+        "recorded": list(capacity.recorded),
+        "shapes": [_need(need) for need in capacity.needs],
+        "utilisation": [asdict(used) for used in capacity.utilisation],
     }
 
 
-def _need(need: Need) -> dict[str, Any]:
+def _need(need: Need) -> Document:
     memory = {name: value for name, value in asdict(need.memory).items() if name != "batch"}
     return {
         **sizes_of(need.point),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fxmeter.annotators.documents.head import head
+from fxmeter.annotators.documents.head import Document, head, scenario_of
 from fxmeter.annotators.studies.crosscheck import Comparison, StageCheck
-from fxmeter.models.scenario import Scenario, VisionScenario
 
 
-def to_json(model: str, checks: Sequence[StageCheck]) -> dict[str, object]:
+def to_json(model: str, checks: Sequence[StageCheck]) -> Document:
     """Every comparison of every module, stage by stage."""
     return {
         **head(),
@@ -17,9 +16,7 @@ def to_json(model: str, checks: Sequence[StageCheck]) -> dict[str, object]:
         "ok": not any(check.failures for check in checks),
         "stages": [
             {
-                "stage": check.stage.scenario.stage if check.stage.scenario else "module",
-                "attention": check.stage.attention,
-                **_sizes(check.stage.scenario),
+                **scenario_of(check.stage),
                 "ok": not check.failures,
                 "modules": [
                     {"path": path, "times": next(iter(fields.values())).times, "fields": _fields(fields)}
@@ -31,15 +28,7 @@ def to_json(model: str, checks: Sequence[StageCheck]) -> dict[str, object]:
     }
 
 
-def _sizes(scenario: Scenario | VisionScenario | None) -> dict[str, object]:
-    if isinstance(scenario, VisionScenario):
-        return {"batch": scenario.batch, "crops": list(scenario.crops)}
-    if scenario is None:
-        return {}
-    return {"batch": scenario.batch, "query_len": scenario.query_len, "past_len": scenario.past_len}
-
-
-def _fields(fields: Mapping[str, Comparison]) -> dict[str, object]:
+def _fields(fields: Mapping[str, Comparison]) -> Document:
     return {
         name: {
             "traced": row.traced,

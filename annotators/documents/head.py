@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo
+from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.models.scenario import VisionScenario
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, VERSION
+
+Document: TypeAlias = dict[str, Any]
+"""Plain JSON data."""
 
 SCHEMA_VERSION = 1
 
 
-def head() -> dict[str, Any]:
+def head() -> Document:
     """The first keys of every document."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -32,7 +37,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def model_of(model: ModelInfo) -> dict[str, Any]:
+def model_of(model: ModelInfo) -> Document:
     """The model, its vision tower where it has one."""
     return {
         "name": model.name,
@@ -46,7 +51,7 @@ def model_of(model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def conventions_of(model: ModelInfo, conventions: Conventions) -> dict[str, Any]:
+def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
     """The conventions in force, as documents and the console show them."""
     return {
         "flops_per_mac": 2,
@@ -60,3 +65,14 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> dict[str, Any]
         "kv": model.kv,
         "not_priced": list(model.adds),
     }
+
+
+def scenario_of(stage: AnnotatedStage) -> Document:
+    """What a pass is, and its sizes."""
+    scenario = stage.scenario
+    if scenario is None:
+        return {"stage": "module", "attention": stage.attention}
+    sizes: Document = {"stage": scenario.stage, "attention": stage.attention, "batch": scenario.batch}
+    if isinstance(scenario, VisionScenario):
+        return {**sizes, "crops": list(scenario.crops)}
+    return {**sizes, "query_len": scenario.query_len, "past_len": scenario.past_len, "steps": scenario.steps}

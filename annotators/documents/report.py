@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
-from fxmeter.annotators.documents.head import conventions_of, head, model_of
+from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of, scenario_of
 from fxmeter.annotators.stages.peak import AtPeak
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.report import Report
-from fxmeter.models.scenario import VisionScenario
 from fxmeter.models.stage_cost import PASS_FIGURES
 
 
-def to_json(report: Report) -> dict[str, Any]:
+def to_json(report: Report) -> Document:
     """The report as plain JSON data, schema version 1. A module's cost is for one instance; ``times`` are identical."""
     return {
         **head(),
@@ -25,9 +23,11 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _stage(stage: AnnotatedStage) -> dict[str, Any]:
+def _stage(stage: AnnotatedStage) -> Document:
+    steps = getattr(stage.scenario, "steps", 1)
     return {
-        **_scenario(stage),
+        **scenario_of(stage),
+        **({"per_step": per_step(stage.cost, steps).to_dict()} if steps > 1 else {}),
         "cost": stage.cost.to_dict(),
         **{name: getattr(stage, name) for name in PASS_FIGURES},
         "peak": _peak(stage.at_peak),
@@ -44,18 +44,7 @@ def _stage(stage: AnnotatedStage) -> dict[str, Any]:
     }
 
 
-def _scenario(stage: AnnotatedStage) -> dict[str, Any]:
-    scenario = stage.scenario
-    if scenario is None:
-        return {"stage": "module", "attention": stage.attention}
-    sizes: dict[str, Any] = {"stage": scenario.stage, "attention": stage.attention, "batch": scenario.batch}
-    if isinstance(scenario, VisionScenario):
-        return {**sizes, "crops": list(scenario.crops)}
-    sizes |= {"query_len": scenario.query_len, "past_len": scenario.past_len, "steps": scenario.steps}
-    return sizes if scenario.steps == 1 else {**sizes, "per_step": per_step(stage.cost, scenario.steps).to_dict()}
-
-
-def _peak(peak: AtPeak | None) -> dict[str, Any] | None:
+def _peak(peak: AtPeak | None) -> Document | None:
     """``bytes`` of an alive row are those of all ``count`` tensors together."""
     if peak is None:
         return None
@@ -69,7 +58,7 @@ def _peak(peak: AtPeak | None) -> dict[str, Any] | None:
     }
 
 
-def _total(report: Report, attention: str) -> dict[str, Any]:
+def _total(report: Report, attention: str) -> Document:
     fullest = report.fullest_stages[attention].scenario
     return {
         "attention": attention,

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from fxmeter.annotators.documents.head import conventions_of, head, model_of
+from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
 from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.sweep import StageFigures, Sweep
 
 
-def to_json(sweep: Sweep, run: int) -> dict[str, Any]:
+def to_json(sweep: Sweep, run: int) -> Document:
     """A sweep as plain JSON data, schema version 1. A decode's cost is the sum over its steps."""
     axes = {name: list(values) for name, values in asdict(sweep.axes).items()}
     return {
@@ -33,7 +33,7 @@ def to_json(sweep: Sweep, run: int) -> dict[str, Any]:
     }
 
 
-def sizes_of(point: SweepPoint) -> dict[str, Any]:
+def sizes_of(point: SweepPoint) -> Document:
     """The sizes of one input shape."""
     return {
         "batch": point.batch,
@@ -45,7 +45,7 @@ def sizes_of(point: SweepPoint) -> dict[str, Any]:
     }
 
 
-def _stage(figures: StageFigures) -> dict[str, Any]:
+def _stage(figures: StageFigures) -> Document:
     return {
         "stage": figures.stage,
         "attention": figures.attention,

@@ -15,9 +15,9 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from fxmeter.annotators.documents.files import staged
+from fxmeter.annotators.documents.head import Document
 from fxmeter.annotators.documents.sweep import to_csv, to_json
 from fxmeter.annotators.documents.sweep_sql import add_run, check_database, newest_run
 from fxmeter.annotators.studies.sweep import Sweep
@@ -45,7 +45,7 @@ def prepare(folder: str | Path) -> Path:
     return place
 
 
-def write(sweep: Sweep, folder: Path, drawn: Mapping[str, bytes] | None = None) -> dict[str, Any]:
+def write(sweep: Sweep, folder: Path, drawn: Mapping[str, bytes] | None = None) -> Document:
     """Write all files of a sweep, and ``drawn`` ones (name → content), into a folder that :func:`prepare` has seen.
 
     All are whole on the disk before the first takes its place, so that what goes wrong leaves the folder as it was.

@@ -14,12 +14,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fxmeter.annotators.documents.head import Document
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.stage_cost import FIGURES
 
 DATABASE_VERSION = 1
-_COSTS = tuple(FIGURES)
-_QUOTIENTS = tuple(name for name, figure in FIGURES.items() if not figure.whole)
 _HEAD = (
     "schema_version",
     "analytic_model_version",
@@ -32,6 +31,7 @@ _HEAD = (
     "uncosted",
     "recorded",
 )
+_SIZES = ("point", "batch", "image_tokens", "prefill", "decode", "steps")
 _STAGE = ("stage", "attention", "query_len", "past_len", "steps")
 _AS_JSON = ("versions", "model", "conventions", "axes", "recorded")
 
@@ -45,7 +45,7 @@ CREATE TABLE points (
 CREATE TABLE stage_costs (
     run INTEGER NOT NULL, point INTEGER NOT NULL, place INTEGER NOT NULL, stage TEXT NOT NULL, attention TEXT NOT NULL,
     query_len INTEGER, past_len INTEGER, steps INTEGER NOT NULL,
-    {", ".join(name + (" REAL" if name in _QUOTIENTS else "") for name in _COSTS)},
+    {", ".join(name + ("" if figure.whole else " REAL") for name, figure in FIGURES.items())},
     PRIMARY KEY (run, point, place), FOREIGN KEY (run, point) REFERENCES points
 ) WITHOUT ROWID;
 CREATE INDEX points_by_size ON points (run, batch, prefill, decode);
@@ -68,7 +68,7 @@ def check_database(path: Path) -> None:
         raise FxmeterError(f"{path}: is damaged ({state.splitlines()[0]}); move it away, or name another folder")
     if version != DATABASE_VERSION or not {"runs", "points", "stage_costs"} <= tables:
         raise FxmeterError(f"{path}: is no database of sweeps of version {DATABASE_VERSION}; name another folder")
-    if columns != ("run", "point", "place", *_STAGE, *_COSTS):
+    if columns != ("run", "point", "place", *_STAGE, *FIGURES):
         raise FxmeterError(f"{path}: has the figures of another release of fxmeter; name another folder")
 
 
@@ -94,39 +94,35 @@ def add_run(source: Path, target: Path, data: Mapping[str, Any]) -> None:
         else:
             database.executescript(SCHEMA)
         with database:
-            head = [json.dumps(data[name]) if name in _AS_JSON else data[name] for name in _HEAD]
-            _insert(database, "runs", [(data["run"], data["model"]["name"], *head)])
-            _insert(database, "points", (_point(data["run"], point) for point in data["points"]))
-            rows = (
-                _cost(data["run"], point["point"], place, stage)
+            run = {"run": data["run"]}
+            head = {name: json.dumps(data[name]) if name in _AS_JSON else data[name] for name in _HEAD}
+            _insert(database, "runs", [{**run, "name": data["model"]["name"], **head}])
+            _insert(database, "points", ({**run, **_point(point)} for point in data["points"]))
+            costs = (
+                {**run, "point": point["point"], "place": place, **stage, **stage["cost"]}
                 for point in data["points"]
                 for place, stage in enumerate(point["stages"])
             )
-            _insert(database, "stage_costs", rows)
+            _insert(database, "stage_costs", costs)
         database.execute("ANALYZE")
 
 
-def _insert(database: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    width = len(database.execute(f"PRAGMA table_info({table})").fetchall())
-    database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * width)})", rows)
+def _insert(database: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    names = [name for (name,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    values = ([_stored(row[name]) for name in names] for row in rows)
+    database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", values)
 
 
-def _point(run: int, point: Mapping[str, Any]) -> tuple[Any, ...]:
-    rows, columns = point["crops"] or (None, None)
-    rest = (point[name] for name in ("image_tokens", "prefill", "decode", "steps"))
-    return (run, point["point"], point["batch"], rows, columns, *rest)
-
-
-def _cost(run: int, point: int, place: int, stage: Mapping[str, Any]) -> tuple[Any, ...]:
-    head = (stage[name] for name in _STAGE)
-    return (run, point, place, *head, *(_stored(stage["cost"][name]) for name in _COSTS))
-
-
-def _stored(value: float) -> Any:
+def _stored(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
 
 
-def read_run(path: Path, run: int | None = None) -> dict[str, Any]:
+def _point(point: Mapping[str, Any]) -> Document:
+    rows, columns = point["crops"] or (None, None)
+    return {**point, "crop_rows": rows, "crop_columns": columns}
+
+
+def read_run(path: Path, run: int | None = None) -> Document:
     """The document of a run (of the newest, where none is given), equal to what its sweep.json held."""
     check_database(path)
     with closing(_opened(path)) as database:
@@ -136,21 +132,15 @@ def read_run(path: Path, run: int | None = None) -> dict[str, Any]:
         if row is None:
             raise FxmeterError(f"{path}: has no run {wanted}")
         head = {name: json.loads(row[name]) if name in _AS_JSON else row[name] for name in _HEAD}
-        costs = database.execute("SELECT * FROM stage_costs WHERE run = ? ORDER BY point, place", (wanted,))
-        stages: dict[int, list[dict[str, Any]]] = {}
-        for cost in costs:
-            stages.setdefault(cost["point"], []).append(_stage_of(cost))
-        points = database.execute("SELECT * FROM points WHERE run = ? ORDER BY point", (wanted,))
-        return {**head, "run": wanted, "points": [_point_of(point, stages) for point in points]}
-
-
-def _stage_of(row: sqlite3.Row) -> dict[str, Any]:
-    head = {name: row[name] for name in _STAGE}
-    return {**head, "cost": {name: row[name] if name in _QUOTIENTS else int(row[name]) for name in _COSTS}}
-
-
-def _point_of(row: sqlite3.Row, stages: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:
-    crops = None if row["crop_rows"] is None else [row["crop_rows"], row["crop_columns"]]
-    rest = {name: row[name] for name in ("image_tokens", "prefill", "decode", "steps")}
-    head = {"point": row["point"], "batch": row["batch"], "crops": crops}
-    return {**head, **rest, "stages": stages.get(row["point"], [])}
+        points = {
+            row["point"]: {
+                **{name: row[name] for name in _SIZES},
+                "crops": None if row["crop_rows"] is None else [row["crop_rows"], row["crop_columns"]],
+                "stages": [],
+            }
+            for row in database.execute("SELECT * FROM points WHERE run = ? ORDER BY point", (wanted,))
+        }
+        for row in database.execute("SELECT * FROM stage_costs WHERE run = ? ORDER BY point, place", (wanted,)):
+            cost = {name: int(row[name]) if figure.whole else row[name] for name, figure in FIGURES.items()}
+            points[row["point"]]["stages"].append({**{name: row[name] for name in _STAGE}, "cost": cost})
+        return {**head, "run": wanted, "points": list(points.values())}

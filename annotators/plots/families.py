@@ -49,12 +49,12 @@ def families(sweep: Sweep) -> tuple[Family, ...]:
     groups: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for index, point in enumerate(sweep.points):
         groups.setdefault(_fixed(point, along, sweep), []).append(index)
-    found = []
+    several = []
     for fixed, members in groups.items():
         ordered = sorted(members, key=lambda i: (_place(sweep.points[i], along), str(sweep.points[i])))
         if len(ordered) > 1:
-            found.append(_family(sweep, along, fixed, ordered))
-    return tuple(found)
+            several.append(_family(sweep, along, fixed, ordered))
+    return tuple(several)
 
 
 def _family(sweep: Sweep, along: Along, fixed: tuple[tuple[str, int], ...], members: Sequence[int]) -> Family:

@@ -106,6 +106,6 @@ def _places(timeline: Timeline) -> list[tuple[int, str]]:
     modules = [span for span in timeline.spans if not span.op and span.name]
     members = [span for span in modules if span.name.rpartition(".")[2].isdigit()]
     least = min((span.depth for span in members), default=1)
-    found = [span for span in members if span.depth == least] or [span for span in modules if span.depth == 1]
-    step = -(-len(found) // _LABELS) or 1
-    return [(span.began, ".".join(span.name.split(".")[-2:])) for span in found[::step]]
+    shown = [span for span in members if span.depth == least] or [span for span in modules if span.depth == 1]
+    step = -(-len(shown) // _LABELS) or 1
+    return [(span.began, ".".join(span.name.split(".")[-2:])) for span in shown[::step]]

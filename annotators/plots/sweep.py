@@ -67,7 +67,7 @@ STYLE: dict[Any, Any] = {
 
 def draw(sweep: Sweep) -> dict[str, bytes]:
     """Name → content of every plot; none for a sweep of a single point, or of what a model does not have."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     with mpl.rc_context(STYLE):
         drawn = families(sweep)[:MOST_FAMILIES]
         for family in drawn:
@@ -76,8 +76,8 @@ def draw(sweep: Sweep) -> dict[str, bytes]:
                 if any(any(family.curve(*key, field)) for key in family.costs):
                     figure = make(family, _title(sweep, family))
                     for kind in ("svg", "png"):
-                        found[f"plots/{name}{suffix}.{kind}"] = _saved(figure, kind)
-    return found
+                        files[f"plots/{name}{suffix}.{kind}"] = _saved(figure, kind)
+    return files
 
 
 def left_out(sweep: Sweep) -> int:

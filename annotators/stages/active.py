@@ -48,13 +48,13 @@ def _read(stage: AnnotatedStage) -> int:
 
 def _bytes(node: fx.Node, graph: nx.DiGraph) -> Any:
     """Bytes that ops read of a tensor, looking through views; looking rows up does not count."""
-    storage, found = spec_of(node).storage, 0
+    storage, total = spec_of(node).storage, 0
     for user in node.users:
         if user.op != "call_function":
             continue
         spec = meta_of(user).spec
         if isinstance(spec, Spec) and spec.storage is storage:
-            found += _bytes(user, graph)
+            total += _bytes(user, graph)
         elif user.target is not _LOOK_UP:
-            found += priced_edge(graph, node.name, user.name).bytes
-    return found
+            total += priced_edge(graph, node.name, user.name).bytes
+    return total

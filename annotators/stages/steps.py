@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fxmeter.annotators.stages.containment import ModuleCost
-from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted
+from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted, op_costs
+from fxmeter.models.figures import Figure, Figures, PassFigures
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import FIELDS, FIGURES, StageCost
-
-OF_THE_LARGEST_STEP = frozenset(name for name in FIELDS if FIGURES[name].over_steps == "max")
-OF_THE_LAST_STEP = frozenset(name for name in FIELDS if FIGURES[name].over_steps == "last")
+from fxmeter.models.stage_cost import FIELDS, FIGURES, PASS_FIGURES, StageCost
 
 _OVER_STEPS: Mapping[str, Callable[[list[Any]], Any]] = {"sum": sum, "max": max, "last": lambda values: values[-1]}
 
@@ -20,8 +17,13 @@ _OVER_STEPS: Mapping[str, Callable[[list[Any]], Any]] = {"sum": sum, "max": max,
 def over_steps(costs: Sequence[StageCost]) -> StageCost:
     """The cost of passes that follow one another: FLOPs and traffic added up, activations and peaks of the largest one,
     cache and weights of the last."""
-    values = {name: [getattr(cost, name) for cost in costs] for name in FIELDS}
-    return StageCost(**{name: _OVER_STEPS[FIGURES[name].over_steps](found) for name, found in values.items()})
+    return StageCost(**_over_steps(FIGURES, costs))
+
+
+def _over_steps(table: Mapping[str, Figure], records: Sequence[Figures | PassFigures]) -> dict[str, Any]:
+    """What the counted figures of a table come to, by what it says of steps."""
+    counted = {name: figure.over_steps for name, figure in table.items() if not figure.sources}
+    return {name: _OVER_STEPS[how]([getattr(record, name) for record in records]) for name, how in counted.items()}
 
 
 def per_step(cost: StageCost, steps: int) -> StageCost:
@@ -35,8 +37,9 @@ def end_to_end(vision: StageCost | None, prefill: StageCost, decode: StageCost) 
     prefill and decode share, and the cache that decode leaves has the prompt's part in it."""
     if vision is None:
         return over_steps([prefill, decode])
-    stays = {name: getattr(vision, name) + getattr(decode, name) for name in OF_THE_LAST_STEP}
-    return replace(over_steps([vision, prefill, decode]), **stays)
+    stays = [name for name in FIELDS if FIGURES[name].over_steps == "last"]
+    beside = {name: getattr(vision, name) + getattr(decode, name) for name in stays}
+    return replace(over_steps([vision, prefill, decode]), **beside)
 
 
 def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> AnnotatedStage:
@@ -46,46 +49,27 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
     """
     last = steps[-1]
     modules = {
-        path: ModuleCost(
-            path,
-            module.class_name,
-            module.times,
-            over_steps([step.modules[path].cost for step in steps]),
-            over_steps([step.modules[path].own for step in steps]),
+        path: replace(
+            module,
+            cost=over_steps([step.modules[path].cost for step in steps]),
+            own=over_steps([step.modules[path].own for step in steps]),
         )
         for path, module in last.modules.items()
     }
-    return AnnotatedStage(
-        scenario=scenario,
-        attention=last.attention,
-        conventions=last.conventions,
-        cost=over_steps([step.cost for step in steps]),
-        modules=ModuleCosts(modules, last.recording.folds()),
-        ops=_ops(steps),
-        kv_cache=last.kv_cache,
-        uncosted=_uncosted(steps),
-        floor_io_bytes=sum(step.floor_io_bytes for step in steps),
-        graph=last.graph,
-        recording=last.recording,
-        fullest_step=max(reversed(steps), key=lambda step: step.cost.peak_activation_bytes),
-    )
-
-
-def _ops(steps: Sequence[AnnotatedStage]) -> tuple[OpCost, ...]:
-    found: dict[str, list[OpCost]] = {}
+    ops: dict[str, list[OpCost]] = {}
+    uncosted: dict[Uncosted, list[int]] = {}
     for step in steps:
         for op in step.ops:
-            found.setdefault(op.op, []).append(op)
-    joined = [
-        OpCost(op, sum(p.count for p in parts), over_steps([p.cost for p in parts])) for op, parts in found.items()
-    ]
-    return tuple(sorted(joined, key=lambda op: (-op.cost.flops, -op.cost.io_bytes, op.op)))
-
-
-def _uncosted(steps: Sequence[AnnotatedStage]) -> tuple[Uncosted, ...]:
-    counts: dict[Any, int] = {}
-    for step in steps:
+            ops.setdefault(op.op, []).append(op)
         for item in step.uncosted:
-            key = (item.op, item.module, item.shapes)
-            counts[key] = counts.get(key, 0) + item.count
-    return tuple(Uncosted(op, count, module, shapes) for (op, module, shapes), count in counts.items())
+            uncosted.setdefault(replace(item, count=0), []).append(item.count)
+    return replace(
+        last,
+        scenario=scenario,
+        cost=over_steps([step.cost for step in steps]),
+        modules=ModuleCosts(modules, last.recording.folds()),
+        ops=op_costs({op: (sum(p.count for p in of), over_steps([p.cost for p in of])) for op, of in ops.items()}),
+        uncosted=tuple(replace(item, count=sum(counts)) for item, counts in uncosted.items()),
+        fullest_step=max(reversed(steps), key=lambda step: step.cost.peak_activation_bytes),
+        **_over_steps(PASS_FIGURES, steps),
+    )

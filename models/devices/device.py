@@ -45,6 +45,16 @@ class Efficiency:
     collective_s: float = 10e-6
     source: str = "defaults from public GEMM timings on other devices: not measured on this one"
 
+    @property
+    def launch_us(self) -> float:
+        """``launch_s`` as device files have it."""
+        return round(self.launch_s * 1e6, 9)
+
+    @property
+    def collective_us(self) -> float:
+        """``collective_s`` as device files have it."""
+        return round(self.collective_s * 1e6, 9)
+
     def of_matrix(self, dtype: str) -> float:
         """The share of the matrix peak of ``dtype`` that large products reach."""
         return self.matrix.get(dtype, self.any_matrix)
@@ -52,7 +62,11 @@ class Efficiency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One accelerator. Rates are per second, dense; ``link_bytes_per_s`` is one direction of a device's links."""
+    """One accelerator. Rates are per second, dense; ``link_bytes_per_s`` is one direction of a device's links.
+
+    ``sources`` says what each key stands for, ``cited`` has for each number ("matrix_flops_per_s.bf16") the keys, or
+    the words, of where it is from, and ``unconfirmed`` the numbers that nobody could look up.
+    """
 
     name: str
     vendor: str
@@ -66,6 +80,7 @@ class Device:
     power_w: float | None = None
     efficiency: Efficiency = field(default_factory=Efficiency)
     sources: Mapping[str, str] = field(default_factory=dict)
+    cited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unconfirmed: tuple[str, ...] = ()
     notes: str = ""
 
@@ -94,6 +109,7 @@ class Device:
 def device_from(name: str, fields: Mapping[str, Any]) -> Device:
     """A device from the fields of its file; DeviceError names the field that is missing or cannot be."""
     unconfirmed: list[str] = []
+    cited: dict[str, tuple[str, ...]] = {}
 
     def number(label: str, value: Any, *, most: float = 1e19) -> float:
         entry = value if isinstance(value, Mapping) else {"value": value}
@@ -104,6 +120,9 @@ def device_from(name: str, fields: Mapping[str, Any]) -> Device:
             raise DeviceError(f"device {name}: {label} must be finite")
         if entry.get("unconfirmed"):
             unconfirmed.append(label)
+        named = entry.get("sources") or ([entry["source"]] if "source" in entry else [])
+        if named:
+            cited[label] = tuple(map(str, named))
         return amount
 
     def rates(label: str, required: bool) -> dict[str, float]:
@@ -132,6 +151,7 @@ def device_from(name: str, fields: Mapping[str, Any]) -> Device:
         power_w=optional("power_w"),
         efficiency=_efficiency(name, fields.get("efficiency", {}), number),
         sources=dict(fields.get("sources", {})),
+        cited=cited,
         unconfirmed=tuple(unconfirmed),
         notes=str(fields.get("notes", "")),
     )
@@ -152,7 +172,7 @@ def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
     }
     for label in ("launch", "collective"):
         if f"{label}_us" in given:
-            values[f"{label}_s"] = number(f"efficiency.{label}_us", given[f"{label}_us"]) * 1e-6
+            values[f"{label}_s"] = number(f"efficiency.{label}_us", given[f"{label}_us"]) / 1e6
     cited = {entry["source"]: None for entry in _entries(given) if "source" in entry}
     unknown = set(given) - known - {"matrix", "launch_us", "collective_us", "source"}
     if unknown:

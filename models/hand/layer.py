@@ -24,7 +24,7 @@ BOOL_BYTES = 1
 FLOAT32_BYTES = 4
 INT64_BYTES = 8
 
-SOFTMAX_FLOPS = 5
+SIGMOID_FLOPS, SOFTMAX_FLOPS = 4, 5
 """Per element."""
 
 
@@ -70,15 +70,9 @@ class Layer:
         """The sizes that a part sees: those of the layer itself, but where it cuts its input or pools it."""
         return batch, query_len, kv_len
 
-    def parts(self, batch: Size, query_len: Size, kv_len: Size) -> dict[str, StageCost]:
-        """Cost of each part, by module name."""
-        sizes = (batch, query_len, kv_len)
-        return {name: part.cost(*self.inside(name, *sizes)) for name, part in self.children().items()}
-
     def cost(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         """Cost of one forward pass: its own operations and all parts."""
-        parts = self.parts(batch, query_len, kv_len)
-        return StageCost.total([self.own(batch, query_len, kv_len), *parts.values()])
+        return self.modules(batch, query_len, kv_len)[""]
 
     def modules(self, batch: Size, query_len: Size, kv_len: Size) -> dict[str, StageCost]:
         """Cumulative cost by module path; the layer itself is ``""``."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -19,6 +20,7 @@ from fxmeter.models.hand.layer import (
     BOOL_BYTES,
     FLOAT32_BYTES,
     INT64_BYTES,
+    SIGMOID_FLOPS,
     SOFTMAX_FLOPS,
     Layer,
     SiLU,
@@ -30,7 +32,7 @@ from fxmeter.models.hand.layer import (
 )
 from fxmeter.models.hand.llama import LlamaMLP
 from fxmeter.models.sizes import Size
-from fxmeter.models.stage_cost import ZERO, StageCost
+from fxmeter.models.stage_cost import StageCost
 
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 """The router of V2-Lite and DeepSeek-OCR, of V2, and of V3."""
@@ -65,17 +67,10 @@ class DeepseekV2MLP(LlamaMLP):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoEGate(TypedLayer):
-    """The router: E scores a token, in float32, and the best k (``TopkRouter`` of V2 and V3).
+    """The router: E scores a token, in float32, and the best k (``TopkRouter`` of V2 and V3); g of G groups are kept.
 
-    Matmul 2·T·h·E. Vector, per token: softmax 5·E, top-k E, weights times the scaling factor k.
-    ``group_limited_greedy`` adds the best score of each group E, and the choice among groups G.
-    ``noaux_tc`` has a sigmoid 4·E for the softmax and adds: correction bias E, the two best of each group E,
-    their sum 2·G, the choice among groups G; with ``norm_topk_prob`` the sum of weights k, + 1e-20 1, the
-    division k.
-
-    Tensors: the float32 copies of tokens and weight; scores before and after softmax or sigmoid; top-k values
-    and int64 indices; scaled weights. The weight (E·h) is read in the model's dtype. See `_groups` for the
-    rest.
+    Matmul 2·T·h·E. The weight (E·h) is read in the model's dtype and cast once. V3's correction bias, float32, is a
+    buffer of E: read, but no parameter. `_operations` has the rest, which is all per token.
     """
 
     hidden_size: int
@@ -87,83 +82,44 @@ class MoEGate(TypedLayer):
     norm_topk_prob: bool = False
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        up, _ = cast_bytes(self.element_bytes)
+        tokens, weight = batch * query_len, self.n_routed_experts * self.hidden_size
+        bias_bytes = self.n_routed_experts * FLOAT32_BYTES if self.topk_method == "noaux_tc" else 0
+        per_pass = weights(weight * self.element_bytes) + pointwise(0, read=weight * up, write=weight * up)
+        per_token: StageCost = StageCost.total(self._operations()) * tokens
+        return StageCost(matmul_flops=2 * tokens * weight, weight_read_bytes=bias_bytes) + per_pass + per_token
+
+    def _operations(self) -> Iterator[StageCost]:
+        """What is done for one token, in order. Values are float32 (f bytes), indices int64 (i), masks boolean."""
         up, down = cast_bytes(self.element_bytes)
-        tokens = batch * query_len
-        inputs = tokens * self.hidden_size
-        weight = self.n_routed_experts * self.hidden_size
-        scores = tokens * self.n_routed_experts
-        chosen = tokens * self.num_experts_per_tok
-        linear = (
-            StageCost(matmul_flops=2 * tokens * weight)
-            + weights(weight * self.element_bytes)
-            + pointwise(
-                0,
-                read=inputs * (down + FLOAT32_BYTES) + weight * up,
-                write=inputs * up + weight * up + scores * FLOAT32_BYTES,
-            )
-        )
-        scores_bytes = scores * FLOAT32_BYTES
-        probability_flops = 4 if self.topk_method == "noaux_tc" else SOFTMAX_FLOPS
-        probability = pointwise(probability_flops * scores, read=scores_bytes, write=scores_bytes)
-        top_k = pointwise(scores, read=scores_bytes, write=chosen * (FLOAT32_BYTES + INT64_BYTES))
-        scaled = pointwise(chosen, read=chosen * FLOAT32_BYTES, write=chosen * FLOAT32_BYTES)
-        return linear + probability + self._groups(tokens) + top_k + scaled
-
-    def _groups(self, tokens: Size) -> StageCost:
-        """What restricting the choice to the best groups adds; g of G groups are kept.
-
-        Both methods: top-k of the G group scores (values, int64 indices); a float mask of G, zeroed, then
-        filled in place at the g indices; spread to E, made boolean, negated, and used to blank a copy of the
-        E scores.
-        """
-        if self.topk_method == "greedy":
-            return ZERO
-        experts, groups, kept = self.n_routed_experts, self.n_group, self.topk_group
-        pair_bytes = FLOAT32_BYTES + INT64_BYTES
-        choice = pointwise(tokens * groups, read=tokens * groups * FLOAT32_BYTES, write=tokens * kept * pair_bytes)
-        group_mask = StageCost(
-            activation_read_bytes=tokens * kept * INT64_BYTES,
-            activation_write_bytes=2 * tokens * groups * FLOAT32_BYTES,
-            activation_bytes=tokens * groups * FLOAT32_BYTES,
-        )
-        blanked = pointwise(
-            0,
-            read=tokens * (groups * FLOAT32_BYTES + experts * (2 * FLOAT32_BYTES + 2 * BOOL_BYTES)),
-            write=tokens * experts * (2 * FLOAT32_BYTES + 2 * BOOL_BYTES),
-        )
-        if self.topk_method == "noaux_tc":
-            return self._corrected(tokens) + choice + group_mask + blanked
-        best = pointwise(tokens * experts, read=tokens * experts * FLOAT32_BYTES, write=tokens * groups * pair_bytes)
-        return best + choice + group_mask + blanked
-
-    def _corrected(self, tokens: Size) -> StageCost:
-        """V3 alone: scores plus a bias for the choice, group scores, and the chosen weights normalised.
-
-        The bias is a float32 buffer of E: read, but no parameter. The two best of each group are values and
-        int64 indices, summed to one score. Weights are gathered from the scores without bias by k indices;
-        normalising divides them in place.
-        """
-        scores_bytes = tokens * self.n_routed_experts * FLOAT32_BYTES
-        scores = tokens * self.n_routed_experts
-        groups = tokens * self.n_group
-        chosen = tokens * self.num_experts_per_tok
-        pair_bytes = FLOAT32_BYTES + INT64_BYTES
-        cost = (
-            StageCost(weight_read_bytes=self.n_routed_experts * FLOAT32_BYTES)
-            + pointwise(scores, read=scores_bytes, write=scores_bytes)
-            + pointwise(scores, read=scores_bytes, write=2 * groups * pair_bytes)
-            + pointwise(2 * groups, read=2 * groups * FLOAT32_BYTES, write=groups * FLOAT32_BYTES)
-            + pointwise(0, read=chosen * pair_bytes, write=chosen * FLOAT32_BYTES)
-        )
-        if not self.norm_topk_prob:
-            return cost
-        sums = pointwise(chosen + tokens, read=(chosen + tokens) * FLOAT32_BYTES, write=2 * tokens * FLOAT32_BYTES)
-        division = StageCost(
-            vector_flops=chosen,
-            activation_read_bytes=(chosen + tokens) * FLOAT32_BYTES,
-            activation_write_bytes=chosen * FLOAT32_BYTES,
-        )
-        return cost + sums + division
+        f, i, pair = FLOAT32_BYTES, INT64_BYTES, FLOAT32_BYTES + INT64_BYTES
+        experts, chosen, groups, kept = self.n_routed_experts, self.num_experts_per_tok, self.n_group, self.topk_group
+        is_v3 = self.topk_method == "noaux_tc"
+        yield pointwise(0, read=self.hidden_size * (down + f), write=self.hidden_size * up + experts * f)  # scores
+        yield pointwise((SIGMOID_FLOPS if is_v3 else SOFTMAX_FLOPS) * experts, read=experts * f, write=experts * f)
+        if is_v3:
+            yield pointwise(experts, read=experts * f, write=experts * f)  # plus the correction bias
+            yield pointwise(experts, read=experts * f, write=2 * groups * pair)  # the two best of each group
+            yield pointwise(2 * groups, read=2 * groups * f, write=groups * f)  # their sum
+        if self.topk_method == "group_limited_greedy":
+            yield pointwise(experts, read=experts * f, write=groups * pair)  # the best of each group
+        if self.topk_method != "greedy":
+            yield pointwise(groups, read=groups * f, write=kept * pair)  # the best groups
+            yield pointwise(0, read=0, write=groups * f)  # a mask of zeros, filled in place at their indices
+            yield StageCost(activation_read_bytes=kept * i, activation_write_bytes=groups * f)
+            yield pointwise(0, read=groups * f, write=experts * f)  # spread to the experts
+            yield pointwise(0, read=experts * f, write=experts * BOOL_BYTES)  # made boolean
+            yield pointwise(0, read=experts * BOOL_BYTES, write=experts * BOOL_BYTES)  # negated
+            yield pointwise(0, read=experts * (f + BOOL_BYTES), write=experts * f)  # blanks a copy of the scores
+        yield pointwise(experts, read=experts * f, write=chosen * pair)  # the best k
+        if is_v3:
+            yield pointwise(0, read=chosen * pair, write=chosen * f)  # their scores without the bias
+        if is_v3 and self.norm_topk_prob:
+            yield pointwise(chosen, read=chosen * f, write=f)  # the sum
+            yield pointwise(1, read=f, write=f)  # plus 1e-20
+            division = pointwise(chosen, read=(chosen + 1) * f, write=chosen * f)
+            yield replace(division, activation_bytes=0)  # in place
+        yield pointwise(chosen, read=chosen * f, write=chosen * f)  # times the scaling factor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

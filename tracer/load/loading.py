@@ -39,11 +39,18 @@ FORMATS = "weight_formats"
 def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtype | None = None) -> nn.Module:
     """Build the causal language model that ``source`` describes, on ``meta``, in inference mode.
 
-    ``source`` is a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), or a config. ``dtype`` is by
-    default the checkpoint's own, bfloat16 where the config is silent. The storage format that a
-    ``quantization_config`` names is kept beside the model, in ``model.weight_formats``, and priced; the code that runs
-    computes in ``dtype``. Code that comes with a config is never run. Raises ModelError, or DeploymentError for a
-    quantisation that cannot be priced, with one line that says what is wrong.
+    Args:
+        source: a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), or a config. Code that comes with
+            a config is never run.
+        dtype: what the code computes in; by default the checkpoint's own, bfloat16 where the config is silent.
+
+    Returns:
+        transformers' own module. The storage format that a ``quantization_config`` names is kept beside it, in
+        ``model.weight_formats``, and priced.
+
+    Raises:
+        ModelError: nothing of that name, or a config that makes no causal language model; one line says which.
+        DeploymentError: a quantisation that cannot be priced.
     """
     config, formats = _config_and_formats(source)
     _refuse_absurd(vars(config), str(config.model_type))

@@ -47,10 +47,23 @@ def record(
 ) -> Recording:
     """Record one pass of a causal language model, on whatever device it lives (normally ``meta``).
 
-    ``input_ids`` [B, S_q] and a ``cache`` that already holds ``scenario.past_len`` tokens may be given, for instance
-    to re-execute the graph on real tensors; otherwise both are made here. With ``fold``, identical layers are
-    recorded once. Weights and cache take the bytes that they take under ``deployment``. Raises TraceError where the
-    model's code cannot run without data.
+    Args:
+        model: what :func:`fxmeter.load_model` returns, or a transformers model with data, to execute its graph again.
+        scenario: batch and lengths of the pass; it has one step.
+        attention: the model's own "eager" code, or one fused "flash" core per layer.
+        logits: of "all" positions, or of the "last" one.
+        fold: record identical layers once.
+        input_ids: [B, S_q]; made here unless given.
+        cache: one that holds ``scenario.past_len`` tokens already; made here unless given.
+        deployment: the formats in which weights and cache are stored, and the kernels that run.
+
+    Returns:
+        The recorded ``graph``, each node with its :class:`fxmeter.tracer.graph.nodes.NodeMeta`, and what it reads:
+        weights, cache, storages.
+
+    Raises:
+        TraceError: the model's code cannot run without data.
+        ScenarioError: ``input_ids`` of another shape, or logits that the model cannot leave out.
     """
     shape = (scenario.batch, scenario.query_len)
     if input_ids is not None and tuple(input_ids.shape) != shape:

@@ -127,4 +127,3 @@ def test_a_layer_has_the_cost_of_every_module_with_everything_below_it() -> None
         "list.0": StageCost(matmul_flops=8),
     }
     assert layer.cost(1, 8, 8) == StageCost(matmul_flops=(8 + 4) + 8)
-    assert layer.parts(1, 8, 8) == {name: StageCost(matmul_flops=n) for name, n in (("inner", 8 + 4), ("list.0", 8))}

@@ -17,13 +17,12 @@ from fxmeter.models.hand.layer import (
     FLOAT32_BYTES,
     Layer,
     ResidualBlock,
-    SiLU,
     TypedLayer,
     cast_bytes,
     pointwise,
     weights,
 )
-from fxmeter.models.hand.vision_layers import Container, Convolution, LayerNorm
+from fxmeter.models.hand.vision_layers import Container, Convolution, LayerNorm, VisionMLP, positions
 from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import StageCost
 
@@ -70,18 +69,8 @@ class SamAttention(TypedLayer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamMLP(TypedLayer):
-    """Two linear layers with the erf form of GELU between them, 5 FLOPs an element as SiLU has."""
-
-    hidden_size: int
-    intermediate_size: int
-
-    def children(self) -> dict[str, Layer]:
-        return {
-            "lin1": self.linear(self.hidden_size, self.intermediate_size, bias=True),
-            "act": self.typed(SiLU, features=self.intermediate_size),
-            "lin2": self.linear(self.intermediate_size, self.hidden_size, bias=True),
-        }
+class SamMLP(VisionMLP):
+    """The erf form of GELU is between its layers, 5 FLOPs an element as SiLU has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,29 +105,11 @@ class SamBlock(ResidualBlock):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamDownsample(TypedLayer):
-    """Two 3x3 convolutions of stride 2 and padding 1, each of which halves the grid, rounding up."""
-
-    channels: tuple[int, int, int]
-
-    def children(self) -> dict[str, Layer]:
-        return {"conv1": self._halving(0), "conv2": self._halving(1)}
-
-    def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:
-        tokens = query_len if name == "conv1" else self._halving(0).positions(query_len)
-        return batch, tokens, tokens
-
-    def _halving(self, index: int) -> Convolution:
-        first, second = self.channels[index : index + 2]
-        return self.typed(Convolution, in_channels=first, out_channels=second, kernel=3, stride=2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SamEncoder(TypedLayer):
     """Patches, absolute positions, blocks, neck, two stride-2 convolutions; S_q is the pixels of a view.
 
     A patch is a convolution of the three colours whose stride is its size; with a bias. The neck is a 1x1 and a 3x3
-    convolution, each with a layer norm over the channels behind it.
+    convolution, each with a layer norm over the channels behind it. The last two convolutions halve the grid each.
     """
 
     hidden_size: int = 768
@@ -157,8 +128,8 @@ class SamEncoder(TypedLayer):
         return pixels // self.patch_size**2
 
     def features(self, pixels: int) -> int:
-        """Of a view: the side of its patches' grid halved twice, rounding up."""
-        return (-(-isqrt(self.patches(pixels)) // 4)) ** 2
+        """Of a view: its patches' grid halved twice."""
+        return positions(self.patches(pixels), 2 * 2)
 
     def block(self, layer: int) -> SamBlock:
         """The block at ``layer``: windowed, unless its index is one of ``global_layers``."""
@@ -170,6 +141,7 @@ class SamEncoder(TypedLayer):
         h, width, patch = self.hidden_size, self.neck_channels, self.patch_size
         projection = self.typed(Convolution, in_channels=3, out_channels=h, kernel=patch, stride=patch, bias=True)
         norm = self.typed(LayerNorm, hidden_size=width)
+        half, quarter = self.downsample_channels
         neck = {
             "conv1": self.typed(Convolution, in_channels=h, out_channels=width, kernel=1),
             "layer_norm1": norm,
@@ -180,7 +152,14 @@ class SamEncoder(TypedLayer):
             "patch_embed": Container({"projection": projection}),
             **{f"layers.{layer}": self.block(layer) for layer in range(self.num_layers)},
             "neck": Container(neck),
-            "proj": self.typed(SamDownsample, channels=(width, *self.downsample_channels)),
+            "proj": Container(
+                {
+                    "conv1": self.typed(Convolution, in_channels=width, out_channels=half, kernel=3, stride=2),
+                    "conv2": self.typed(
+                        Convolution, in_channels=half, out_channels=quarter, kernel=3, stride=2, pooled=2
+                    ),
+                }
+            ),
         }
 
     def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:

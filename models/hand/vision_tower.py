@@ -12,18 +12,20 @@ class token among them; of a view, its pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from fxmeter.models.choices import Attention
 from fxmeter.models.hand.layer import (
     Layer,
     ResidualBlock,
+    SiLU,
     TypedLayer,
     binary,
     pointwise,
     weights,
 )
 from fxmeter.models.hand.sam import SamEncoder
-from fxmeter.models.hand.vision_layers import Container, LayerNorm
+from fxmeter.models.hand.vision_layers import Container, LayerNorm, VisionMLP
 from fxmeter.models.sizes import CROP_SIDE, GLOBAL_SIDE, Size
 from fxmeter.models.stage_cost import StageCost
 
@@ -71,10 +73,8 @@ class ClipAttention(TypedLayer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuickGELU(TypedLayer):
+class QuickGELU(SiLU):
     """x·sigmoid(1.702·x) on B·S_q rows of ``features``: three operations of 1, 4 and 1 FLOPs an element."""
-
-    features: int
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
         e, elements = self.element_bytes, batch * query_len * self.features
@@ -82,18 +82,13 @@ class QuickGELU(TypedLayer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipMLP(TypedLayer):
-    """Two linear layers with the quick GELU between them."""
+class ClipMLP(VisionMLP):
+    """The quick GELU is between its layers."""
 
     hidden_size: int = 1024
     intermediate_size: int = 4096
-
-    def children(self) -> dict[str, Layer]:
-        return {
-            "fc1": self.linear(self.hidden_size, self.intermediate_size, bias=True),
-            "activation_fn": self.typed(QuickGELU, features=self.intermediate_size),
-            "fc2": self.linear(self.intermediate_size, self.hidden_size, bias=True),
-        }
+    names: ClassVar[tuple[str, str, str]] = ("fc1", "activation_fn", "fc2")
+    activation: ClassVar[type[SiLU]] = QuickGELU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

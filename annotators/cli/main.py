@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from fxmeter.annotators.cli.calibrate import calibrate
 from fxmeter.annotators.cli.capacity import capacity
 from fxmeter.annotators.cli.catalogue import models, ops
 from fxmeter.annotators.cli.crosscheck import crosscheck
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (report, crosscheck, capacity, formula, sweep, models, devices, ops):
+for command in (report, crosscheck, capacity, formula, sweep, models, devices, calibrate, ops):
     cli.add_command(command)
 
 

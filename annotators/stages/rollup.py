@@ -121,11 +121,12 @@ class AnnotatedStage(PassFigures):
         """Ops that run as one kernel in ``fused_io_bytes``, where there is more than one."""
         return fusion_groups(self.graph)
 
-    def time(self, device: str | Path | Device) -> StageTime:
+    def time(self, device: str | Path | Device, *, fused: bool = True) -> StageTime:
         """How long the pass takes on ``device``: a name or alias of ``fxmeter devices``, or the path of a device file.
 
         Args:
             device: for example "h100-sxm5-80g", "a100" or "my-machine.json".
+            fused: chains of ops as one kernel each, as compilers and engines run them; False is op by op.
 
         Returns:
             :class:`fxmeter.annotators.timing.stage_time.StageTime`: ``bound_s``, ``estimate_s``, ``launch_s`` and
@@ -138,7 +139,7 @@ class AnnotatedStage(PassFigures):
         exact = replace(self.conventions, causal="exact")
         graph = self.graph if exact == self.conventions else price(self.recording, exact)
         times = {path: module.times for path, module in self.modules.items()}
-        return stage_time(kernels_of(self.recording, graph), device, times)
+        return stage_time(kernels_of(self.recording, graph, fused=fused), device, times)
 
     @property
     def peak(self) -> Peak | None:

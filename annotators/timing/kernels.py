@@ -67,21 +67,22 @@ class _Parts:
     saved: Any = 0
 
 
-def kernels_of(recording: Recording, graph: nx.DiGraph) -> tuple[Kernel, ...]:
-    """The kernels of a priced pass in program order. Views and other free ops run nothing."""
+def kernels_of(recording: Recording, graph: nx.DiGraph, *, fused: bool = True) -> tuple[Kernel, ...]:
+    """The kernels of a priced pass in program order. Views and other free ops run nothing. Without ``fused`` every op is
+    a kernel of its own, as PyTorch runs a model that is not compiled."""
     nodes = {node.name: node for node in executed(recording.graph)}
     groups: dict[Any, _Parts] = {}
     for name, node in nodes.items():
         priced = priced_node(graph, name)
         if priced.group is None:
             continue
-        key, shared = _sibling(node, priced)
+        key, shared = _sibling(node, priced) if fused else (name, 0)
         if key in groups:
             groups[key].names.append(name)
             groups[key].saved = groups[key].saved + shared
         else:
             groups[key] = _Parts([name])
-    return tuple(_kernel(parts, nodes, graph) for parts in groups.values())
+    return tuple(_kernel(parts, nodes, graph, fused) for parts in groups.values())
 
 
 def _sibling(node: fx.Node, priced: PricedNode) -> tuple[Any, Any]:
@@ -97,7 +98,7 @@ def _sibling(node: fx.Node, priced: PricedNode) -> tuple[Any, Any]:
     return ("group", priced.group), 0
 
 
-def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph) -> Kernel:
+def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph, fused: bool) -> Kernel:
     priced = [priced_node(graph, name) for name in parts.names]
     cost = StageCost.total(node.cost for node in priced)
     first = nodes[parts.names[0]]
@@ -113,7 +114,7 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph) -> K
         dtype=_dtype(first),
         matmul_flops=cost.matmul_flops,
         vector_flops=cost.vector_flops,
-        nbytes=cost.fused_io_bytes - parts.saved,
+        nbytes=cost.fused_io_bytes - parts.saved if fused else cost.io_bytes,
     )
 
 

@@ -24,12 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import networkx as nx
 
 from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
-from fxmeter.annotators.pricing.kernels import Access, Kernel, TensorKey
+from fxmeter.annotators.pricing.kernels import Access, Elements, Kernel, TensorKey
 from fxmeter.annotators.symbolic import smallest
 from fxmeter.models.stage_cost import Size, is_nothing
 
@@ -76,7 +75,7 @@ class _Groups:
                     after.update(readers.get(access.key, ()))
             self._after.append(after)
             self._apart.append(apart)
-            self._join(place, kernel, sorted(after - apart))
+            self._join(place, kernel, sorted(after - apart))  # in program order, so that groups hang on no set's order
             for access in kernel.accesses:
                 if not is_nothing(access.written):
                     last_write[access.key] = place
@@ -85,8 +84,8 @@ class _Groups:
                     readers.setdefault(access.key, []).append(place)
 
     def _fuses(self, writer: int, kernel: Kernel, access: Access) -> bool:
-        made = self.kernels[writer]
-        return made.calls == kernel.calls and made.fuses not in ("alone", "scatter") and not access.gathered
+        maker = self.kernels[writer]
+        return maker.calls == kernel.calls and maker.fuses not in ("alone", "scatter") and not access.gathered
 
     def _join(self, place: int, kernel: Kernel, earlier: list[int]) -> None:
         group = _Group(kernel.calls, [place], kernel.elements if kernel.fuses == "reduction" else None)
@@ -113,6 +112,8 @@ class _Groups:
         todo = [w for m in start.members for w in self._after[m]]
         while todo:
             current = self.of[todo.pop()]
+            # Ops wait only for earlier ones: a group that ends before the goal begins cannot wait for it. Without this
+            # the walk goes back to the start of the pass each time, and pricing takes the square of its length.
             if id(current) in seen or current.members[-1] < goal.members[0]:
                 continue
             seen.add(id(current))
@@ -180,7 +181,7 @@ class _GroupTraffic:
     """What a group has moved so far."""
 
     def __init__(self) -> None:
-        self._moved: dict[tuple[str, TensorKey], dict[Any, Size]] = {}
+        self._moved: dict[tuple[str, TensorKey], dict[Elements, Size]] = {}
 
     def once(self, way: str, access: Access, amount: Size) -> Size:
         """The part of ``amount`` that was not moved yet."""
@@ -191,6 +192,8 @@ class _GroupTraffic:
         if not by_elements:
             more = amount
         elif amount > before:
+            # Other elements of it may have been moved, and which of them overlap is not known: as many as if they
+            # did not, but no more than there are.
             more = max(0, min(amount - before, access.nbytes - sum(by_elements.values())))
         else:
             return 0

@@ -14,18 +14,18 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
 
 from torch import fx
 
 from fxmeter.annotators.symbolic import largest
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.instances import Instance, Skip
 from fxmeter.tracer.graph.nodes import executed, made_by, meta_of, output_of, specs_of
 from fxmeter.tracer.graph.spec import Storage
 
 Tensors = frozenset[int]
-Profile = Mapping[str, Any]
+Profile = Mapping[str, Size]
 """Node name → bytes alive while it runs, of those that its block accounts for."""
 
 
@@ -59,12 +59,12 @@ class _Block:
     """Steps in order, on tensors numbered from 0. ``inputs`` are those made outside, by storage; ``names`` says which
     tensor a storage's name stands for when the block ends."""
 
-    def __init__(self, sizes: Mapping[int, Any]) -> None:
+    def __init__(self, sizes: Mapping[int, Size]) -> None:
         self.names: dict[int, int] = {}
         self.inputs: dict[int, int] = {}
         self._sizes = sizes
         self._steps: list[_Op | _Call] = []
-        self._bytes: list[Any] = []
+        self._bytes: list[Size] = []
         self._born: list[int] = []
         self._last: list[int] = []
         self._profiles: dict[tuple[frozenset[Tensors], Tensors], Profile] = {}
@@ -88,15 +88,15 @@ class _Block:
             here = self._use(stands.get(storage, storage))
             if here is not None:
                 inputs[tensor] = here
-        made: dict[int, int] = {}
+        here_of: dict[int, int] = {}
 
         def bind(name: int, inside: int) -> None:
             if inside in inputs:
                 self.names[name] = inputs[inside]
             elif inside not in body.inputs.values():
-                if inside not in made:
-                    made[inside] = self._new(None, body._bytes[inside])
-                self.names[name] = made[inside]
+                if inside not in here_of:
+                    here_of[inside] = self._new(None, body._bytes[inside])
+                self.names[name] = here_of[inside]
 
         if skip is None:
             for name, inside in body.names.items():
@@ -106,9 +106,9 @@ class _Block:
                 own = skip.given[index]
                 if own is not None and returned is not None and returned.id in body.names:
                     bind(own.id, body.names[returned.id])
-        self._steps.append(_Call(body, inputs, made))
+        self._steps.append(_Call(body, inputs, here_of))
 
-    def _new(self, storage: int | None, size: Any = None) -> int:
+    def _new(self, storage: int | None, size: Size | None = None) -> int:
         self._bytes.append(self._sizes[storage] if storage is not None else size)
         self._born.append(len(self._steps))
         self._last.append(len(self._steps))
@@ -144,7 +144,7 @@ class _Block:
             first, *others = sorted(together)
             last[first] = max(self._last[tensor] for tensor in together)
             last.update(dict.fromkeys(others, -2))  # the same bytes
-        change: list[Any] = [0] * (end + 2)
+        change: list[Size] = [0] * (end + 2)
         for tensor, final in last.items():
             born = self._born[tensor]
             begins = born + 1 if born >= 0 and isinstance(self._steps[born], _Call) else max(born, 0)
@@ -152,11 +152,11 @@ class _Block:
             if begins <= ends:
                 change[begins] += self._bytes[tensor]
                 change[ends + 1] -= self._bytes[tensor]
-        found: dict[str, list[Any]] = {}
+        alive_at: dict[str, list[Size]] = {}
         around: dict[tuple[int, frozenset[Tensors], Tensors], _Alike] = {}
         for place, (step, alive) in enumerate(zip(self._steps, accumulate(change), strict=False)):
             if isinstance(step, _Op):
-                found.setdefault(step.name, []).append(alive)
+                alive_at.setdefault(step.name, []).append(alive)
                 continue
             ending: dict[int, set[int]] = {}
             for inside, here in step.inputs.items():
@@ -168,8 +168,8 @@ class _Block:
         for (_, groups, kept), alike in around.items():
             most = largest(alike.alive)
             for name, inside in alike.body.profile(groups, kept).items():
-                found.setdefault(name, []).append(most + inside)
-        return {name: values[0] if len(values) == 1 else largest(values) for name, values in found.items()}
+                alive_at.setdefault(name, []).append(most + inside)
+        return {name: values[0] if len(values) == 1 else largest(values) for name, values in alive_at.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class _Alike:
     """Calls of one body with the same profile: what is alive around each."""
 
     body: _Block
-    alive: list[Any] = field(default_factory=list)
+    alive: list[Size] = field(default_factory=list)
 
 
 class _Blocks:

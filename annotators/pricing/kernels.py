@@ -18,13 +18,17 @@ TensorKey = tuple[int, int]
 """A tensor's storage, and how many layer calls that were not run have handed it on since it was made."""
 
 
+Elements = tuple[Size | tuple[Size, Size], ...]
+"""Which elements of a storage: the offset, then (stride, size) of each dimension."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """What an op does with one tensor: which elements of which storage, and the bytes that it reads and writes."""
 
     key: TensorKey
     role: Role
-    elements: tuple[Size | tuple[Size, Size], ...]
+    elements: Elements
     nbytes: Size
     read: Size
     written: Size
@@ -123,15 +127,15 @@ def _skipped(
     moment: int, instance: Instance, skip: Skip, used: Mapping[int, set[int]], handed: dict[int, int]
 ) -> Kernel:
     accesses = []
-    for recorded, given in zip(instance.given, skip.given, strict=True):
-        if recorded is not None and given is not None and recorded.id in used.get(id(instance), ()):
-            key = (given.id, handed.get(given.id, 0))
-            accesses.append(Access(key, given.role, (), given.nbytes, read=1, written=0))
+    for recorded, own in zip(instance.given, skip.given, strict=True):
+        if recorded is not None and own is not None and recorded.id in used.get(id(instance), ()):
+            key = (own.id, handed.get(own.id, 0))
+            accesses.append(Access(key, own.role, (), own.nbytes, read=1, written=0))
     for index, _ in instance.returned:
-        given = skip.given[index]
-        if given is not None:
-            handed[given.id] = handed.get(given.id, 0) + 1
-            accesses.append(Access((given.id, handed[given.id]), given.role, (), given.nbytes, read=0, written=1))
+        own = skip.given[index]
+        if own is not None:
+            handed[own.id] = handed.get(own.id, 0) + 1
+            accesses.append(Access((own.id, handed[own.id]), own.role, (), own.nbytes, read=0, written=1))
     return Kernel(f"call at {moment}", "alone", (), tuple(accesses))
 
 

@@ -17,19 +17,19 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
 from torch import fx
 
 from fxmeter.annotators.pricing.ideal_peak import ideal_peaks
 from fxmeter.annotators.symbolic import largest
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import executed, made_by, meta_of
 from fxmeter.tracer.graph.spec import Storage
 
 
-def peaks_of(recording: Recording, moving: Iterable[fx.Node]) -> dict[str, tuple[Any, Any]]:
+def peaks_of(recording: Recording, moving: Iterable[fx.Node]) -> dict[str, tuple[Size, Size]]:
     """Node name → the peak and the ideal peak while it runs, for ops that are ``moving`` bytes or make a tensor."""
     lifetimes, ideal = Lifetimes(recording), ideal_peaks(recording)
     asked = dict.fromkeys(moving)
@@ -107,6 +107,6 @@ def _with_those_left(recording: Recording) -> list[Storage]:
     for instance in sorted(recording.instances(), key=lambda i: -len(i.outer)):
         returned = {id(storage) for _, storage in instance.returned}
         inside = (s for s in storages if s.died is None and instance.began < s.born < instance.ended)
-        left = [storage for storage in inside if id(storage) not in returned]
-        storages += [replace(storage, born=skip.moment + 1) for skip in instance.skips for storage in left]
+        left_alive = [storage for storage in inside if id(storage) not in returned]
+        storages += [replace(storage, born=skip.moment + 1) for skip in instance.skips for storage in left_alive]
     return storages

@@ -50,22 +50,22 @@ def price_op(node: fx.Node, conventions: Conventions) -> OpPrice:
     if not isinstance(op, OpOverload):
         return OpPrice(costed=op is operator.getitem)
     known = rule_for(op)
-    given = arguments_of(node, op)
+    arguments = arguments_of(node, op)
     results = list(specs_in(out))
-    operands = {name: specs for name, value in given.items() if (specs := list(specs_in(value)))}
+    operands = {name: specs for name, value in arguments.items() if (specs := list(specs_in(value)))}
     held = {spec.storage.id for specs in operands.values() for spec in specs}
-    given.update(out=out, conventions=conventions, op_name=base_name(op), routed=None)
+    arguments.update(out=out, conventions=conventions, op_name=base_name(op), routed=None)
     if op is _GROUPED:
-        given["routed"] = _routing_of(node)
+        arguments["routed"] = _routing_of(node)
     traffic = _Traffic()
     if known is not None:
-        arithmetic = known.flops(given)
+        arithmetic = known.flops(arguments)
         traffic.add("matmul_flops", arithmetic.matmul)
         traffic.add("vector_flops", arithmetic.vector)
     changed = changed_arguments(op)
     if not changed and results and all(spec.storage.id in held for spec in results):
         return OpPrice(traffic.fields, costed=known is not None)  # a view: nothing moves
-    moves = _NO_MOVES if known is None else known.traffic(given)
+    moves = _NO_MOVES if known is None else known.traffic(arguments)
     read_of: dict[int, Size] = {}
     seen: list[Spec] = []
     for name, specs in operands.items():
@@ -80,13 +80,13 @@ def price_op(node: fx.Node, conventions: Conventions) -> OpPrice:
         if name in changed:
             for spec in specs:
                 traffic.write(spec, moves.written.get(name, spec.nbytes))
-    made: dict[int, Storage] = {}
+    new: dict[int, Storage] = {}
     for spec in results:
         if spec.storage.id not in held:
             traffic.write(spec, moves.written.get("out", spec.nbytes))
             if spec.storage.is_activation:
-                made[spec.storage.id] = spec.storage
-    traffic.add("activation_bytes", sum(storage.nbytes for storage in made.values()))
+                new[spec.storage.id] = spec.storage
+    traffic.add("activation_bytes", sum(storage.nbytes for storage in new.values()))
     reads = {source: sum(read_of.get(id(s), 0) for s in specs_of(source)) for source in node.all_input_nodes}
     return OpPrice(traffic.fields, reads, traffic.moves, known is not None, "alone" if known is None else known.fuses)
 

@@ -34,7 +34,7 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
     """
     called = [node for node in recording.graph.nodes if node.op == "call_function"]
     prices = {node: price_op(node, conventions) for node in called}
-    moving = [node for node, found in prices.items() if found.moves]
+    moving = [node for node, priced in prices.items() if priced.moves]
     kernels = kernels_of((Moved(node, prices[node].fuses, prices[node].moves) for node in moving), recording)
     times = {node.name: times_of(node) for node in called}
     resident = _resident_cache(recording)

@@ -7,30 +7,31 @@ and index arithmetic is not floating-point and costs nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import per_element, rule
 from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.private import OpOverload
 
 aten = torch.ops.aten
 
 
-def _overloads(names: str) -> list[Any]:
+def _overloads(names: str) -> list[OpOverload]:
     """The functional and in-place overloads of each named op that return or change a tensor."""
-    found = []
+    overloads: list[OpOverload] = []
     for name in names.split():
         for variant in (name, f"{name}_"):
             packet = getattr(aten, variant, None)
             if packet is not None:
                 wanted = [o for o in packet.overloads() if "out" not in o and not o.startswith(("int", "float", "str"))]
-                found += [op for o in wanted if _is_tensor_op(op := getattr(packet, o))]
-    return found
+                overloads += [op for o in wanted if _is_tensor_op(op := getattr(packet, o))]
+    return overloads
 
 
-def _is_tensor_op(op: Any) -> bool:
+def _is_tensor_op(op: OpOverload) -> bool:
     schema = op._schema
     takes = any("Tensor" in str(argument.type) for argument in schema.arguments)
     return takes and len(schema.returns) == 1 and str(schema.returns[0].type) == "Tensor"
@@ -70,7 +71,7 @@ def gelu(self: Spec, approximate: str, *, out: Spec) -> Flops:
 
 
 @rule(aten.log_sigmoid_forward.default, fuses="pointwise")
-def log_sigmoid_forward(self: Spec, *, out: Any) -> Flops:
+def log_sigmoid_forward(self: Spec, *, out: Sequence[Spec]) -> Flops:
     """4 per element (exp, +1, log, difference)"""
     return Flops(vector=4 * self.numel)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import rule
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec
 from fxmeter.tracer.operators.indexers import block_index
 
@@ -25,7 +24,7 @@ def block_index_rule(query: Spec, keys: Spec, cos: Spec, block: int) -> Flops:
     return Flops(matmul=2 * blocks * heads * width, vector=blocks * each)
 
 
-def _whole_blocks(count: Any, block: int) -> Any:
+def _whole_blocks(count: Size, block: int) -> Size:
     """Σ ⌊j / block⌋ for j from 1 to ``count``."""
     whole = count // block
     return block * (whole * (whole - 1) // 2) + whole * (count - whole * block + 1)

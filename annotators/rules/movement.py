@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from fxmeter.annotators.rules.cost import Flops, Moves
 from fxmeter.annotators.rules.registry import free, rule
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec, specs_in
 from fxmeter.tracer.operators.ops import cache_append
+from fxmeter.tracer.private import OpOverload
 
 aten = torch.ops.aten
 
@@ -22,17 +24,17 @@ LOGIC = "boolean"
 INTEGER = "integer arithmetic"
 
 
-def _named(names: str, reason: str) -> dict[Any, str]:
+def _named(names: str, reason: str) -> dict[OpOverload, str]:
     """Every functional and in-place overload of the named ops, with the reason why they are free."""
-    found = {}
+    reasons: dict[OpOverload, str] = {}
     for name in names.split():
         for variant in (name, f"{name}_"):
             packet = getattr(aten, variant, None)
             for overload in [] if packet is None else packet.overloads():
                 op = getattr(packet, overload)
                 if "out" not in overload and any("Tensor" in str(r.type) for r in op._schema.returns):
-                    found[op] = reason
-    return found
+                    reasons[op] = reason
+    return reasons
 
 
 free(
@@ -58,7 +60,7 @@ free(_named("where masked_fill", SELECT), fuses="pointwise")
 free(_named("masked_scatter", SELECT), fuses="scatter")
 
 
-def _fills(out: Any) -> Moves:
+def _fills(out: Spec) -> Moves:
     return Moves(read={"self": 0})
 
 
@@ -81,7 +83,7 @@ free(_named("bitwise_left_shift bitwise_right_shift", INTEGER), fuses="pointwise
 free(_named("searchsorted bucketize", INTEGER))
 
 
-def _allocates(out: Any) -> Moves:
+def _allocates(out: Spec) -> Moves:
     return Moves(read={"self": 0}, written={"out": 0})
 
 
@@ -125,7 +127,7 @@ free(
 )
 
 
-def _put_moves(self: Spec, indices: Any, accumulate: bool) -> Moves:
+def _put_moves(self: Spec, indices: Sequence[Spec | None], accumulate: bool) -> Moves:
     """The elements that the indices, broadcast together, pick: those of the unindexed dimensions for each."""
     picked = _broadcast([spec.shape for spec in specs_in(indices)])
     for size, index in zip(self.shape, [*indices, *[None] * (len(self.shape) - len(indices))], strict=True):
@@ -133,8 +135,8 @@ def _put_moves(self: Spec, indices: Any, accumulate: bool) -> Moves:
     return Moves(read={"self": picked * self.itemsize if accumulate else 0}, written={"self": picked * self.itemsize})
 
 
-def _broadcast(shapes: list[tuple[Any, ...]]) -> Any:
-    count: Any = 1
+def _broadcast(shapes: list[tuple[Size, ...]]) -> Size:
+    count: Size = 1
     for position in range(1, 1 + max((len(shape) for shape in shapes), default=0)):
         sizes = [shape[-position] for shape in shapes if len(shape) >= position]
         count *= next((size for size in sizes if size != 1), 1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import first, free, per_element, rule
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec
 
 aten = torch.ops.aten
@@ -87,7 +88,7 @@ free(
 )
 
 
-def _floats(count: Any, self: Spec) -> Flops:
+def _floats(count: Size, self: Spec) -> Flops:
     return Flops(vector=count if self.is_float else 0)
 
 
@@ -98,7 +99,7 @@ def mean(self: Spec, *, out: Spec) -> Flops:
 
 
 @rule(aten.var.correction, aten.std.correction, aten.var_mean.correction, aten.std_mean.correction, fuses="reduction")
-def var(self: Spec, *, out: Any) -> Flops:
+def var(self: Spec, *, out: Spec | Sequence[Spec]) -> Flops:
     """4 per element of self (sum; difference, square, sum) and 2 per element of out (two quotients)"""
     return _floats(4 * self.numel + 2 * first(out).numel, self)
 
@@ -116,19 +117,19 @@ def logsumexp(self: Spec, *, out: Spec) -> Flops:
 
 
 @rule(aten.native_layer_norm.default, fuses="reduction")
-def native_layer_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Flops:
+def native_layer_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Sequence[Spec]) -> Flops:
     """6 per element (sum; difference, square, sum; difference, scale), 1 more with weight, 1 more with bias"""
     return Flops(vector=(6 + (weight is not None) + (bias is not None)) * input.numel)
 
 
 @rule(aten.native_group_norm.default, fuses="reduction")
-def native_group_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Any) -> Flops:
+def native_group_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Sequence[Spec]) -> Flops:
     """6 per element, 1 more with weight, 1 more with bias, as a layer norm over each group"""
     return Flops(vector=(6 + (weight is not None) + (bias is not None)) * input.numel)
 
 
 @rule(aten._fused_rms_norm.default, fuses="reduction")
-def _fused_rms_norm(input: Spec, weight: Spec | None, *, out: Any) -> Flops:
+def _fused_rms_norm(input: Spec, weight: Spec | None, *, out: Spec | Sequence[Spec]) -> Flops:
     """3 per element (square, sum; scale), 1 more with weight, and 3 per row (quotient, +eps, rsqrt)"""
     rows = first(out[1]).numel if isinstance(out, (tuple, list)) else math.prod(input.shape[:-1])
     return Flops(vector=(3 + (weight is not None)) * input.numel + 3 * rows)

@@ -11,7 +11,7 @@ op fuses is said beside its price; one that says nothing is a kernel of its own.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -126,9 +126,9 @@ def float_ops(count: int, spec: Spec, arguments: Arguments) -> Size:
     return count * spec.numel if spec.is_float or any(s.is_float for s in operands) else 0
 
 
-def first(value: Any) -> Spec:
+def first(value: Spec | Sequence[Spec]) -> Spec:
     """The (first) Spec of an op's output or argument."""
-    return value[0] if isinstance(value, (tuple, list)) else value
+    return value if isinstance(value, Spec) else value[0]
 
 
 def rule_for(op: object) -> Rule | None:

@@ -8,10 +8,10 @@ not fill is computed whole.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from fxmeter.annotators.rules.cost import Flops
 from fxmeter.annotators.rules.registry import rule
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec
 from fxmeter.tracer.operators.scans import (
     gated_delta_rule,
@@ -25,11 +25,11 @@ from fxmeter.tracer.operators.scans import (
 )
 
 
-def _whole_chunks(length: Any, chunk: Any) -> Any:
+def _whole_chunks(length: Size, chunk: Size) -> Size:
     return (length + chunk - 1) // chunk
 
 
-def _gates(each: Any, D: Spec | None, z: Spec | None, bias: Spec | None, softplus: bool) -> Any:
+def _gates(each: Size, D: Spec | None, z: Spec | None, bias: Spec | None, softplus: bool) -> Size:
     """Per element of u: bias 1, softplus 3, skip connection 2, gate 6."""
     return each * ((bias is not None) + 3 * softplus + 2 * (D is not None) + 6 * (z is not None))
 
@@ -103,12 +103,12 @@ def gated_delta_rule_rule(
     """
     batch, length, heads, v_dim = value.shape
     k_dim = key.shape[-1]
-    given = batch * length * heads
-    decays = g.numel // given  # 1, or K where the decay is per channel
-    scale = given * (k_dim + 2 * (3 * k_dim + 2) * use_qk_l2norm_in_kernel)
+    token_heads = batch * length * heads
+    decays = g.numel // token_heads  # 1, or K where the decay is per channel
+    scale = token_heads * (k_dim + 2 * (3 * k_dim + 2) * use_qk_l2norm_in_kernel)
     if chunk_size is None:
-        vector = given * (k_dim * v_dim + 2 * v_dim + decays)
-        return Flops(matmul=given * 3 * 2 * k_dim * v_dim, vector=vector + scale)
+        vector = token_heads * (k_dim * v_dim + 2 * v_dim + decays)
+        return Flops(matmul=token_heads * 3 * 2 * k_dim * v_dim, vector=vector + scale)
     chunks = _whole_chunks(length, chunk_size)
     tokens = batch * chunks * chunk_size * heads
     matmul = tokens * (2 * chunk_size * (2 * k_dim + v_dim) + 3 * 2 * k_dim * v_dim)

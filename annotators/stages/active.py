@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
 
 import networkx as nx
 import torch
@@ -16,6 +15,7 @@ from fxmeter.annotators.stages.one_pass import annotate_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import decode
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.nodes import meta_of, spec_of
 from fxmeter.tracer.graph.spec import Spec
 
@@ -46,15 +46,16 @@ def _read(stage: AnnotatedStage) -> int:
     return total
 
 
-def _bytes(node: fx.Node, graph: nx.DiGraph) -> Any:
+def _bytes(node: fx.Node, graph: nx.DiGraph) -> Size:
     """Bytes that ops read of a tensor, looking through views; looking rows up does not count."""
-    storage, total = spec_of(node).storage, 0
+    storage = spec_of(node).storage
+    nbytes: Size = 0
     for user in node.users:
         if user.op != "call_function":
             continue
         spec = meta_of(user).spec
         if isinstance(spec, Spec) and spec.storage is storage:
-            total += _bytes(user, graph)
+            nbytes += _bytes(user, graph)
         elif user.target is not _LOOK_UP:
-            total += priced_edge(graph, node.name, user.name).bytes
-    return total
+            nbytes += priced_edge(graph, node.name, user.name).bytes
+    return nbytes

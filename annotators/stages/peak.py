@@ -102,9 +102,9 @@ def find_peak(recording: Recording) -> Peak | None:
     if not making:
         return None
     node = max(making, key=lambda n: (lifetimes.peak_of(n), -lifetimes.begins(n)))
-    listed, renamed = _alive_in_fullest_calls(node, lifetimes)
+    alive_there, renamed = _alive_in_fullest_calls(node, lifetimes)
     makers = {storage.id: (maker, spec) for maker in making for storage, spec in made_by(maker).items()}
-    alive = [_describe(*makers[storage.id], path) for storage, path in listed]
+    alive = [_describe(*makers[storage.id], path) for storage, path in alive_there]
     return Peak(
         bytes=lifetimes.peak_of(node),
         node=node.name,
@@ -123,7 +123,7 @@ def _alive_in_fullest_calls(node: fx.Node, lifetimes: Lifetimes) -> tuple[list[t
     Around the outermost call: what was alive when the fullest one began, but for what it let go of meanwhile; in it the
     same around the next inner call; and in the innermost what is alive at the node's own moment.
     """
-    found: list[tuple[Storage, _Renamed]] = []
+    alive: list[tuple[Storage, _Renamed]] = []
     renamed: _Renamed = ()
     moment, since = lifetimes.fullest_moment(node), -1
     for instance in meta_of(node).instances:
@@ -132,13 +132,13 @@ def _alive_in_fullest_calls(node: fx.Node, lifetimes: Lifetimes) -> tuple[list[t
         gone = {s.id for s in lifetimes.alive_at(instance.began) if s.died is not None and s.died <= moment}
         if skip is not None:
             pairs = zip(instance.given, skip.given, strict=True)
-            given = {recorded.id: own.id for recorded, own in pairs if recorded is not None and own is not None}
-            gone = {given.get(id, id) for id in gone}
+            own_of = {recorded.id: own.id for recorded, own in pairs if recorded is not None and own is not None}
+            gone = {own_of.get(id, id) for id in gone}
         there = lifetimes.alive_at(instance.began if skip is None else skip.moment)
-        found += [(s, renamed) for s in there if s.born > since and s.id not in gone]
+        alive += [(s, renamed) for s in there if s.born > since and s.id not in gone]
         since, renamed = instance.began, (*renamed, (instance.paths[0], instance.paths[index]))
-    found += [(s, renamed) for s in lifetimes.alive_at(moment) if s.born > since]
-    return found, renamed
+    alive += [(s, renamed) for s in lifetimes.alive_at(moment) if s.born > since]
+    return alive, renamed
 
 
 def _describe(maker: fx.Node, spec: Spec, renamed: _Renamed) -> Alive:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted, op_costs
 from fxmeter.models.figures import Figure, Figures, PassFigures
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import FIELDS, FIGURES, PASS_FIGURES, StageCost
+from fxmeter.models.stage_cost import FIELDS, FIGURES, PASS_FIGURES, Size, StageCost
 
-_OVER_STEPS: Mapping[str, Callable[[list[Any]], Any]] = {"sum": sum, "max": max, "last": lambda values: values[-1]}
+_OVER_STEPS: Mapping[str, Callable[[list[Size]], Size]] = {"sum": sum, "max": max, "last": lambda values: values[-1]}
 
 
 def over_steps(costs: Sequence[StageCost]) -> StageCost:
@@ -20,7 +19,7 @@ def over_steps(costs: Sequence[StageCost]) -> StageCost:
     return StageCost(**_over_steps(FIGURES, costs))
 
 
-def _over_steps(table: Mapping[str, Figure], records: Sequence[Figures | PassFigures]) -> dict[str, Any]:
+def _over_steps(table: Mapping[str, Figure], records: Sequence[Figures | PassFigures]) -> dict[str, Size]:
     """What the counted figures of a table come to, by what it says of steps."""
     counted = {name: figure.over_steps for name, figure in table.items() if not figure.sources}
     return {name: _OVER_STEPS[how]([getattr(record, name) for record in records]) for name, how in counted.items()}

@@ -68,8 +68,10 @@ class _Parts:
 
 
 def kernels_of(recording: Recording, graph: nx.DiGraph, *, fused: bool = True) -> tuple[Kernel, ...]:
-    """The kernels of a priced pass in program order. Views and other free ops run nothing. Without ``fused`` every op is
-    a kernel of its own, as PyTorch runs a model that is not compiled."""
+    """The kernels of a priced pass in program order; views and other free ops run nothing.
+
+    Without ``fused`` every op is a kernel of its own, as PyTorch runs a model that is not compiled.
+    """
     nodes = {node.name: node for node in executed(recording.graph)}
     groups: dict[Any, _Parts] = {}
     for name, node in nodes.items():

@@ -16,7 +16,7 @@ from fxmeter.annotators.stages.steps import join_steps
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.run.passes import record_module
+from fxmeter.tracer.run.modules import record_module
 
 FEW_STEPS = 8
 """Up to this many steps of a generation are recorded one by one; for more, a closed form is quicker."""

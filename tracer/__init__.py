@@ -4,7 +4,8 @@ from fxmeter.tracer.capture.recording import CacheEntry, Recording, Weight
 from fxmeter.tracer.graph.spec import Spec, Storage
 from fxmeter.tracer.load.loading import load_config, load_model
 from fxmeter.tracer.run.attention import ATTENTIONS, Attention
-from fxmeter.tracer.run.passes import record, record_call
+from fxmeter.tracer.run.calls import record_call
+from fxmeter.tracer.run.passes import record
 
 if __name__ == "tracer":  # imported by its folder's name in a checkout: the same objects
     from fxmeter.checkout import stand_for

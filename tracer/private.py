@@ -6,6 +6,7 @@ what cannot be done without it; unsaid, a scan would be recorded as a loop and a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from fxmeter.models.errors import FxmeterError
@@ -54,6 +55,7 @@ NAMES = (
     Name("torch", "_C._DisableTorchDispatch", "hand a tensor on without recording it"),
     Name("torch", "_C._functorch.peek_interpreter_stack", "see that a gradient is taken by torch.func"),
     Name("torch", "UntypedStorage._cdata", "tell storages apart"),
+    Name("torch", "_C._dispatch_has_kernel_for_dispatch_key", "take apart ops that arrive whole in inference mode"),
     Name("torch.fx", "Graph._target_to_str", "name nodes"),
     Name("torch", "ops.aten._grouped_mm.default", "price mixtures of experts"),
     Name("torch", "ops.aten._local_scalar_dense.default", "answer what code asks about data"),
@@ -77,6 +79,9 @@ NAMES = (
         "record a scan over time as one operator",
     ),
 )
+
+
+COMPILED = Name("torch._dynamo.eval_frame", "OptimizedModule", "price what a compiled module was made from")
 
 
 def require(name: Name) -> None:
@@ -129,6 +134,20 @@ def target_name(target: Callable[..., Any]) -> str:
     return fx.Graph()._target_to_str(target)
 
 
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` made this of, or itself."""
+    compiler = sys.modules.get(COMPILED.module)  # importing it takes seconds, and what is not imported made nothing
+    while compiler is not None and isinstance(module, compiler.OptimizedModule):
+        module = module._orig_mod
+    return module
+
+
+@cache
+def is_composite(op: OpOverload) -> bool:
+    """Whether an op is made of others, into which torch takes it apart unless in inference mode."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+
+
 def attention_name(config: PreTrainedConfig) -> str | None:
     """The attention implementation that a config has chosen, itself alone."""
     name: str | None = config._attn_implementation_internal
@@ -174,6 +193,7 @@ __all__ = [
     "choose_attention",
     "has_attention_interface",
     "in_function_transform",
+    "is_composite",
     "kernel_of",
     "pytree",
     "require",
@@ -181,6 +201,7 @@ __all__ = [
     "storage_key",
     "takes_no_mask",
     "target_name",
+    "uncompiled",
     "without_dispatch",
     "without_modes",
 ]

@@ -192,7 +192,7 @@ def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
         last,
         scenario=scenario,
         cost=modules[""].cost,
-        modules=ModuleCosts(modules, last.recording.folds()),
+        modules=ModuleCosts(modules, last.recording.stand_ins()),
         ops=op_costs(dict(_ops(runs, total))),
         uncosted=(),
         floor_io_bytes=sum(int(run.over_steps(piece.floor_io_bytes, "sum").item()) for run, piece in runs),

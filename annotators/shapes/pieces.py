@@ -30,7 +30,7 @@ from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import Size, StageCost
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.run.passes import on_meta
+from fxmeter.tracer.run.twin import on_meta
 
 FARTHEST = 2**20 + 7
 """The longest length recorded to check that a region has no end: beyond every context that is served today, and no
@@ -80,7 +80,8 @@ class Pieces:
         self.stage, self.attention, self.deployment = stage, attention, deployment
         self.conventions = conventions.under(deployment)
         self.reason: str | None = None
-        self._model = on_meta(model) if stage == "vision" else model
+        self._name = type(model).__name__
+        self._model = on_meta(model, training=False) if stage == "vision" else model
         self._pieces: dict[SizeRegion, list[Piece]] = {}
         self._recorded: dict[Point, AnnotatedStage] = {}
         self._without: set[Point] = set()
@@ -91,7 +92,7 @@ class Pieces:
     @property
     def model_class(self) -> str:
         """The name of the model's class."""
-        return type(self._model).__name__
+        return self._name
 
     @property
     def recordings(self) -> int:

@@ -16,12 +16,14 @@ from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
 from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.run.passes import on_meta, record, record_twin
+from fxmeter.tracer.run.modules import record_twin
+from fxmeter.tracer.run.passes import record
+from fxmeter.tracer.run.twin import Twin, on_meta
 from fxmeter.tracer.state.session import without_collecting
 
 
 def annotate_pass(
-    model: nn.Module,
+    model: nn.Module | Twin,
     scenario: Scenario | VisionScenario,
     conventions: Conventions,
     *,
@@ -31,14 +33,13 @@ def annotate_pass(
 ) -> AnnotatedStage:
     """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
     conventions = conventions.under(deployment)
-    runs = on_meta(model) if isinstance(scenario, VisionScenario) else model
     options: dict[str, Any] = {"attention": attention, "fold": fold, "deployment": deployment}
-    make = partial(record_pass, runs, scenario, conventions, **options)
+    make = partial(record_pass, model, scenario, conventions, **options)
     return annotate_recording(make, conventions, attention=attention, scenario=scenario)
 
 
 def record_pass(
-    model: nn.Module,
+    model: nn.Module | Twin,
     scenario: Scenario | VisionScenario,
     conventions: Conventions,
     *,
@@ -46,13 +47,14 @@ def record_pass(
     fold: bool = True,
     deployment: Deployment,
 ) -> Recording:
-    """One pass of a language model, or of a vision tower that is on ``meta``. ``conventions`` are those under the
-    deployment."""
+    """One pass of a language model, or of a vision tower or its twin; ``conventions`` under the deployment."""
+    module = model.module if isinstance(model, Twin) else model
     if isinstance(scenario, VisionScenario):
-        pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(model.parameters()).dtype)
-        return record_twin(model, pixels, {}, attention=attention, fold=fold)
+        twin = model if isinstance(model, Twin) else on_meta(model, training=False)
+        pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(module.parameters()).dtype)
+        return record_twin(twin, pixels, {}, attention=attention, fold=fold)
     options: dict[str, Any] = {"attention": attention, "fold": fold, "deployment": deployment}
-    return record(model, scenario, logits=conventions.logits, **options)
+    return record(module, scenario, logits=conventions.logits, **options)
 
 
 @without_collecting()

@@ -181,7 +181,7 @@ def totals_of(recording: Recording, graph: nx.DiGraph) -> Totals:
     parts = (part for _, part in tree.nodes(data=PART))
     modules = {part.path: part for part in parts if isinstance(part, ModuleCost)}
     return Totals(
-        ModuleCosts(modules, recording.folds()), op_totals(tree), _uncosted(graph), graph.graph["floor_io_bytes"]
+        ModuleCosts(modules, recording.stand_ins()), op_totals(tree), _uncosted(graph), graph.graph["floor_io_bytes"]
     )
 
 

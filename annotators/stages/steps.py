@@ -66,7 +66,7 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         last,
         scenario=scenario,
         cost=over_steps([step.cost for step in steps]),
-        modules=ModuleCosts(modules, last.recording.folds()),
+        modules=ModuleCosts(modules, last.recording.stand_ins()),
         ops=op_costs({op: (sum(p.count for p in of), over_steps([p.cost for p in of])) for op, of in ops.items()}),
         uncosted=tuple(replace(item, count=sum(counts)) for item, counts in uncosted.items()),
         fullest_step=max(reversed(steps), key=lambda step: step.cost.peak_activation_bytes),

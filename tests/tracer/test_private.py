@@ -10,7 +10,7 @@ from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_
 
 from fxmeter.models.errors import FxmeterError
 from fxmeter.tracer import private
-from fxmeter.tracer.private import NAMES, Name, kernel_of, require
+from fxmeter.tracer.private import COMPILED, NAMES, Name, kernel_of, require
 from fxmeter.tracer.run.scan_hooks import UNMARKED
 
 ROOT = Path(__file__).parent.parent.parent
@@ -19,7 +19,7 @@ EVERYBODYS = {"_parameters", "_buffers", "_modules", "_schema", "_replace"}
 """Of nn.Module, whose documentation explains them; of ops; of named tuples."""
 
 
-@pytest.mark.parametrize("name", [*NAMES, *UNMARKED], ids=str)
+@pytest.mark.parametrize("name", [*NAMES, *UNMARKED, COMPILED], ids=str)
 def test_every_name_exists_in_the_installed_versions(name):
     require(name)
 

@@ -2,16 +2,16 @@
 
 On meta a tensor has no values, yet code asks for some: is there padding, how long is the longest sequence, are these
 positions packed. What leads to such a question is nearly always bookkeeping on integers that starts from constants,
-positions and the all-ones mask. Here that part of the recorded graph, and nothing else, is run on the CPU. Token ids
-count as ordinary tokens. What depends on weights stays unknown, with one exception: which experts a top-k picks is
-taken to be balanced, each as often as any other, so that code which asks who got how many tokens gets an even split,
-and experts that compute nothing get their share.
+positions and inputs. Here that part of the recorded graph, and nothing else, is run on the CPU. Inputs have the values
+that were given; token ids without values count as ordinary tokens. What depends on weights stays unknown, with one
+exception: which experts a top-k picks is taken to be balanced, each as often as any other, so that code which asks who
+got how many tokens gets an even split, and experts that compute nothing get their share.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def is_known(node: fx.Node, meta: NodeMeta) -> bool:
     if not isinstance(spec, Spec):
         return False
     if node.op == "placeholder":
-        return spec.role == "input" and not spec.is_float
+        return meta.constant is not None or (spec.role == "input" and not spec.is_float)
     return meta.constant is not None or not (spec.is_float or meta.is_weight)
 
 
@@ -64,6 +64,8 @@ class Questions:
     """The answers of one recording. What has been worked out is kept, so that each op is run once, whoever asks."""
 
     def __init__(self) -> None:
+        self.assumptions: dict[str, None] = {}
+        """What had to be assumed for an answer, in words."""
         self._values: dict[fx.Node, Any] = {}
         self._elements = 0
         self._changes: dict[int, list[fx.Node]] = {}
@@ -148,7 +150,7 @@ class Questions:
         return bool(changed) and any(id in changed and node < changed[id] for id in self._read(node))
 
     def _work_out(self, node: fx.Node) -> None:
-        self._values[node] = value = _run(node, self._values)
+        self._values[node] = value = self._run(node)
         self._elements += sum(part.numel() for part in pytree.tree_leaves(value) if isinstance(part, Tensor))
         if isinstance(node.target, OpOverload) and changed_arguments(node.target):
             for storage in self._read(node):
@@ -156,29 +158,32 @@ class Questions:
                     waiting.remove(node)
                     self._changed_by[storage] = node
 
+    def _run(self, node: fx.Node) -> Any:
+        meta = meta_of(node)
+        target: Any = node.target
+        if node.op in ("placeholder", "get_attr"):
+            if meta.constant is not None:
+                return meta.constant.to("cpu", copy=True)  # ops in place change the copy
+            spec = spec_of(node)
+            if node.op == "placeholder":
+                self.assumptions[f"every token of {target} is an ordinary one: no padding, no separator"] = None
+                return torch.full(spec.shape, _TOKEN, dtype=spec.dtype)
+            # a list of positions that torch made a tensor of, unseen: whichever they are, all tokens are alike
+            return torch.zeros(spec.shape, dtype=spec.dtype)
+        if target is aten.topk.default:
+            self.assumptions["a top-k picks every position equally often"] = None
+            return _balanced(node)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self._values[source])
+        if "device" in kwargs:
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+        return target(*args, **kwargs)
+
     def _forget(self) -> None:
         """Start again: every value is worked out anew when somebody asks."""
         self._values.clear()
         self._changed_by.clear()
         self._elements = 0
         self._waiting = {storage: list(changes) for storage, changes in self._changes.items()}
-
-
-def _run(node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
-    spec: Any = meta_of(node).spec
-    target: Any = node.target
-    if node.op == "placeholder":
-        return torch.full(spec.shape, _TOKEN, dtype=spec.dtype)
-    if node.op == "get_attr":
-        value = meta_of(node).constant
-        # a list of positions that torch made a tensor of, unseen: whichever they are, all tokens are alike
-        return torch.zeros(spec.shape, dtype=spec.dtype) if value is None else value
-    if target is aten.topk.default:
-        return _balanced(node)
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
-    if "device" in kwargs:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
-    return target(*args, **kwargs)
 
 
 def _balanced(node: fx.Node) -> tuple[Tensor, Tensor]:

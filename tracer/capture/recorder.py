@@ -17,28 +17,34 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from fxmeter.tracer.capture.devices import run_together
 from fxmeter.tracer.capture.folding import CannotFoldError
-from fxmeter.tracer.capture.questions import QUESTIONS, Questions, UnknownValueError, is_known
+from fxmeter.tracer.capture.questions import LARGEST, QUESTIONS, Questions, UnknownValueError, is_known
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
-from fxmeter.tracer.private import TorchDispatchMode, storage_key, target_name, without_dispatch
+from fxmeter.tracer.private import TorchDispatchMode, is_composite, storage_key, target_name, without_dispatch
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
+
+_META = torch.device("meta")
 
 
 class Recorder(TorchDispatchMode):
     """While active, appends a node to ``graph`` for every op that is dispatched.
 
-    ``weights`` are the parameters and buffers of ``root``, found by identity; a tensor that is none of them, not
-    declared by :meth:`placeholder` and not made by a recorded op is a constant that the model's code carries.
+    Parameters and buffers of ``root`` are found by identity; a tensor that is none of them, not declared by
+    :meth:`placeholder` and not made by a recorded op is a constant that the model's code carries. ``values`` are the
+    tensors with data that others on meta stand for, by their ids. With ``on_meta`` the pass runs on meta: whatever its
+    code makes or keeps elsewhere is taken to be there too.
     """
 
-    def __init__(self, root: nn.Module) -> None:
+    def __init__(self, root: nn.Module, values: Mapping[int, Tensor] | None = None, *, on_meta: bool = True) -> None:
         super().__init__()
         self.graph = fx.Graph()
         self.storages: list[Storage] = []
@@ -48,10 +54,14 @@ class Recorder(TorchDispatchMode):
         self._paths, self._weights, self._members = derived(root, _names)
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+        self._read: dict[str, fx.Node] = {}
         self._handed: list[weakref.ref[Tensor]] = []
         self._live: dict[int, Storage] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
-        self._questions = Questions()
+        self.questions = Questions()
+        self._data = values or {}
+        self._on_meta = on_meta
+        self._met_meta = self._met_other = False
         self._moment = 0
         self._ended = False
         self._thread = get_ident()
@@ -99,19 +109,19 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if is_composite(func):  # in inference mode, where torch would run it whole
+            with self:
+                return func.decompose(*args, **kwargs)
         if self._handed:
             self._let_go()
+        self._met_meta = self._met_other = False
         node = self.graph.create_node(
             "call_function", func, self._to_nodes(args), self._to_nodes(kwargs), name=target_name(func)
         )
         module, calls = self._stack[-1]
         meta = describe(node, NodeMeta(module=module, calls=calls, instances=self.instances))
-        kernel = META_KERNELS.get(func)
         began = self.moment()
-        try:
-            out = func(*args, **kwargs) if kernel is None else kernel(func, *args, **kwargs)
-        except (NotImplementedError, RuntimeError) as error:
-            out = self._without_data(func, node, args, kwargs, error)
+        out = self._run(func, node, args, kwargs)
         meta.is_known = is_known(node, meta)
         if isinstance(out, Tensor):
             meta.spec = self._made(out, node)
@@ -119,18 +129,25 @@ class Recorder(TorchDispatchMode):
             meta.spec = tuple(self._part(item, node, index) for index, item in enumerate(out))
         meta.span = (began, self.moment())
         for changed in changed_specs(node):
-            self._questions.changed(node, changed.storage)
+            self.questions.changed(node, changed.storage)
         return out
 
-    def _without_data(self, func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
-        """The answer to a question about data that needs none; ``error`` where it does."""
-        if func in QUESTIONS:
-            try:
-                return self._questions.answer(func, node, args, kwargs)
-            except UnknownValueError:
-                pass
-        _note(error, f"{func} in {meta_of(node).module or 'its own forward'}")
-        raise error
+    def _run(self, func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+        """What the op returns, or else the answer to what it asks about data."""
+        run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
+        makes_elsewhere = not self._met_meta and kwargs.get("device") not in (None, _META)
+        try:
+            if self._on_meta and (self._met_other or makes_elsewhere):
+                return run_together(run, args, kwargs)
+            return run(*args, **kwargs)
+        except Exception as error:
+            if func in QUESTIONS and isinstance(error, (NotImplementedError, RuntimeError)):
+                try:
+                    return self.questions.answer(func, node, args, kwargs)
+                except UnknownValueError:
+                    pass
+            _note(error, f"{func} in {meta_of(node).module or 'its own forward'}")
+            raise
 
     def _part(self, item: Any, node: fx.Node, index: int) -> Spec | None:
         """One of several results, as a node of its own."""
@@ -149,7 +166,8 @@ class Recorder(TorchDispatchMode):
     def placeholder(self, name: str, tensor: Tensor, role: Role) -> fx.Node:
         """Declare a tensor that exists before the pass."""
         node = self.graph.placeholder(name)
-        meta = describe(node, NodeMeta(self._know(tensor, node, role, born=-1)))
+        spec = self._know(tensor, node, role, born=-1)
+        meta = describe(node, NodeMeta(spec, constant=self._data.get(id(tensor))))
         meta.is_known = is_known(node, meta)
         return node
 
@@ -194,6 +212,10 @@ class Recorder(TorchDispatchMode):
     def _to_nodes(self, value: Any) -> Any:
         """``value`` with every tensor in it replaced by its node."""
         if isinstance(value, Tensor):
+            if value.is_meta:
+                self._met_meta = True
+            else:
+                self._met_other = True
             return self.node_of(value) or self._unseen(value)
         if isinstance(value, (list, tuple)):
             return type(value)(map(self._to_nodes, value)) if type(value) in (list, tuple) else value
@@ -207,9 +229,15 @@ class Recorder(TorchDispatchMode):
         if name is None:
             name = f"_constant_{len(self.constants)}"
             self.constants[name] = tensor
+        elif name in self._read:  # another parameter over the same elements
+            self._know(tensor, self._read[name], "weight", born=-1)
+            return self._read[name]
         node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
+        self._read[name] = node
         is_weight = name not in self.constants
-        constant = None if is_weight or tensor.is_meta else tensor
+        constant = self._data.get(id(tensor))
+        if constant is None and not is_weight and not tensor.is_meta:
+            constant = tensor.detach().clone() if tensor.numel() <= LARGEST else tensor
         spec = self._know(tensor, node, "weight", born=-1)
         meta = describe(node, NodeMeta(spec, is_weight=is_weight, constant=constant))
         meta.is_known = is_known(node, meta)
@@ -255,11 +283,35 @@ def _note(error: BaseException, where: str) -> None:
 
 
 def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:
-    """Module → path, weight or buffer → name, and the members of lists, all by identity."""
+    """Module → path, weight or buffer → name, and the members of lists, all by identity.
+
+    Parameters that have the same elements of one storage go by the name of the first.
+    """
     paths = {id(module): path for path, module in walk(root)}
-    weights = {id(t): name for store in ("_parameters", "_buffers") for name, t in named_tensors(root, store)}
+    weights: dict[int, str] = {}
+    first: dict[object, str] = {}
+    for store in ("_parameters", "_buffers"):
+        for name, tensor in named_tensors(root, store):
+            elements = (storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
+            weights[id(tensor)] = first.setdefault(elements, name)
     members = {id(m) for _, module in walk(root) if isinstance(module, nn.ModuleList) for m in module}
     return paths, weights, members
+
+
+def module_aliases(root: nn.Module) -> Mapping[str, str]:
+    """Every further name of a module that is registered more than once → the first."""
+    return derived(root, _aliases)
+
+
+def _aliases(root: nn.Module) -> dict[str, str]:
+    first = {id(module): path for path, module in walk(root)}
+    registered = (
+        (f"{path}.{name}" if path else name, child)
+        for path, module in walk(root)
+        for name, child in module._modules.items()
+        if child is not None
+    )
+    return {path: first[id(child)] for path, child in registered if first[id(child)] != path}
 
 
 def module_classes(root: nn.Module) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from fxmeter.tracer.graph.nodes import changed_specs, meta_of, spec_of
 from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage
 from fxmeter.tracer.operators.ops import cache_append
-from fxmeter.tracer.private import OpOverload
+from fxmeter.tracer.private import OpOverload, storage_key
 from fxmeter.tracer.state.cache import cache_counters, cache_tensors
 from fxmeter.tracer.state.tree import derived, named_tensors
 
@@ -41,7 +41,10 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter, once however often it is tied; ``path`` is where the model registers it first."""
+    """A parameter, once however often it is tied; ``path`` is where the model registers it first.
+
+    Of one that lies partly over another, the part that nobody else has.
+    """
 
     path: str
     numel: int
@@ -53,7 +56,8 @@ class Recording:
     """A forward pass as a graph. Each node carries a :class:`~fxmeter.tracer.graph.nodes.NodeMeta`.
 
     ``graph`` is complete, and can be executed, when nothing was folded; a folded one leaves out the layers that its
-    instances stand for.
+    instances stand for. ``assumptions`` say in words what had to be taken for granted about data, and ``training``
+    whether a module was in training mode.
     """
 
     graph: fx.Graph
@@ -61,8 +65,11 @@ class Recording:
     cache: tuple[CacheEntry, ...]
     weights: tuple[Weight, ...]
     classes: Mapping[str, str]
+    aliases: Mapping[str, str]
     calls: Mapping[str, int]
     constants: Mapping[str, Tensor] = field(repr=False)
+    assumptions: tuple[str, ...] = ()
+    training: bool = False
     seconds: float = 0.0
 
     def graph_module(self, root: nn.Module) -> fx.GraphModule:
@@ -84,6 +91,10 @@ class Recording:
     def folds(self) -> Mapping[str, str]:
         """Path of each module instance that was not recorded → path of the one that stands for it."""
         return {path: instance.paths[0] for instance in self.instances() for path in instance.paths[1:]}
+
+    def stand_ins(self) -> Mapping[str, str]:
+        """The same, and every further name of a module → its first one."""
+        return {**self.aliases, **self.folds()}
 
     def multiplicity(self) -> Multiplicity:
         """How many identical instances each module has."""
@@ -216,9 +227,31 @@ def _spec_of(recorder: Recorder, tensor: Tensor) -> Spec:
 
 
 def resident_weights(root: nn.Module) -> tuple[Weight, ...]:
-    """Every parameter of ``root`` once."""
+    """Every parameter of ``root`` once, and of those over one storage every byte."""
     return derived(root, _weights)
 
 
 def _weights(root: nn.Module) -> tuple[Weight, ...]:
-    return tuple(Weight(path, p.numel(), p.nbytes) for path, p in named_tensors(root, "_parameters"))
+    weights, taken = [], dict[int, list[tuple[int, int]]]()
+    for path, parameter in named_tensors(root, "_parameters"):
+        begin, others = (
+            int(parameter.storage_offset()) * parameter.itemsize,
+            taken.setdefault(storage_key(parameter), []),
+        )
+        last = sum((size - 1) * step for size, step in zip(parameter.shape, parameter.stride(), strict=True))
+        end = begin + (last + 1) * parameter.itemsize if parameter.numel() else begin
+        nbytes = min(parameter.nbytes, end - begin - _covered(begin, end, others))
+        others.append((begin, end))
+        if nbytes > 0 or not parameter.numel():
+            weights.append(Weight(path, nbytes // parameter.itemsize, nbytes))
+    return tuple(weights)
+
+
+def _covered(begin: int, end: int, others: list[tuple[int, int]]) -> int:
+    """How many of the bytes from ``begin`` to ``end`` lie in ``others``."""
+    covered, at = 0, begin
+    for low, high in sorted(others):
+        low, high = max(low, at), min(high, end)
+        if low < high:
+            covered, at = covered + high - low, high
+    return covered

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxmeter.tracer.private import TorchDispatchMode
+from fxmeter.tracer.private import OpOverload, TorchDispatchMode
 
 
 def _grouped_mm(func: Any, mat_a: Tensor, mat_b: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -18,7 +18,19 @@ def _grouped_mm(func: Any, mat_a: Tensor, mat_b: Tensor, *args: Any, **kwargs: A
     return mat_a.new_empty(mat_a.shape[0], mat_b.shape[2])
 
 
-META_KERNELS: dict[Any, Callable[..., Any]] = {torch.ops.aten._grouped_mm.default: _grouped_mm}
+def _batch_norm(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """In evaluation no statistics are saved; torch's meta kernel returns some."""
+    out, *saved = func(input, *args, **kwargs)
+    training = kwargs.get("training", args[4] if len(args) > 4 else False)
+    if not input.is_meta or training:
+        return out, *saved
+    return out, *(tensor.new_empty(0) for tensor in saved)
+
+
+META_KERNELS: dict[OpOverload, Callable[..., Any]] = {
+    torch.ops.aten._grouped_mm.default: _grouped_mm,
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
+}
 
 
 class MetaKernels(TorchDispatchMode):

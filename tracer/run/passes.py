@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,19 +15,21 @@ from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario
 from fxmeter.tracer.capture.folding import CannotFoldError, Folding, NoObserver
-from fxmeter.tracer.capture.recorder import Recorder, module_classes
-from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
+from fxmeter.tracer.capture.recorder import Recorder
+from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.operators.meta_kernels import MetaKernels
-from fxmeter.tracer.private import Cache, pytree
+from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
+from fxmeter.tracer.run.calls import declare_inputs, recorded
+from fxmeter.tracer.run.devices import OneDevice
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, is_encoder, max_positions, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.serving import absorbing
 from fxmeter.tracer.run.storage import as_deployed
 from fxmeter.tracer.state.attributes import Held, attributes_restored
-from fxmeter.tracer.state.cache import CACHE_ARGUMENTS, cache_of, cache_tensors, tensors_of
-from fxmeter.tracer.state.session import one_recording, without_collecting
+from fxmeter.tracer.state.cache import CACHE_ARGUMENTS
+from fxmeter.tracer.state.session import one_recording
 from fxmeter.tracer.state.tree import unchanging, walk
 
 Logits = Literal["all", "last"]
@@ -126,12 +127,14 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
     masked = wanted.careful and wanted.attention == "flash" and asks_for_a_mask(model)
     device = next(model.parameters()).device
     with ExitStack() as stack:
-        stack.enter_context(_ready(model, wanted.attention, masked=masked))
+        stack.enter_context(attention_of(model, wanted.attention, masked=masked))
+        stack.enter_context(scans_as_operators(model))
+        stack.enter_context(_evaluating(model))
         if wanted.absorbed:
             stack.enter_context(absorbing(model))
         before = stack.enter_context(attributes_restored(model))
         if wanted.careful:
-            stack.enter_context(device)
+            stack.enter_context(OneDevice(device))
         if cache is None:
             cache = filled_cache(model, scenario, folding)
         held = Held(cache, before, scenario.batch)
@@ -140,107 +143,7 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
             length = scenario.query_len if keeps else scenario.kv_len  # without a cache every step is a whole prefill
             input_ids = torch.zeros((scenario.batch, length), dtype=torch.long, device=device)
         kwargs = _forward_arguments(model, input_ids, cache, wanted.logits)
-        return _record_call(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
-
-
-def record_call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recording:
-    """Record ``module(*args, **kwargs)`` for any module, on the device that it lives on."""
-    with one_recording():
-        return _record_call(module, args, kwargs)
-
-
-def _record_call(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    folding: Folding | None = None,
-    cache: Any = None,
-    output: Any = None,
-) -> Recording:
-    """``output`` picks the graph's output from what the module returns."""
-    started = time.perf_counter()
-    recorder = Recorder(module)
-    for entry in cache_tensors(cache):
-        recorder.placeholder(f"cache_{entry.layer}_{entry.name}".replace(".", "_"), entry.tensor, "cache")
-    _declare_inputs(recorder, args, kwargs)
-    with torch.no_grad(), ExitStack() as stack:
-        if folding is not None:
-            stack.enter_context(folding.active(recorder))
-        stack.enter_context(as_trace_errors(module))
-        stack.enter_context(without_collecting())
-        with recorder.watching():
-            out = module(*args, **kwargs)
-    if cache is None:
-        cache = cache_of(out)
-    elif isinstance(cache, Held) and not isinstance(cache.cache, Cache):
-        cache = replace(cache, cache=cache_of(out))  # not changed in place: the one returned is the one after the pass
-    entries = settle_cache(recorder, cache)
-    recorder.output(_plain_output(out if output is None else output(out)))
-    return Recording(
-        graph=recorder.graph,
-        storages=tuple(recorder.storages),
-        cache=entries,
-        weights=resident_weights(module),
-        classes=module_classes(module),
-        calls=recorder.calls,
-        constants=recorder.constants,
-        seconds=time.perf_counter() - started,
-    )
-
-
-def record_module(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    attention: Attention = "flash",
-    fold: bool = True,
-) -> Recording:
-    """Record one call of any module on ``meta``; the module and the tensors given are not touched."""
-    return record_twin(on_meta(module), args, kwargs, attention=attention, fold=fold)
-
-
-def record_twin(
-    twin: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    attention: Attention = "flash",
-    fold: bool = True,
-) -> Recording:
-    """The same for what :func:`on_meta` returned, which may be recorded again and again."""
-
-    def call(folding: Folding | None) -> Recording:
-        on_twin, named = tree_to_meta(args), tree_to_meta(dict(kwargs))
-        cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
-        return _record_call(twin, on_twin, named, folding=folding, cache=cache)
-
-    with one_recording(), unchanging(twin), _ready(twin, attention):
-        try:
-            return call(Folding(twin) if fold else None)
-        except CannotFoldError:
-            return call(None)
-
-
-def on_meta(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` whose parameters and buffers are on ``meta``; nothing is allocated, ties are kept."""
-    memo: dict[int, Any] = {}
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if id(tensor) not in memo:
-            meta = torch.empty_like(tensor, device="meta")
-            is_parameter = isinstance(tensor, nn.Parameter)
-            memo[id(tensor)] = nn.Parameter(meta, requires_grad=False) if is_parameter else meta
-    return copy.deepcopy(module, memo)
-
-
-def tree_to_meta(value: Any) -> Any:
-    """Nested arguments with every tensor on ``meta``; a cache is copied."""
-    if isinstance(value, Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    if isinstance(value, Cache):
-        return copy.deepcopy(value, {id(tensor): tree_to_meta(tensor) for tensor in tensors_of(value)})
-    return pytree.tree_map_only((Tensor, Cache), tree_to_meta, value, is_leaf=lambda item: isinstance(item, Cache))
+        return recorded(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
 
 
 def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) -> Any:
@@ -256,7 +159,7 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) 
 
     def recording(kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
         recorder = Recorder(model)
-        _declare_inputs(recorder, (), kwargs)
+        declare_inputs(recorder, (), kwargs)
         return recorder.watching()
 
     modes = [lambda _: MetaKernels(), recording]
@@ -286,50 +189,18 @@ def _forward_arguments(
     return kwargs
 
 
-def _declare_inputs(recorder: Recorder, args: Any, kwargs: Mapping[str, Any]) -> None:
-    """A placeholder for every tensor among the arguments, named after the argument."""
-    for place, value in [*((f"arg{i}", a) for i, a in enumerate(args)), *kwargs.items()]:
-        if isinstance(value, Cache):
-            continue
-        leaves = pytree.tree_leaves(value)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        for index, tensor in enumerate(tensors):
-            if recorder.node_of(tensor) is None:
-                recorder.placeholder(place if len(tensors) == 1 else f"{place}_{index}", tensor, "input")
-
-
 def _logits_of(out: Any) -> Any:
     logits = out.get("logits") if isinstance(out, dict) else getattr(out, "logits", None)
     return out if logits is None else logits
 
 
-def _plain_output(out: Any) -> Any:
-    """Nested tuples, lists and dicts of tensors; anything else in the output is left out."""
-    if isinstance(out, Tensor):
-        return out
-    if isinstance(out, dict):
-        return {str(key): plain for key, item in out.items() if (plain := _plain_output(item)) is not None}
-    if isinstance(out, (tuple, list)):
-        return tuple(plain for item in out if (plain := _plain_output(item)) is not None)
-    if hasattr(out, "__dataclass_fields__"):
-        return _plain_output({name: getattr(out, name) for name in out.__dataclass_fields__})
-    return None
-
-
 @contextmanager
-def _ready(model: nn.Module, attention: Attention, *, masked: bool = False) -> Iterator[None]:
-    """Inference mode, this attention, and scans as operators."""
-    with attention_of(model, attention, masked=masked), scans_as_operators(model), _quiet_model(model):
-        yield
-
-
-@contextmanager
-def _quiet_model(model: nn.Module) -> Iterator[None]:
-    """Inference mode of the modules, as before afterwards."""
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside the block no module is in training mode; afterwards each is as before."""
     training = [module for _, module in walk(model) if module.training]
-    for module in training:
-        module.training = False
     try:
+        for module in training:
+            module.training = False
         yield
     finally:
         for module in training:

@@ -25,7 +25,8 @@ _whose: int | None = None
 def one_recording() -> Iterator[None]:
     """Inside the block no other thread records. Raises TraceError where this one does already.
 
-    Random numbers that the recorded code draws are drawn again afterwards: the generator is as it was.
+    No gradients are taken, as in inference, but ops are the ones that make up others: torch's inference mode would show
+    some whole. Random numbers that the recorded code draws are drawn again afterwards: the generator is as it was.
     """
     global _whose
     me = threading.get_ident()
@@ -38,7 +39,8 @@ def one_recording() -> Iterator[None]:
         random_state = torch.get_rng_state()
         try:
             _whose = me
-            yield
+            with torch.inference_mode(False), torch.no_grad():
+                yield
         finally:
             _whose = None
             torch.set_rng_state(random_state)

@@ -1,0 +1,75 @@
+"""One call of any module, on a copy of it that has no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from fxmeter.models.errors import TraceError
+from fxmeter.tracer.capture.folding import CannotFoldError, Folding
+from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.private import Cache
+from fxmeter.tracer.run.attention import Attention, attention_of
+from fxmeter.tracer.run.calls import recorded
+from fxmeter.tracer.run.devices import OneDevice
+from fxmeter.tracer.run.scan_hooks import scans_as_operators
+from fxmeter.tracer.run.twin import Twin, arguments_on_meta, on_meta
+from fxmeter.tracer.state.attributes import attributes_restored
+from fxmeter.tracer.state.session import one_recording
+from fxmeter.tracer.state.tree import unchanging
+
+_META = torch.device("meta")
+
+
+def record_module(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    attention: Attention = "flash",
+    fold: bool = True,
+    training: bool | None = None,
+) -> Recording:
+    """Record one call of any module on ``meta``; the module and the tensors given are not touched.
+
+    ``training`` puts all of it in training mode or out of it; None leaves each part as it is.
+    """
+    return record_twin(on_meta(module, training=training), args, kwargs, attention=attention, fold=fold)
+
+
+def record_twin(
+    twin: Twin,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    attention: Attention = "flash",
+    fold: bool = True,
+) -> Recording:
+    """The same for what :func:`on_meta` returned, which may be recorded again and again."""
+    module = twin.module
+
+    def call(folding: Folding | None, *, careful: bool) -> Recording:
+        values = dict(twin.values)
+        on_twin, named = arguments_on_meta(args, kwargs, values)
+        cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
+        with attributes_restored(module), OneDevice(_META) if careful else nullcontext():
+            return recorded(module, on_twin, named, folding=folding, cache=cache, values=values)
+
+    def attempt(*, careful: bool) -> Recording:
+        try:
+            return call(Folding(module) if fold else None, careful=careful)
+        except CannotFoldError:
+            return call(None, careful=careful)
+
+    with one_recording(), unchanging(module), attention_of(module, attention), scans_as_operators(module):
+        try:
+            return attempt(careful=False)
+        except TraceError as failure:
+            try:
+                return attempt(careful=True)
+            except TraceError:
+                raise failure from failure.__cause__

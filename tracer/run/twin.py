@@ -1,0 +1,183 @@
+"""A copy of any module on ``meta``: nothing is allocated, real weights are neither read nor changed.
+
+Ties are kept, of modules, of parameters, and of parameters over one storage; so are training mode and what requires
+gradients, which changes the ops that torch runs. Tensors that nobody registered move too, in lists, dicts and other
+objects. Where one has data, what is small in it can be asked for while the copy runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxmeter.models.errors import TraceError
+from fxmeter.tracer.capture.questions import LARGEST
+from fxmeter.tracer.private import Cache, pytree, storage_key, uncompiled
+from fxmeter.tracer.state.cache import tensors_of
+
+_META = torch.device("meta")
+_LEAVES = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, torch.Size, type, types.ModuleType)
+_CONTAINERS = (list, tuple, set, frozenset, deque)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """``module`` on meta, and by the id of a tensor on meta the one with data that it stands for."""
+
+    module: nn.Module
+    values: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
+
+
+class Shadows:
+    """Tensors on meta in the place of others: each once, in a shared storage where theirs is one of ``shared``."""
+
+    def __init__(self, shared: Mapping[int, int] | None = None) -> None:
+        self.values: dict[int, Tensor] = {}
+        self.made: dict[int, Tensor] = {}
+        self._shared = shared or {}
+        self._storages: dict[int, torch.UntypedStorage] = {}
+        self._kept: list[Tensor] = []
+
+    def of(self, tensor: Tensor, where: str) -> Tensor:
+        """The shadow of ``tensor``; ``where`` names it in an error. Raises TraceError for what has no plain shape."""
+        if id(tensor) not in self.made:
+            _refuse(tensor, where)
+            shadow = self._shadow(tensor)
+            if isinstance(tensor, nn.Parameter):
+                shadow = nn.Parameter(shadow, requires_grad=tensor.requires_grad)
+            elif tensor.requires_grad and tensor.is_leaf:
+                shadow.requires_grad_(True)
+            self.made[id(tensor)] = shadow
+            self._kept.append(tensor)
+            if not tensor.is_meta and tensor.numel() <= LARGEST and not isinstance(tensor, nn.Parameter):
+                self.values[id(shadow)] = tensor.detach()
+        return self.made[id(tensor)]
+
+    def _shadow(self, tensor: Tensor) -> Tensor:
+        key = storage_key(tensor)
+        if self._shared.get(key, 0) < 2:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
+        if key not in self._storages:
+            self._storages[key] = torch.UntypedStorage(tensor.untyped_storage().nbytes(), device=_META)
+        empty = torch.empty(0, dtype=tensor.dtype, device=_META)
+        return empty.set_(self._storages[key], tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
+    """The twin of ``module``, in the mode that each part is in, or all of it in training or not.
+
+    Raises TraceError, which names the part, where one cannot be copied or has no shape.
+    """
+    if not isinstance(module, nn.Module):
+        raise TraceError(f"annotate_module prices an nn.Module, not {module!r:.80} (a {type(module).__name__})")
+    module = uncompiled(module)
+    _refuse_scripts(module)
+    tensors = dict(_tensors_in(module))
+    shared: dict[int, int] = {}
+    for tensor, where in tensors.values():
+        _refuse(tensor, where)
+        shared[storage_key(tensor)] = shared.get(storage_key(tensor), 0) + 1
+    shadows = Shadows(shared)
+    with torch.inference_mode(False), torch.no_grad():
+        memo: dict[int, Any] = {key: shadows.of(*place) for key, place in tensors.items()}
+        twin = _copy(module, memo)
+    return Twin(twin if training is None else twin.train(training), shadows.values)
+
+
+def arguments_on_meta(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], values: dict[int, Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments with every tensor on meta, a cache copied; ``values`` gets the tensors with data."""
+    shadows = Shadows()
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return shadows.of(value, "an input")
+        if isinstance(value, Cache):
+            return copy.deepcopy(value, {id(tensor): shadows.of(tensor, "the cache") for tensor in tensors_of(value)})
+        return value
+
+    with torch.inference_mode(False), torch.no_grad():
+        moved = pytree.tree_map(move, (args, dict(kwargs)), is_leaf=lambda item: isinstance(item, Cache))
+    values.update(shadows.values)
+    return moved
+
+
+def _refuse(tensor: Tensor, where: str) -> None:
+    kind = type(tensor)
+    wrapper = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    if nn.parameter.is_lazy(tensor):
+        raise TraceError(f"{where} has no shape yet (a lazy module): call the module once before it is priced")
+    if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized or wrapper:
+        what = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else str(tensor.layout)[6:]
+        raise TraceError(
+            f"{where} is a {kind.__name__ if wrapper else what + ' tensor'}, whose ops have no rules; "
+            "give the module or the input with plain dense tensors"
+        )
+
+
+def _refuse_scripts(module: nn.Module) -> None:
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise TraceError(
+                f"{path or 'the module'} is TorchScript ({type(part).__name__}), which hides its calls from Python; "
+                "give the nn.Module that it was made from"
+            )
+
+
+def _tensors_in(module: nn.Module) -> Iterator[tuple[int, tuple[Tensor, str]]]:
+    """Every tensor that attributes lead to, through modules, containers and other objects, with where it is."""
+    waiting: list[tuple[Any, str]] = [(module, "")]
+    seen: set[int] = set()
+    while waiting:
+        value, where = waiting.pop()
+        kind = type(value)  # not isinstance, which asks objects that answer slowly (a config) for their class
+        if issubclass(kind, _LEAVES) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if issubclass(kind, Tensor):
+            yield id(value), (value, where or "a tensor")
+        elif issubclass(kind, dict):
+            waiting += [(item, f"{where}.{name}" if where else str(name)) for name, item in value.items()]
+        elif issubclass(kind, _CONTAINERS):
+            waiting += [(item, f"{where}.{index}") for index, item in enumerate(value)]
+        elif issubclass(kind, types.MethodType):
+            waiting.append((value.__self__, where))
+        elif not issubclass(kind, types.FunctionType) and isinstance(getattr(value, "__dict__", None), dict):
+            for name, item in vars(value).items():
+                registered = name in ("_parameters", "_buffers", "_modules")
+                waiting.append((item, where if registered else f"{where}.{name}" if where else name))
+
+
+def _copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deep copy of ``module``; what refuses to be copied, such as a lock, is shared."""
+    try:
+        return copy.deepcopy(module, dict(memo))
+    except Exception:
+        for part in module.modules():
+            for value in vars(part).values():
+                if not isinstance(value, dict) or value is not part._modules:
+                    _share_if_single(value, memo)
+    try:
+        return copy.deepcopy(module, dict(memo))
+    except Exception as error:
+        raise TraceError(f"{type(module).__name__} cannot be copied to meta: {' '.join(str(error).split())}") from error
+
+
+def _share_if_single(value: Any, memo: dict[int, Any]) -> None:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, _CONTAINERS) else None
+    if items is not None:
+        for item in items:
+            _share_if_single(item, memo)
+        return
+    try:
+        copy.deepcopy(value, dict(memo))
+    except Exception:
+        memo[id(value)] = value

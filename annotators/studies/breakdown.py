@@ -160,24 +160,25 @@ def _visible_parent(path: str, stage: AnnotatedStage) -> str:
 def _label(path: str, parent: str, stage: AnnotatedStage) -> str:
     """The path below its visible parent; a folded layer with all its positions: "layers.1-11 (11×)"."""
     name = path[len(parent) + 1 :] if parent else path
-    folded = [p for p, stand_in in stage.recording.folds().items() if stand_in == path]
-    if not folded:
-        return name
-    head = name.rpartition(".")[0]
-    positions = [int(p.rpartition(".")[2]) for p in (path, *folded)]
-    return f"{head}.{spans(positions)} ({len(positions)}×)" if head else f"{spans(positions)} ({len(positions)}×)"
+    alike = [path, *(folded for folded, stand_in in stage.recording.folds().items() if stand_in == path)]
+    return name if len(alike) == 1 else f"{_with_positions(name, alike)} ({len(alike)}×)"
 
 
 def path_label(path: str, stage: AnnotatedStage) -> str:
-    """A module's whole path, a folded layer in it with all its positions: "model.layers.1-11 (11×).mlp"."""
+    """A module's whole path, a folded layer in it with all its positions: "model.layers.1-11.mlp"."""
     folded: dict[str, list[str]] = {}
     for member, stand_in in stage.recording.folds().items():
         folded.setdefault(stand_in, [stand_in]).append(member)
     for stand_in, members in folded.items():
         if path == stand_in or path.startswith(stand_in + "."):
-            positions = spans(int(member.rpartition(".")[2]) for member in members)
-            return f"{stand_in.rpartition('.')[0]}.{positions}{path[len(stand_in) :]}"
+            return _with_positions(stand_in, members) + path[len(stand_in) :]
     return path or "(root)"
+
+
+def _with_positions(path: str, members: Iterable[str]) -> str:
+    """The path of a member of a list, with the positions of all ``members`` in place of its own."""
+    head, dot, _ = path.rpartition(".")
+    return head + dot + spans(int(member.rpartition(".")[2]) for member in members)
 
 
 def _common_name(modules: Iterable[str]) -> str:

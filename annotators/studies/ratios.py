@@ -17,7 +17,6 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.sweep import Key, StageFigures, Sweep
@@ -41,77 +40,67 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One comparison: whether it holds, in words what was found."""
+    """One comparison: whether it holds (None where the numbers rule it out), in words what was found."""
 
-    holds: bool
+    holds: bool | None
     text: str
 
 
 def check(sweep: Sweep) -> tuple[Verdict, ...]:
     """Every ratio, over all points."""
     rows: list[Row] = [
-        (point, {(f.stage, f.attention): f for f in found})
-        for point, found in zip(sweep.points, sweep.figures, strict=True)
+        (point, {(stage.stage, stage.attention): stage for stage in stages})
+        for point, stages in zip(sweep.points, sweep.figures, strict=True)
     ]
-    return (
-        _flash_constant(rows),
-        _verdict("flash decode activations below prefill's", _flash_below(rows)),
-        _verdict("eager at least flash", _eager_above(rows)),
-        _verdict("a decode step far below prefill", _decode_below(rows)),
-        _verdict("KV monotone", _kv_monotone(rows)),
-    )
+    ratios = {
+        "flash decode activations constant in the context": _flash_constant,
+        "flash decode activations below prefill's": _flash_below,
+        "eager at least flash": _eager_above,
+        "a decode step far below prefill": _decode_below,
+        "KV monotone": _kv_monotone,
+    }
+    return tuple(_verdict(name, findings(rows)) for name, findings in ratios.items())
 
 
-def _verdict(name: str, findings: Iterable[Finding], skipped: str | None = None) -> Verdict:
-    compared = 0
+def _verdict(name: str, findings: Iterable[Finding]) -> Verdict:
+    compared, ruled_out = 0, "no two points to compare"
     for finding in findings:
+        if finding.holds is None:
+            ruled_out = finding.text
+            continue
         compared += 1
         if not finding.holds:
             return Verdict(name, compared, broken=finding.text)
-    if not compared and skipped is None:
-        skipped = "no two points to compare"
-    return Verdict(name, compared, skipped=skipped)
-
-
-def _flash_constant(rows: Sequence[Row]) -> Verdict:
-    name = "flash decode activations constant in the context"
-    growing: list[str] = []
-
-    def findings() -> Iterator[Finding]:
-        for before, after in _neighbours(rows, ("decode", "flash"), lambda f: (f.batch, f.steps), _context):
-            less, more = before[1].cost, after[1].cost
-            tokens = _context(after[1]) - _context(before[1])
-            read = (_read_by_last(after[1]) - _read_by_last(before[1])) // (tokens * after[1].batch)
-            if read > 0:
-                growing.append(f"a step reads {read:,} B of activations more per cached token: the model's own code")
-                continue
-            text = f"{after[0]}: {more.activation_bytes:,} B, but {less.activation_bytes:,} B at {before[0]}"
-            yield Finding(more.activation_bytes <= less.activation_bytes, text)
-
-    found = _verdict(name, findings())
-    if growing and not found.broken and not found.compared:
-        return Verdict(name, 0, skipped=growing[0])
-    return found
-
-
-def _context(figures: StageFigures) -> int:
-    return (figures.past_len or 0) + (figures.query_len or 0)
-
-
-def _read_by_last(figures: StageFigures) -> Any:
-    return figures.cost.activation_read_bytes // figures.steps
-
-
-def _flash_below(rows: Sequence[Row]) -> Iterator[Finding]:
-    for point, found in rows:
-        decode, prefill = found.get(("decode", "flash")), found.get(("prefill", "flash"))
-        if decode and prefill and _comparable(decode, prefill, 2):
-            less, more = decode.cost.activation_bytes, prefill.cost.activation_bytes
-            yield Finding(less < more, f"{point}: decode makes {less:,} B, prefill {more:,} B")
+    return Verdict(name, compared, skipped=None if compared else ruled_out)
 
 
 def _last_context(figures: StageFigures) -> int:
-    return (figures.past_len or 0) + figures.steps
+    """Tokens that the (last) pass attends to."""
+    return (figures.past_len or 0) + (figures.query_len or 0) + figures.steps - 1
+
+
+def _flash_constant(rows: Sequence[Row]) -> Iterator[Finding]:
+    pairs = _neighbours(rows, ("decode", "flash"), lambda figures: (figures.batch, figures.steps), _last_context)
+    for (at, fewer), (point, more) in pairs:
+        tokens = _last_context(more) - _last_context(fewer)
+        read = (_read_by_last(more) - _read_by_last(fewer)) // (tokens * more.batch)
+        if read > 0:
+            yield Finding(None, f"a step reads {read:,} B of activations more per cached token: the model's own code")
+            continue
+        small, large = fewer.cost.activation_bytes, more.cost.activation_bytes
+        yield Finding(large <= small, f"{point}: {large:,} B, but {small:,} B at {at}")
+
+
+def _read_by_last(figures: StageFigures) -> int:
+    return int(figures.cost.activation_read_bytes // figures.steps)
+
+
+def _flash_below(rows: Sequence[Row]) -> Iterator[Finding]:
+    for point, stages in rows:
+        decode, prefill = stages.get(("decode", "flash")), stages.get(("prefill", "flash"))
+        if decode and prefill and _comparable(decode, prefill, 2):
+            less, more = decode.cost.activation_bytes, prefill.cost.activation_bytes
+            yield Finding(less < more, f"{point}: decode makes {less:,} B, prefill {more:,} B")
 
 
 def _comparable(decode: StageFigures, prefill: StageFigures, least: int) -> bool:
@@ -121,9 +110,9 @@ def _comparable(decode: StageFigures, prefill: StageFigures, least: int) -> bool
 
 
 def _eager_above(rows: Sequence[Row]) -> Iterator[Finding]:
-    for point, found in rows:
-        for (stage, attention), flash in found.items():
-            eager = found.get((stage, "eager"))
+    for point, stages in rows:
+        for (stage, attention), flash in stages.items():
+            eager = stages.get((stage, "eager"))
             if attention == "flash" and eager:
                 for field in ("matmul_flops", "activation_bytes", "io_bytes"):
                     less, more = getattr(flash.cost, field), getattr(eager.cost, field)
@@ -132,9 +121,9 @@ def _eager_above(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _decode_below(rows: Sequence[Row]) -> Iterator[Finding]:
-    for point, found in rows:
-        for (stage, attention), decode in found.items():
-            prefill = found.get(("prefill", attention))
+    for point, stages in rows:
+        for (stage, attention), decode in stages.items():
+            prefill = stages.get(("prefill", attention))
             if stage == "decode" and prefill and _comparable(decode, prefill, LEAST_PROMPT):
                 steps, prompt = decode.cost.flops, prefill.cost.flops
                 text = f"{point}: {decode.steps} steps with {attention} take {steps:,} FLOPs, prefill {prompt:,}"
@@ -142,38 +131,30 @@ def _decode_below(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _kv_monotone(rows: Sequence[Row]) -> Iterator[Finding]:
-    for stage, attention in {key for _, found in rows for key in found if key[0] != "vision"}:
-        along: list[tuple[Callable[[StageFigures], Any], Callable[[StageFigures], Any]]] = [
-            (lambda f: f.batch, _last_context_of),
-            (_last_context_of, lambda f: f.batch),
-        ]
-        for fixed, moving in along:
-            for before, after in _neighbours(rows, (stage, attention), fixed, moving):
-                less, more = before[1].cost.kv_bytes, after[1].cost.kv_bytes
-                text = f"{after[0]}: {more:,} B after {stage}, but {less:,} B at {before[0]}"
-                yield Finding(more >= less, text)
-    for point, found in rows:
-        for (stage, attention), decode in found.items():
-            prefill = found.get(("prefill", attention))
+    for stage, attention in {key for _, stages in rows for key in stages if key[0] != "vision"}:
+        for fixed, moving in ((_batch, _last_context), (_last_context, _batch)):
+            for (at, fewer), (point, more) in _neighbours(rows, (stage, attention), fixed, moving):
+                small, large = fewer.cost.kv_bytes, more.cost.kv_bytes
+                yield Finding(large >= small, f"{point}: {large:,} B after {stage}, but {small:,} B at {at}")
+    for point, stages in rows:
+        for (stage, attention), decode in stages.items():
+            prefill = stages.get(("prefill", attention))
             if stage == "decode" and prefill and (decode.past_len or 0) >= (prefill.query_len or 0):
-                less, more = prefill.cost.kv_bytes, decode.cost.kv_bytes
-                yield Finding(more >= less, f"{point}: {more:,} B after decode, {less:,} B after prefill")
+                before, after = prefill.cost.kv_bytes, decode.cost.kv_bytes
+                yield Finding(after >= before, f"{point}: {after:,} B after decode, {before:,} B after prefill")
 
 
-def _last_context_of(figures: StageFigures) -> int:
-    return _last_context(figures) if figures.stage == "decode" else figures.query_len or 0
+def _batch(figures: StageFigures) -> int:
+    return figures.batch
 
 
 def _neighbours(
-    rows: Sequence[Row],
-    key: Key,
-    fixed: Callable[[StageFigures], Any],
-    moving: Callable[[StageFigures], Any],
+    rows: Sequence[Row], key: Key, fixed: Callable[[StageFigures], object], moving: Callable[[StageFigures], int]
 ) -> Iterator[tuple[tuple[SweepPoint, StageFigures], tuple[SweepPoint, StageFigures]]]:
     """Pairs of points next to one another in ``moving``, equal in ``fixed``."""
-    groups: dict[Any, dict[Any, tuple[SweepPoint, StageFigures]]] = defaultdict(dict)
-    for point, found in rows:
-        if key in found:
-            groups[fixed(found[key])].setdefault(moving(found[key]), (point, found[key]))
+    groups: dict[object, dict[int, tuple[SweepPoint, StageFigures]]] = defaultdict(dict)
+    for point, stages in rows:
+        if key in stages:
+            groups[fixed(stages[key])].setdefault(moving(stages[key]), (point, stages[key]))
     for group in groups.values():
         yield from itertools.pairwise([group[value] for value in sorted(group)])

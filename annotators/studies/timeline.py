@@ -11,7 +11,7 @@ what a serving cache would have: an append grows it by the new entries, in place
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -82,13 +82,17 @@ class Timeline:
 
     def live_bytes(self) -> Iterator[tuple[int, Mapping[str, int]]]:
         """(moment, kind → bytes in use) whenever something changes, what changes then included."""
-        live = dict.fromkeys((*ACTIVATIONS, *RESIDENT), 0)
-        changes = [(item.born, item.kind, item.bytes) for item in self.allocations]
-        changes += [(item.died, item.kind, -item.bytes) for item in self.allocations if item.died < self.end]
-        for moment, group in groupby(sorted(changes), key=operator.itemgetter(0)):
-            for _, kind, change in group:
-                live[kind] += change
-            yield moment, dict(live)
+        return _live_bytes(self.allocations, self.end)
+
+
+def _live_bytes(allocations: Iterable[Allocation], end: int) -> Iterator[tuple[int, Mapping[str, int]]]:
+    live = dict.fromkeys((*ACTIVATIONS, *RESIDENT), 0)
+    changes = [(item.born, item.kind, item.bytes) for item in allocations]
+    changes += [(item.died, item.kind, -item.bytes) for item in allocations if item.died < end]
+    for moment, group in groupby(sorted(changes), key=operator.itemgetter(0)):
+        for _, kind, change in group:
+            live[kind] += change
+        yield moment, dict(live)
 
 
 def timeline_of(stage: AnnotatedStage) -> Timeline:
@@ -100,7 +104,7 @@ def timeline_of(stage: AnnotatedStage) -> Timeline:
     ends = [meta_of(node).span[1] for node in nodes] + [s.died for s in recording.storages if s.died is not None]
     end = max(ends, default=0) + 1
     activations = [*_activations(stage, nodes, end)]
-    moment, peak_bytes = _peak(activations, end)
+    peak, live = max(_live_bytes(activations, end), key=lambda moment: sum(moment[1].values()), default=(0, {}))
     resident = sum(weight.nbytes for weight in recording.weights)
     return Timeline(
         title=title_of(stage),
@@ -112,8 +116,8 @@ def timeline_of(stage: AnnotatedStage) -> Timeline:
             *activations,
         ),
         spans=tuple(_spans(stage, nodes)),
-        peak=moment,
-        peak_bytes=peak_bytes,
+        peak=peak,
+        peak_bytes=sum(live.values()),
         end=end,
     )
 
@@ -136,18 +140,6 @@ def _kind(node: fx.Node, priced: PricedNode) -> str:
     if priced.fuses == "reduction":
         return "reductions"
     return "other arithmetic" if cost.vector_flops else "copies"
-
-
-def _peak(allocations: list[Allocation], end: int) -> tuple[int, int]:
-    """The first moment with most bytes in use, and the bytes."""
-    changes = [(item.born, item.bytes) for item in allocations]
-    changes += [(item.died, -item.bytes) for item in allocations if item.died < end]
-    most = moment = live = 0
-    for when, change in sorted(changes):
-        live += change
-        if live > most:
-            moment, most = when, live
-    return moment, most
 
 
 def _inputs(recording: Recording, end: int) -> Iterator[Allocation]:
@@ -180,8 +172,8 @@ def _cache(recording: Recording, nodes: list[fx.Node], end: int) -> Iterator[All
             if storage.role != "cache" or storage.counts or storage.id in seen:
                 continue
             seen.add(storage.id)
-            left = end if storage.id in kept else used.get(storage.id, end)
-            died = left if storage.died is None else storage.died
+            last = end if storage.id in kept else used.get(storage.id, end)
+            died = last if storage.died is None else storage.died
             size: Size = kept.get(storage.id, spec.nbytes)
             op, module = (str(node.target), meta_of(node).module) if node.op == "call_function" else ("", "")
             yield Allocation(max(0, storage.born), grown.get(storage.id, died), "KV cache", size, str(spec), op, module)
@@ -190,13 +182,13 @@ def _cache(recording: Recording, nodes: list[fx.Node], end: int) -> Iterator[All
 def _spans(stage: AnnotatedStage, nodes: list[fx.Node]) -> Iterator[Span]:
     """Calls of modules around the ops that they run, nested; containers, which are never called, left out."""
     called = {"", *stage.recording.calls}
-    found: list[Span | None] = []
+    spans: list[Span | None] = []
     stack: list[tuple[str, int, int]] = []
 
     def close(keep: int) -> None:
         while len(stack) > keep:
             path, place, began = stack.pop()
-            found[place] = Span(began, ended, len(stack), path, op=False)
+            spans[place] = Span(began, ended, len(stack), path, op=False)
 
     ended = 0
     for node in nodes:
@@ -207,13 +199,13 @@ def _spans(stage: AnnotatedStage, nodes: list[fx.Node]) -> Iterator[Span]:
             shared += 1
         close(shared)
         for path in chain[shared:]:
-            stack.append((path, len(found), began))
-            found.append(None)
+            stack.append((path, len(spans), began))
+            spans.append(None)
         ended = meta_of(node).span[1]
         cost = priced_node(stage.graph, node.name).cost
-        found.append(Span(began, ended, len(stack), str(node.target), True, cost.flops, cost.io_bytes))
+        spans.append(Span(began, ended, len(stack), str(node.target), True, cost.flops, cost.io_bytes))
     close(0)
-    return (span for span in found if span is not None)
+    return (span for span in spans if span is not None)
 
 
 def _heads(path: str) -> list[str]:

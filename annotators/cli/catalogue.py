@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fxmeter.annotators.cli.output import progress, show
+from fxmeter.annotators.cli.session import interrupted_afterwards
 from fxmeter.models.errors import FxmeterError
 
 
@@ -39,7 +40,7 @@ def ops(pattern: str) -> None:
     fxmeter ops
     fxmeter ops softmax
     """
-    with progress("loading torch"):
+    with progress("loading torch"), interrupted_afterwards():
         import fxmeter.annotators.rules  # noqa: F401  registers every rule
         from fxmeter.annotators.rules.registry import rules
         from fxmeter.annotators.views.console import plain_table

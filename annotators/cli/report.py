@@ -170,11 +170,12 @@ def report(
         if timeline_path is not None:
             work.say(f"writing {timeline_path}")
             write_file("--memory-timeline", _timeline_text(timelines, whole, timeline_path), timeline_path)
-    _warn_of_length(whole)
     if json_path is not None:
         from fxmeter.annotators.documents.report import to_json
 
         write_json(to_json(whole), json_path)
+        for warning in whole.warnings:
+            complain(f"warning: {warning}")
     else:
         from fxmeter.annotators.views.report import report_view
 
@@ -213,10 +214,3 @@ def _timeline_text(timelines: Sequence[Timeline], report: Report, path: str) -> 
         return timeline_svg(timelines, report.model.name)
     conventions = conventions_of(report.model, report.conventions)
     return trace_text(timelines, {"model": report.model.name, "versions": versions(), "conventions": conventions})
-
-
-def _warn_of_length(report: Report) -> None:
-    limit = report.model.max_positions
-    tokens = max(stage.scenario.final_kv_len for stage in report.stages if isinstance(stage.scenario, Scenario))
-    if limit is not None and tokens > limit:
-        complain(f"warning: {tokens:,} tokens are more than this model's max_position_embeddings, {limit:,}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,17 +66,36 @@ def session(model: str, **files: str | None) -> Iterator[Session]:
     for option, path in files.items():
         check_writable(f"--{option.replace('_', '-')}", path)
     with progress("loading torch and transformers") as say:
-        quiet_libraries()
-        yield Session(model, source, say)
+        load_libraries()
+        yield Session(source.name if isinstance(source, Preset) else model, source, say)
 
 
-def quiet_libraries() -> None:
-    """Keep the libraries' own log lines and warnings off stderr: what is wrong with a config is said in one line."""
+def load_libraries() -> None:
+    """Import torch and transformers, and keep their log lines and warnings off stderr: what is wrong with a config is
+    said in one line."""
     import logging
     import warnings
 
-    import transformers
+    with interrupted_afterwards():
+        import torch  # noqa: F401
+        import transformers
 
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity(logging.CRITICAL)
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def interrupted_afterwards() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is done: in the middle of an extension that loads it would abort the process."""
+    interrupted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt

@@ -76,11 +76,11 @@ def sweep(
             from fxmeter.annotators.plots.sweep import draw, left_out
 
             pictures, undrawn = draw(costs), left_out(costs)
-    data = write(costs, folder, pictures)
+    run = write(costs, folder, pictures)["run"]
     verdicts = check(costs) if checked else ()
     from fxmeter.annotators.views.sweep import sweep_view
 
-    show(sweep_view(data, out, sorted(pictures), verdicts, undrawn=undrawn))
+    show(sweep_view(costs, run, out, sorted(pictures), verdicts, undrawn=undrawn))
     broken = next((verdict for verdict in verdicts if verdict.broken), None)
     if broken is not None:
         raise Failed(f"check: {broken.name} does not hold at {broken.broken}", EXIT_ERROR)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
 from fxmeter.annotators.documents.sweep import sizes_of
-from fxmeter.annotators.studies.capacity import Capacity, Need
+from fxmeter.annotators.studies.capacity import Capacity, Fit, Memory, Need
 from fxmeter.annotators.studies.rates import Rates
 
 
@@ -17,6 +17,7 @@ def to_json(capacity: Capacity) -> Document:
         "model": {**model_of(capacity.model), "max_positions": capacity.model.max_positions},
         "config_sha256": capacity.config_sha256,
         "conventions": {**conventions_of(capacity.model, capacity.conventions), "attention": capacity.attention},
+        "warnings": list(capacity.warnings),
         "ttft_s": capacity.ttft_s,
         "tpot_s": capacity.tpot_s,
         "memory_bytes": capacity.memory_bytes,
@@ -28,13 +29,28 @@ def to_json(capacity: Capacity) -> Document:
 
 
 def _need(need: Need) -> Document:
-    memory = {name: value for name, value in asdict(need.memory).items() if name != "batch"}
     return {
         **sizes_of(need.point),
         "ttft": None if need.ttft is None else _rates(need.ttft),
         "tpot": _rates(need.tpot),
-        "memory": {**memory, "total_bytes": need.memory.total_bytes},
-        "fit": None if need.fit is None else asdict(need.fit),
+        "memory": _memory(need.memory),
+        "fit": None if need.fit is None else _fit(need.fit),
+    }
+
+
+def _memory(memory: Memory) -> Document:
+    fields = {name: value for name, value in asdict(memory).items() if name != "batch"}
+    return {**fields, "total_bytes": memory.total_bytes}
+
+
+def _fit(fit: Fit) -> Document:
+    return {
+        "largest_batch": fit.largest_batch,
+        "longest_context": fit.longest_context,
+        "shortfalls": [
+            {**sizes_of(short.point), "memory": _memory(short.memory), "missing_bytes": short.missing_bytes}
+            for short in fit.shortfalls
+        ],
     }
 
 

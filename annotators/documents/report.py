@@ -18,6 +18,7 @@ def to_json(report: Report) -> Document:
         **head(),
         "model": model_of(report.model),
         "conventions": conventions_of(report.model, report.conventions),
+        "warnings": list(report.warnings),
         "stages": [_stage(stage) for stage in report.stages],
         **({"end_to_end": [_total(report, attention) for attention in report.totals]} if report.totals else {}),
     }

@@ -37,6 +37,12 @@ class ModelInfo:
     adds: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
+    def warnings(self, tokens: int) -> tuple[str, ...]:
+        """What to say of a context of ``tokens``: that it goes beyond the model's positions, where it does."""
+        if self.max_positions is None or tokens <= self.max_positions:
+            return ()
+        return (f"{tokens:,} tokens are more than this model's max_position_embeddings, {self.max_positions:,}",)
+
 
 def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Deployment = ONE_DEVICE) -> ModelInfo:
     """Read off a loaded model and its config, off the vision tower beside it, and off how it is deployed."""

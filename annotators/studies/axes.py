@@ -45,6 +45,11 @@ class SweepPoint:
         present = {"vision": self.crops, "prefill": self.prefill, "decode": self.decode}
         return tuple(stage for stage in get_args(StageName) if present[stage] is not None)
 
+    @property
+    def tokens(self) -> int:
+        """The longest context that the request reaches."""
+        return max(self.prefill or 0, 0 if self.decode is None else self.decode + self.steps)
+
     def __str__(self) -> str:
         parts = [] if self.crops is None else [f"crops {self.crops[0]}x{self.crops[1]}"]
         parts += [] if self.prefill is None else [f"prefill {self.prefill}"]

@@ -49,12 +49,23 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortfall:
+    """The smallest ``point`` of a search, which does not fit: ``missing_bytes`` of its ``memory`` are not there."""
+
+    point: SweepPoint
+    memory: Memory
+    missing_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
-    """The largest batch at a point's lengths, and the longest context at its batch, that fit. 0 if nothing does; None
-    where there is no such axis (a page has its own context). The search ends at LARGEST_SIZE."""
+    """The largest batch at a point's lengths, and the longest context at its batch, that fit. 0 if nothing does, which
+    ``shortfalls`` explain; None where there is no such axis (a page has its own context). The search ends at
+    LARGEST_SIZE."""
 
     largest_batch: int
     longest_context: int | None
+    shortfalls: tuple[Shortfall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,11 @@ class Capacity:
     utilisation: tuple[Utilisation, ...]
     uncosted: int
     recorded: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Lengths that the model is not made for."""
+        return self.model.warnings(max(need.point.tokens for need in self.needs))
 
     @property
     def exceeds_model(self) -> bool:
@@ -176,20 +192,28 @@ def memory_of(stages: Mapping[StageName, StageFigures]) -> Memory:
 def fitted(forms: StageForms, attention: Attention, point: SweepPoint, memory_bytes: int) -> Fit:
     """The largest batch and the longest context that fit, each to the last unit."""
 
-    def fits(changed: SweepPoint) -> bool:
+    def memory_at(changed: SweepPoint) -> Memory:
         (stages,) = stage_columns(forms, attention, [changed])
-        return memory_of(stages).total_bytes <= memory_bytes
+        return memory_of(stages)
 
-    batch = largest_that_fits(lambda size: fits(replace(point, batch=size)), start=point.batch)
+    def at_batch(size: int) -> SweepPoint:
+        return replace(point, batch=size)
+
+    def at_context(size: int) -> SweepPoint:
+        return replace(point, decode=size, prefill=size if point.prefill == point.decode else point.prefill)
+
+    def search(at: Callable[[int], SweepPoint], start: int, most: int) -> tuple[int, tuple[Shortfall, ...]]:
+        size = largest_that_fits(lambda size: memory_at(at(size)).total_bytes <= memory_bytes, start=start, most=most)
+        if size:
+            return size, ()
+        memory = memory_at(at(1))
+        return 0, (Shortfall(at(1), memory, memory.total_bytes - memory_bytes),)
+
+    batch, too_many = search(at_batch, point.batch, LARGEST_SIZE)
     if point.crops is not None or point.decode is None:
-        return Fit(batch, None)
-    follows = point.prefill == point.decode
-    context = largest_that_fits(
-        lambda size: fits(replace(point, decode=size, prefill=size if follows else point.prefill)),
-        start=max(1, point.decode),
-        most=LARGEST_SIZE - point.steps,
-    )
-    return Fit(batch, context)
+        return Fit(batch, None, too_many)
+    context, too_long = search(at_context, max(1, point.decode), LARGEST_SIZE - point.steps)
+    return Fit(batch, context, too_many + too_long)
 
 
 def largest_that_fits(fits: Callable[[int], bool], *, start: int, most: int = LARGEST_SIZE) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fxmeter.annotators.units import four_digits
 from fxmeter.models.choices import StageName
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import TERA
 from fxmeter.models.stage_cost import StageCost
 
@@ -56,9 +58,16 @@ class Utilisation:
 
     @classmethod
     def of(cls, stage: StageName, cost: StageCost, seconds: float, measured: Measured) -> Utilisation:
-        """Of one pass with this cost. MFU counts matrix products alone."""
+        """Of one pass with this cost. MFU counts matrix products alone.
+
+        Raises ScenarioError where the peaks leave no such time: products above the one, weights and cache, which are
+        read whatever a kernel fuses, above the other.
+        """
         rates = Rates.of(cost, seconds)
         tflops, tbps = measured.peak_tflops, measured.peak_tbps
+        needed = cost.weight_read_bytes + cost.kv_read_bytes + cost.kv_write_bytes
+        _refuse_above_peak(stage, seconds, "its matrix products", cost.matmul_flops, tflops, "TFLOP/s")
+        _refuse_above_peak(stage, seconds, "its weights and cache", needed, tbps, "TB/s")
         return cls(
             stage=stage,
             seconds=seconds,
@@ -68,4 +77,16 @@ class Utilisation:
             mfu=None if tflops is None else cost.matmul_flops / seconds / TERA / tflops,
             bandwidth=None if tbps is None else rates.tbps / tbps,
             fused_bandwidth=None if tbps is None else rates.fused_tbps / tbps,
+        )
+
+
+def _refuse_above_peak(
+    stage: StageName, seconds: float, what: str, count: int, tera_per_s: float | None, unit: str
+) -> None:
+    if tera_per_s is not None and count > seconds * tera_per_s * TERA:
+        least = count / tera_per_s / TERA
+        raise ScenarioError(
+            f"a {stage} of {seconds * 1000:g} ms is faster than the peak: {what} alone take "
+            f"{four_digits(least * 1000)} ms at {tera_per_s:g} {unit}; check the time, the peak, "
+            "and what is counted (--causal, --routing)"
         )

@@ -14,7 +14,7 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.figures import Figure, PassFigures
-from fxmeter.models.scenario import VisionScenario
+from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
 
 
@@ -71,6 +71,12 @@ class Report:
             )
             for attention in self.totals
         }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before trusting the numbers: lengths that the model is not made for."""
+        passes = [stage.scenario for stage in self.stages]
+        return self.model.warnings(max((one.final_kv_len for one in passes if isinstance(one, Scenario)), default=0))
 
     @property
     def one_per_scenario(self) -> tuple[AnnotatedStage, ...]:

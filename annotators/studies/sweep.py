@@ -62,6 +62,16 @@ class Sweep:
     uncosted: int
     recorded: tuple[str, ...]
 
+    @property
+    def costs(self) -> int:
+        """How many costs there are, over all points."""
+        return sum(map(len, self.figures))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Lengths that the model is not made for."""
+        return self.model.warnings(max(point.tokens for point in self.points))
+
 
 class StageForms:
     """The closed forms of a model and, for pages, of its vision tower; each made when it is first asked for."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fxmeter.annotators.studies.capacity import Capacity, Need
+from fxmeter.annotators.studies.axes import SweepPoint
+from fxmeter.annotators.studies.capacity import Capacity, Shortfall
 from fxmeter.annotators.studies.rates import Rates, Utilisation
 from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
@@ -51,13 +52,28 @@ def _lines(capacity: Capacity) -> list[str]:
 
 
 def _notes(capacity: Capacity) -> list[str]:
-    limit = [f"The model's own limit is {capacity.model.max_positions:,} positions."] if capacity.exceeds_model else []
-    return limit + [f"Recorded point by point: {reason}" for reason in capacity.recorded]
+    fits = [need.fit for need in capacity.needs if need.fit is not None]
+    notes = [_shortfall(shortfall) for fit in fits for shortfall in fit.shortfalls]
+    notes += [f"warning: {warning}" for warning in capacity.warnings]
+    notes += [f"The model's own limit is {capacity.model.max_positions:,} positions."] if capacity.exceeds_model else []
+    notes += [f"Recorded point by point: {reason}" for reason in capacity.recorded]
+    return list(dict.fromkeys(notes))
 
 
-def shape(need: Need) -> str:
+def _shortfall(shortfall: Shortfall) -> str:
+    memory = shortfall.memory
+    weights, kv, peak = (
+        quantity(size, "memory") for size in (memory.weight_bytes, memory.kv_bytes, memory.peak_activation_bytes)
+    )
+    return (
+        f"None fits: {shape(shortfall.point)} takes {quantity(memory.total_bytes, 'memory')}, "
+        f"{quantity(shortfall.missing_bytes, 'memory')} too much: "
+        f"weights {weights} + KV {kv} + peak activations {peak} ({memory.peak_stage})"
+    )
+
+
+def shape(point: SweepPoint) -> str:
     """A point in a few words."""
-    point = need.point
     parts = [] if point.crops is None else [f"{point.crops[0]}x{point.crops[1]} crops"]
     if point.prefill is not None and point.crops is None:
         parts.append(f"S={point.prefill:,}")
@@ -69,7 +85,7 @@ def shape(need: Need) -> str:
 
 def _grid(title: str, headings: list[str], capacity: Capacity, rows: list[list[Cell]]) -> Grid:
     """A row for each input shape."""
-    labelled = [[shape(need), *row] for need, row in zip(capacity.needs, rows, strict=True)]
+    labelled = [[shape(need.point), *row] for need, row in zip(capacity.needs, rows, strict=True)]
     return Grid(title, [*names("input shape"), *numbers(*headings)], labelled)
 
 

@@ -55,6 +55,7 @@ def _header(report: Report) -> list[Text]:
             style="dim",
         ),
         Text(" · ".join(f"{name} {number}" for name, number in versions().items()), style="dim"),
+        *(Text(f"warning: {warning}", style="yellow") for warning in report.warnings),
     ]
 
 

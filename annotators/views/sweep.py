@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fxmeter.annotators.studies.ratios import Verdict
+from fxmeter.annotators.studies.sweep import Sweep
 
 
 def sweep_view(
-    data: Mapping[str, Any], folder: str, drawn: Sequence[str], verdicts: Sequence[Verdict], *, undrawn: int = 0
+    sweep: Sweep, run: int, folder: str, drawn: Sequence[str], verdicts: Sequence[Verdict], *, undrawn: int = 0
 ) -> RenderableType:
     """One line on the run, one for each file, and the sanity ratios if they were checked. ``undrawn`` families of
     curves have no plot."""
-    name, points, run = data["model"]["name"], len(data["points"]), data["run"]
-    costs = sum(len(point["stages"]) for point in data["points"])
-    kinds = " · ".join(f"{key} {data['conventions'][key]}" for key in ("dtype", "causal", "logits", "routing"))
+    chosen = sweep.conventions
+    count = f"  {len(sweep.points):,} points, {sweep.costs:,} stage costs, run {run}"
+    kinds = f"dtype {sweep.model.dtype} · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}"
     parts: list[RenderableType] = [
-        Text.assemble(
-            (name, "bold"), f"  {points:,} points, {costs:,} stage costs, run {run}", no_wrap=True, overflow="ignore"
-        ),
+        Text.assemble((sweep.model.name, "bold"), count, no_wrap=True, overflow="ignore"),
         Text(kinds, style="dim"),
         Text(f"in {folder}", no_wrap=True, overflow="ignore"),
         Text(f"  sweep.json, sweep.csv; sweep.sqlite with {'this run' if run == 1 else f'all {run} runs'}"),
@@ -31,9 +29,10 @@ def sweep_view(
         parts.append(Text(f"  {drawn[0]} and {len(drawn) - 1} more"))
     if undrawn:
         parts.append(Text(f"  {undrawn} families of curves were too many to draw; the files have them", style="yellow"))
-    parts += [Text(f"recorded point by point: {reason}", style="yellow") for reason in data["recorded"]]
-    if data["uncosted"]:
-        parts.append(Text(f"{data['uncosted']:,} op executions have no rule; their FLOPs are missing", style="red"))
+    parts += [Text(f"recorded point by point: {reason}", style="yellow") for reason in sweep.recorded]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in sweep.warnings]
+    if sweep.uncosted:
+        parts.append(Text(f"{sweep.uncosted:,} op executions have no rule; their FLOPs are missing", style="red"))
     parts += [_verdict(verdict) for verdict in verdicts]
     return Group(*parts)
 

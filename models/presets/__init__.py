@@ -49,11 +49,12 @@ def preset_names() -> tuple[str, ...]:
 
 
 def preset(name: str) -> Preset:
-    """The preset of exactly this name; `ModelError` with the nearest names if there is none.
+    """The preset of this name, whatever its case; `ModelError` with the nearest names if there is none.
 
     The file is read at each call, so what a caller does to `config` stays with that caller.
     """
-    names = preset_names()
-    if name not in names:
+    names = {known.lower(): known for known in preset_names()}
+    known = names.get(name.lower())
+    if known is None:
         raise ModelError(f"no preset named {name!r}; {near(name, names)}`fxmeter models` lists them")
-    return Preset(**json.loads(files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")))
+    return Preset(**json.loads(files(__name__).joinpath(f"{known}.json").read_text(encoding="utf-8")))

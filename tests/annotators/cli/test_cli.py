@@ -70,7 +70,15 @@ def test_the_report_shows_stages_modules_ops_and_what_was_not_costed(run, tiny):
 def test_json_has_the_promised_shape(run, tiny):
     done = run("report", tiny, "--prefill", 16, "--decode", 8, "--batch", 2, "--json")
     data = json.loads(done.stdout)
-    assert list(data) == ["schema_version", "analytic_model_version", "versions", "model", "conventions", "stages"]
+    assert list(data) == [
+        "schema_version",
+        "analytic_model_version",
+        "versions",
+        "model",
+        "conventions",
+        "warnings",
+        "stages",
+    ]
     assert data["schema_version"] == 1
     assert set(data["versions"]) == {"fxmeter", "torch", "transformers", "python"}
     assert set(data["model"]) == {
@@ -146,7 +154,31 @@ def test_a_length_beyond_the_model_is_a_warning(run, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     done = run("report", tmp_path, "--decode", 1000, "--attention", "flash")
     assert done.returncode == 0
-    assert done.stderr == ("fxmeter: warning: 1,001 tokens are more than this model's max_position_embeddings, 256\n")
+    warning = "1,001 tokens are more than this model's max_position_embeddings, 256"
+    assert f"\nwarning: {warning}\n" in re.sub(" +\n", "\n", done.stdout)
+    assert done.stderr == ""
+    piped = run("report", tmp_path, "--decode", 1000, "--attention", "flash", "--json")
+    assert json.loads(piped.stdout)["warnings"] == [warning]
+    assert piped.stderr == f"fxmeter: warning: {warning}\n"
+    assert json.loads(run("report", tmp_path, "--decode", 255, "--json").stdout)["warnings"] == []
+
+
+def test_a_preset_is_found_whatever_its_case(run):
+    done = run("report", "Llama-3.1-8B", "--decode", 8, "--attention", "flash", "--json")
+    assert json.loads(done.stdout)["model"]["name"] == "llama-3.1-8b"
+
+
+def test_a_file_is_written_through_a_link_and_into_a_device(run, tiny, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "real" / "cost.json")
+    assert run("report", tiny, "--decode", 8, "--attention", "flash", "--json", tmp_path / "link.json").returncode == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real" / "cost.json").read_text())["schema_version"] == 1
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        assert run("report", tiny, "--decode", 8, "--attention", "flash", "--json", tmp_path / "pipe").returncode == 0
+        assert json.loads(reader.communicate(timeout=60)[0])["schema_version"] == 1
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_closed_pipe_is_no_error(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from transformers import AutoConfig
@@ -13,9 +14,10 @@ from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.capacity import capacity, largest_that_fits
 from fxmeter.annotators.studies.rates import Measured
 from fxmeter.annotators.studies.sweep import StageForms
-from fxmeter.annotators.units import four_digits
+from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.capacity import capacity_markdown
 from fxmeter.models import generation, prefill
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.tracer import load_model
 from tests.tracer.tiny import LLAMA
@@ -112,6 +114,47 @@ def test_memory_that_holds_the_largest_fit_and_not_a_byte_less(small):
     assert capacity(small, axes, memory_bytes=10).needs[0].fit.longest_context == 0
 
 
+def test_where_nothing_fits_the_smallest_case_says_how_much_is_missing(llama):
+    fit = capacity(llama, Axes(prefill=(8192,), batch=(4,), steps=(3,)), memory_bytes=15 * GIB).needs[0].fit
+    (sequence,) = fit.shortfalls
+    assert fit.largest_batch == 0 < fit.longest_context < 8192
+    assert (sequence.point.batch, sequence.point.prefill, sequence.point.decode) == (1, 8192, 8192)
+    assert sequence.memory.weight_bytes == 8_030_261_248 * 2
+    assert sequence.memory.kv_bytes == 32 * 2 * 8 * 128 * 2 * (8192 + 3)
+    assert sequence.missing_bytes == held(llama.model, 8192, 8192, batch=1, steps=3) - 15 * GIB
+    sequence, token = capacity(llama, Axes(decode=(64,), batch=(4,)), memory_bytes=GIB).needs[0].fit.shortfalls
+    assert (sequence.point.batch, sequence.point.decode) == (1, 64)
+    assert (token.point.batch, token.point.decode) == (4, 1)
+    assert token.missing_bytes == held(llama.model, None, 1, batch=4) - GIB
+
+
+def test_what_is_missing_is_on_the_screen_and_in_the_json(run, config):
+    arguments = ["capacity", config, "--prefill", 64, "--memory", "1KiB"]
+    data = json.loads(run(*arguments, "--json").stdout)
+    sequence, token = data["shapes"][0]["fit"]["shortfalls"]
+    assert (sequence["prefill"], token["prefill"]) == (64, 1)
+    for short in (sequence, token):
+        parts = [short["memory"][part] for part in ("weight_bytes", "kv_bytes", "peak_activation_bytes")]
+        assert sum(parts) - 1024 == short["missing_bytes"]
+    text = " ".join(run(*arguments).stdout.split())
+    for label, short in (("S=64, B=1", sequence), ("S=1, B=1", token)):
+        total, missing = quantity(short["memory"]["total_bytes"], "memory"), quantity(short["missing_bytes"], "memory")
+        assert f"None fits: {label} takes {total}, {missing} too much" in text
+
+
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+def test_a_time_that_the_peak_does_not_leave_is_refused(llama, stage):
+    """A microsecond more than the least time passes, a microsecond less does not."""
+    axes = Axes(prefill=(4096,))
+    cost = annotate(llama.model, prefill(4096) if stage == "prefill" else generation(4096, steps=1)).cost
+    products = cost.matmul_flops / (989 * 10**12)
+    reads = (cost.weight_read_bytes + cost.kv_read_bytes + cost.kv_write_bytes) / (3.35 * 10**12)
+    for peak, least in (({"peak_tflops": 989}, products), ({"peak_tbps": 3.35}, reads)):
+        capacity(llama, axes, measured=Measured(**{f"{stage}_s": least + 1e-6}, **peak))
+        with pytest.raises(ScenarioError, match=f"a {stage} of .* ms is faster than the peak: its"):
+            capacity(llama, axes, measured=Measured(**{f"{stage}_s": least - 1e-6}, **peak))
+
+
 @pytest.mark.parametrize("limit", [0, 1, 2, 5, 6, 63, 64, 65, 10**9])
 @pytest.mark.parametrize("start", [1, 6, 1000])
 def test_the_search_finds_every_limit(limit, start):
@@ -182,8 +225,9 @@ def test_the_command_prints_tables_of_100_columns(run, config):
     for title in ("Needed to meet the targets", "KV cache", "Memory", "What fits in 80.00 GiB"):
         assert title in done.stdout
     assert "The model's own limit is 256 positions." in done.stdout
+    assert "warning: 65,636 tokens are more than this model's max_position_embeddings, 256" in done.stdout
     data = json.loads(run("capacity", config, "--decode", 64, "--ttft", "2s", "--tpot", "20ms", "--json").stdout)
-    assert (data["ttft_s"], data["tpot_s"]) == (2.0, 0.02)
+    assert (data["ttft_s"], data["tpot_s"], data["warnings"]) == (2.0, 0.02, [])
     assert run("capacity", config, "--decode", 64, "--markdown").stdout.startswith("**")
 
 
@@ -199,11 +243,22 @@ BAD = [
     (["--measured-prefill-ms", "0", "--prefill", "5"], "must be above 0"),
     (["--measured-prefill-ms", "83", "--decode", "5"], "needs a prompt"),
     (["--ttft", "0"], "must be above 0"),
+    (["--ttft", "500"], "'500' has no unit; give 500ms or 500s"),
+    (["--tpot", "20"], "'20' has no unit; give 20ms or 20s"),
     (["--tpot", "fast"], "is not a time such as 500ms"),
     (["--peak-tflops", "989ms", "--measured-decode-ms", "2", "--decode", "5"], "is not a number"),
     (["--prefill", "9:3"], "runs backwards"),
     (["--markdown", "--json"], "give one"),
 ]
+
+
+def test_a_time_that_no_machine_reaches_is_one_line(run, config):
+    times = ["--measured-prefill-ms", "0.000001", "--peak-tflops", "0.01"]
+    done = run("capacity", config, "--prefill", 64, *times)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"fxmeter: a prefill of 1e-06 ms is faster than the peak: its matrix products alone .*\n", done.stderr
+    )
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])

@@ -398,9 +398,15 @@ def test_the_command_writes_everything_and_says_so(run, config, tmp_path):
     done = run("sweep", config, "--prefill", "64,80", "--steps", 2, "--out", out, "--no-plots", "--check")
     assert done.returncode == 0
     assert "2 points, 8 stage costs, run 1" in done.stdout
+    assert "warning:" not in done.stdout
     assert done.stdout.count("✓") == 5
     assert done.stderr == ""
     assert sorted(p.name for p in out.iterdir()) == ["sweep.csv", "sweep.json", "sweep.sqlite"]
+
+
+def test_a_length_beyond_the_model_is_a_warning(run, config, tmp_path):
+    done = run("sweep", config, "--decode", "64,255", "--steps", 2, "--out", tmp_path, "--no-plots")
+    assert "warning: 257 tokens are more than this model's max_position_embeddings, 256" in done.stdout
 
 
 BAD = [

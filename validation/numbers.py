@@ -46,7 +46,7 @@ DIGESTS = ROOT / "validation" / "numbers.json"
 RENAMED: Mapping[str, str] = {}
 """Old name → new name, of keys and of whole strings (a class, a field): not the same word, but the same number."""
 
-LEFT_OUT = ("schema_version", "analytic_model_version", "versions")
+LEFT_OUT = ("schema_version", "analytic_model_version", "versions", "warnings")
 """What a report says about itself, at its top level."""
 
 ADDED: Mapping[str, tuple[str, ...]] = {

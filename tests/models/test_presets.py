@@ -82,7 +82,7 @@ def test_deepseek_ocr_decoder_has_the_size_of_its_parts() -> None:
     ("asked", "message"),
     [
         ("lama-2-7b", "no preset named 'lama-2-7b'; did you mean llama-2-7b"),
-        ("Qwen3-8B", "no preset named 'Qwen3-8B'; did you mean qwen3-8b"),
+        ("Qwen3-9B", "no preset named 'Qwen3-9B'; did you mean qwen3-8b"),
         ("../errors", "no preset named '../errors'; `fxmeter models` lists them"),
         ("", "no preset named ''; `fxmeter models` lists them"),
     ],
@@ -93,6 +93,11 @@ def test_unknown_name_is_one_line_with_near_matches(asked: str, message: str) ->
     assert str(caught.value).startswith(message)
     assert str(caught.value).endswith("`fxmeter models` lists them")
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_is_found_whatever_its_case() -> None:
+    assert preset("Qwen3-8B") == preset("qwen3-8b")
+    assert preset("QWEN3-8B").name == "qwen3-8b"
 
 
 def test_a_caller_cannot_change_the_preset_of_another() -> None:

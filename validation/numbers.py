@@ -51,7 +51,7 @@ LEFT_OUT = ("schema_version", "analytic_model_version", "versions", "warnings")
 
 ADDED: Mapping[str, tuple[str, ...]] = {
     "model": ("left_out",),
-    "conventions": ("weights", "kv", "not_priced"),
+    "conventions": ("weights", "kv", "kernels", "not_priced"),
 }
 """Keys that a report has got since the digests were taken, by the object that they are in: no number that moved."""
 

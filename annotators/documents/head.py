@@ -63,6 +63,7 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
         "cache_layout": "in place",
         "weights": model.weights,
         "kv": model.kv,
+        "kernels": model.kernels,
         "not_priced": list(model.adds),
     }
 

@@ -34,6 +34,7 @@ class ModelInfo:
     active_parameters: int | None
     weights: str = ""
     kv: str = ""
+    kernels: str = "transformers"
     adds: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
@@ -65,6 +66,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         active_parameters=active_parameters(model),
         weights=dtype if formats is None else formats.label,
         kv=dtype if deployment.kv is None else deployment.kv.name,
+        kernels=deployment.kernels,
         adds=() if formats is None else formats.adds,
         left_out=tuple(getattr(model, LEFT_OUT, ())),
     )

@@ -51,12 +51,18 @@ def _header(report: Report) -> list[Text]:
         *(Text(line, style="yellow") for line in _not_priced(model)),
         Text(
             f"2 FLOP/MAC · causal {kinds['causal']} · logits {kinds['logits']} · routing {kinds['routing']}"
-            f"{experts} · cache {kinds['cache_layout']}",
+            f"{experts} · cache {kinds['cache_layout']}{_deployed(model)}",
             style="dim",
         ),
         Text(" · ".join(f"{name} {number}" for name, number in versions().items()), style="dim"),
         *(Text(f"warning: {warning}", style="yellow") for warning in report.warnings),
     ]
+
+
+def _deployed(model: ModelInfo) -> str:
+    """What differs from what transformers executes on its own."""
+    stored = f" in {model.kv}" if model.kv != model.dtype else ""
+    return stored + (f" · {model.kernels} kernels" if model.kernels != "transformers" else "")
 
 
 def _not_priced(model: ModelInfo) -> list[str]:

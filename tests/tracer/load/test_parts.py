@@ -147,6 +147,10 @@ def test_formats_on_the_command_line(run):
     assert done.returncode == 0
     assert "8.460 GiB in fp8-channel" in done.stdout  # 9,083,953,152 / 2^30
     assert "not priced: activations are quantised before each product" in done.stdout
+    assert "cache in place in fp8\n" in done.stdout
+    served = run("report", "llama-3.1-8b", "--decode", "64", "--attention", "flash", "--kernels", "serving")
+    assert "causal exact · logits last" in served.stdout
+    assert "· serving kernels" in served.stdout
     wrong = run("report", "llama-3.1-8b", "--weights", "fp9")
     assert wrong.returncode == 2
     assert "no weight format named 'fp9'" in wrong.stderr

@@ -6,6 +6,7 @@ What is behind them is :mod:`fxmeter.annotators.shapes`; here is what one does w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -15,10 +16,14 @@ from torch import nn
 from fxmeter.annotators.closed.formulas import expressions_of, formulas
 from fxmeter.annotators.closed.generation import evaluate_generation
 from fxmeter.annotators.closed.grid import Grid
+from fxmeter.annotators.closed.times import times_at
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.shapes.pieces import FormStage, Pieces
 from fxmeter.annotators.symbolic import value_at
+from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.models.devices import Device
+from fxmeter.models.devices import device as device_named
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, generation
 from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
@@ -148,6 +153,27 @@ class ModuleForm:
         return evaluate_generation(
             self.pieces, self.path, batch=batch, past_len=past_len, steps=steps, fields=tuple(fields)
         )
+
+    def time(
+        self,
+        device: str | Path | Device,
+        *,
+        batch: ArrayLike = 1,
+        query_len: ArrayLike | None = None,
+        past_len: ArrayLike | None = None,
+        crops: Crops = None,
+    ) -> Time:
+        """How long a pass takes on ``device``, for arrays of sizes, which broadcast.
+
+        Returns:
+            :class:`fxmeter.annotators.timing.stage_time.Time`, of arrays in seconds; at each point what
+            ``annotate(...).time(device)`` has of this module.
+
+        Raises:
+            DeviceError: no such device.
+        """
+        sizes = self.pieces.check(batch, query_len, past_len, crops)
+        return times_at(self.pieces, self.path, sizes, device_named(device))
 
     @property
     def expressions(self) -> Mapping[str, sympy.Expr]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fxmeter.annotators.closed.grid import Column, broadcast, counted, whole, with_derived
+from fxmeter.annotators.closed.times import time_of_steps
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.shapes.region import Point
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, op_costs
@@ -197,6 +199,7 @@ def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
         uncosted=(),
         floor_io_bytes=sum(int(run.over_steps(piece.floor_io_bytes, "sum").item()) for run, piece in runs),
         fullest_step=pieces.annotate(_fullest(runs)),
+        steps_time=partial(time_of_steps, pieces, scenario),
     )
 
 

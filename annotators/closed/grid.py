@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.shapes.pieces import Pieces
+from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.shapes.region import Point
 from fxmeter.annotators.symbolic.values import SAFE, Values, bounded
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import counted_behind
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import DERIVED, FIGURES, StageCost
+
+Part: TypeAlias = tuple[np.ndarray, Point, Piece | None, Values]
+"""Places in the flat array, the first point there, the piece that is right at all of them, and their sizes."""
 
 
 class Column:
@@ -68,6 +72,17 @@ class Grid:
         self._shape = broadcast(dict(zip(names, self._sizes, strict=True)))
         if vision and bool(np.any((self._sizes[1] == 0) != (self._sizes[2] == 0))):
             raise ScenarioError("a grid of crops needs rows and columns, or 0, 0 for none")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What the sizes broadcast to."""
+        return self._shape
+
+    def parts(self) -> Iterator[Part]:
+        """All points, those of a piece together."""
+        flat = [np.broadcast_to(size, self._shape).ravel() for size in self._sizes]
+        for piece, places in self._pieces.over(flat):
+            yield places, _point(flat, places[0]), piece, Values([size[places] for size in flat])
 
     def evaluate(self, path: str, fields: Sequence[str]) -> dict[str, np.ndarray]:
         """Every field of a module at every point: with the piece of the last point, which is often the largest,

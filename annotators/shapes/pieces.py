@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from fxmeter.annotators.stages.one_pass import annotate_pass, record_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, totals_of
 from fxmeter.annotators.symbolic import Guard, Guards, NotPolynomial
 from fxmeter.annotators.symbolic.values import Values
+from fxmeter.annotators.timing.kernels import Kernel, kernels_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario, VisionScenario
@@ -44,7 +45,8 @@ FormStage = Literal["prefill", "decode", "vision"]
 class Piece:
     """Costs as polynomials, right wherever ``region`` and all ``guards`` hold.
 
-    ``ops`` is op → executions and their cost; ``uncosted`` counts executions of ops that no rule knows.
+    ``ops`` is op → executions and their cost; ``uncosted`` counts executions of ops that no rule knows. ``kernels`` are
+    what a device launches, of pieces that are for time.
     """
 
     region: SizeRegion
@@ -53,6 +55,7 @@ class Piece:
     ops: Mapping[str, tuple[int, StageCost]]
     floor_io_bytes: Size
     uncosted: int
+    kernels: tuple[Kernel, ...] = ()
 
     def holds(self, point: Point) -> bool:
         """Whether it is right at a point of its region."""
@@ -76,18 +79,34 @@ class Pieces:
         attention: Attention,
         conventions: Conventions,
         deployment: Deployment = ONE_DEVICE,
+        *,
+        times_of: Pieces | None = None,
     ) -> None:
         self.stage, self.attention, self.deployment = stage, attention, deployment
         self.conventions = conventions.under(deployment)
         self.reason: str | None = None
         self._name = type(model).__name__
-        self._model = on_meta(model, training=False) if stage == "vision" else model
+        apart = stage == "vision" and times_of is None
+        self._model = on_meta(model, training=False) if apart else model
         self._pieces: dict[SizeRegion, list[Piece]] = {}
         self._recorded: dict[Point, AnnotatedStage] = {}
         self._without: set[Point] = set()
         least, top = ((1, 1), (MOST_CROPS, MOST_CROPS)) if stage == "vision" else ((1, 0), (FARTHEST, FARTHEST))
         hints = config_lengths(getattr(model, "config", {}))
-        self._regions = Regions(self._record, least=least, top=top, hints=hints)
+        made = Regions(self._record, least=least, top=top, hints=hints) if times_of is None else times_of._regions
+        self._regions: Regions = made
+        self._times_of = times_of
+        self._for_time: Pieces | None = None
+
+    @property
+    def for_time(self) -> Pieces:
+        """The same, with the kernels that a device launches, attention cores computing what their masks let through.
+        Regions are shared: nothing is recorded again."""
+        if self._for_time is None:
+            exact = replace(self.conventions, causal="exact")
+            given = (self._model, self.stage, self.attention, exact, self.deployment)
+            self._for_time = Pieces(*given, times_of=self)
+        return self._for_time
 
     @property
     def model_class(self) -> str:
@@ -126,7 +145,8 @@ class Pieces:
             for piece in pieces:
                 if piece.holds(point):
                     return piece
-            piece = _priced(region, self._regions.found[region], point, self.conventions)
+            recording, launches = self._regions.found[region], self._times_of is not None
+            piece = _priced(region, recording, point, self.conventions, launches=launches)
         except (NotPolynomial, TraceError) as error:
             self.reason = self.reason or f"{self.model_class}, {self.stage}: {error}"
             self._without.add(point)
@@ -187,10 +207,13 @@ class Pieces:
         return record_pass(self._model, scenario, conventions, attention=self.attention, deployment=self.deployment)
 
 
-def _priced(region: SizeRegion, recording: Recording, point: Point, conventions: Conventions) -> Piece:
-    """Price a region's recording: comparisons go as they do at ``point``."""
+def _priced(
+    region: SizeRegion, recording: Recording, point: Point, conventions: Conventions, *, launches: bool
+) -> Piece:
+    """Price a region's recording: comparisons go as they do at ``point``. With ``launches``, its kernels too."""
     with Guards(point, region.lower, region.upper) as guards:
         graph = price(recording, conventions)
         totals = totals_of(recording, graph)
+        kernels = kernels_of(recording, graph) if launches else ()
     uncosted = sum(item.count for item in totals.uncosted)
-    return Piece(region, tuple(guards), totals.modules, totals.ops, totals.floor_io_bytes, uncosted)
+    return Piece(region, tuple(guards), totals.modules, totals.ops, totals.floor_io_bytes, uncosted, kernels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fxmeter.annotators.stages.containment import PART, ModuleCost, contained, o
 from fxmeter.annotators.stages.peak import AtPeak, Peak, at_peak, find_peak
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.annotators.timing.stage_time import StageTime, stage_time
+from fxmeter.models.devices import device as device_named
 from fxmeter.models.devices.device import Device
 from fxmeter.models.figures import PassFigures
 from fxmeter.models.scenario import Scenario, VisionScenario
@@ -90,7 +91,8 @@ class AnnotatedStage(PassFigures):
     documents.
 
     Beside its ``cost`` it has the figures that only a whole pass has: ``floor_io_bytes``.
-    ``fullest_step`` is the one step of a generation that has the largest peak; None for a single pass.
+    ``fullest_step`` is the one step of a generation that has the largest peak, ``steps_time`` takes a device and gives
+    the time of all of its steps; both None for a single pass.
     """
 
     scenario: Scenario | VisionScenario | None
@@ -104,6 +106,7 @@ class AnnotatedStage(PassFigures):
     graph: nx.DiGraph = field(repr=False)
     recording: Recording = field(repr=False)
     fullest_step: AnnotatedStage | None = field(default=None, repr=False)
+    steps_time: Callable[[Device], StageTime] | None = field(default=None, repr=False)
 
     @property
     def fx_graph(self) -> fx.Graph:
@@ -131,11 +134,14 @@ class AnnotatedStage(PassFigures):
         Returns:
             :class:`fxmeter.annotators.timing.stage_time.StageTime`: ``bound_s``, ``estimate_s``, ``launch_s`` and
             ``bound_by``, of the pass, of each module and of each kernel. A fused attention core computes the pairs
-            that its mask lets through, whatever convention the counts follow.
+            that its mask lets through, whatever convention the counts follow. The time of a generation is that of
+            all its steps.
 
         Raises:
             DeviceError: no such device.
         """
+        if self.steps_time is not None:
+            return self.steps_time(device_named(device))
         exact = replace(self.conventions, causal="exact")
         graph = self.graph if exact == self.conventions else price(self.recording, exact)
         times = {path: module.times for path, module in self.modules.items()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted, op_costs
+from fxmeter.annotators.timing.stage_time import joined
 from fxmeter.models.figures import Figure, Figures, PassFigures
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import FIELDS, FIGURES, PASS_FIGURES, Size, StageCost
@@ -70,5 +71,6 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         ops=op_costs({op: (sum(p.count for p in of), over_steps([p.cost for p in of])) for op, of in ops.items()}),
         uncosted=tuple(replace(item, count=sum(counts)) for item, counts in uncosted.items()),
         fullest_step=max(reversed(steps), key=lambda step: step.cost.peak_activation_bytes),
+        steps_time=lambda device: joined(device, [step.time(device) for step in steps]),
         **_over_steps(PASS_FIGURES, steps),
     )

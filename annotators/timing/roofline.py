@@ -40,9 +40,14 @@ class KernelTime:
     roofs_s: tuple[Any, ...]
 
     @property
+    def highest(self) -> Any:
+        """The number of the highest roof in :data:`ROOFS`; of arrays, an array."""
+        return np.argmax(np.stack(np.broadcast_arrays(*self.roofs_s)), axis=0)
+
+    @property
     def bound_by(self) -> str:
         """The highest roof. Of one number only."""
-        return ROOFS[int(np.argmax([float(roof) for roof in self.roofs_s]))]
+        return ROOFS[int(self.highest)]
 
 
 def time_of(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from fxmeter.annotators.timing.kernels import Kernel
 from fxmeter.annotators.timing.roofline import ROOFS, KernelTime, kernel_time
@@ -19,13 +22,14 @@ class Time:
     """Seconds of a part of a pass. Times add up: kernels run one after another.
 
     ``roofs_s`` has for each of :data:`fxmeter.annotators.timing.roofline.ROOFS` the seconds of those kernels that are
-    bound by it; their sum is ``estimate_s``.
+    bound by it; their sum is ``estimate_s``. Of a closed form at arrays of sizes, all of these are arrays, and
+    ``bound_by`` is one of words.
     """
 
-    bound_s: float = 0.0
-    estimate_s: float = 0.0
-    launch_s: float = 0.0
-    roofs_s: tuple[float, ...] = (0.0,) * len(ROOFS)
+    bound_s: Any = 0.0
+    estimate_s: Any = 0.0
+    launch_s: Any = 0.0
+    roofs_s: tuple[Any, ...] = (0.0,) * len(ROOFS)
 
     def __add__(self, other: Time) -> Time:
         roofs = tuple(map(add, self.roofs_s, other.roofs_s))
@@ -33,21 +37,27 @@ class Time:
             self.bound_s + other.bound_s, self.estimate_s + other.estimate_s, self.launch_s + other.launch_s, roofs
         )
 
-    def __mul__(self, times: int) -> Time:
+    def __mul__(self, times: float) -> Time:
         roofs = tuple(roof * times for roof in self.roofs_s)
         return Time(self.bound_s * times, self.estimate_s * times, self.launch_s * times, roofs)
 
     @property
-    def bound_by(self) -> str:
+    def bound_by(self) -> Any:
         """What most of the estimate is bound by: "compute", "vector", "memory", "network" or "launch"."""
-        return ROOFS[max(range(len(ROOFS)), key=lambda index: self.roofs_s[index])]
+        words = np.array(ROOFS)[np.argmax(np.stack(np.broadcast_arrays(*self.roofs_s)), axis=0)]
+        return words if np.ndim(words) else str(words)
 
     @classmethod
     def of(cls, timed: KernelTime) -> Time:
         """One launch."""
-        by = timed.bound_by
-        roofs = tuple(float(timed.estimate_s) if name == by else 0.0 for name in ROOFS)
-        return cls(float(timed.bound_s), float(timed.estimate_s), float(timed.launch_s), roofs)
+        highest = timed.highest
+        roofs = tuple(np.where(highest == index, timed.estimate_s, 0.0) for index in range(len(ROOFS)))
+        return cls(timed.bound_s, timed.estimate_s, timed.launch_s, roofs)
+
+    def summed(self) -> Time:
+        """Of arrays, the sum over all of their sizes; numbers stay what they are, as plain floats."""
+        roofs = tuple(float(np.sum(roof)) for roof in self.roofs_s)
+        return Time(float(np.sum(self.bound_s)), float(np.sum(self.estimate_s)), float(np.sum(self.launch_s)), roofs)
 
 
 ZERO = Time()
@@ -115,16 +125,39 @@ def stage_time(
     chosen = device_named(device)
     timed = []
     for kernel in kernels:
-        one = Time.of(kernel_time(kernel, chosen))
+        one = Time.of(kernel_time(kernel, chosen)).summed()
         timed.append(TimedKernel(kernel, one, one * kernel.times))
+    modules = by_module(((item.kernel, item.one) for item in timed), times_of_module)
+    total = reduce(add, (item.all for item in timed), ZERO)
+    return StageTime(chosen, total, modules, tuple(timed), extrapolated, steps)
+
+
+def by_module(timed: Iterable[tuple[Kernel, Time]], times_of_module: Mapping[str, int]) -> dict[str, Time]:
+    """Path → the time of everything inside one instance of the module, from that of one launch of each kernel."""
     modules: dict[str, Time] = {}
-    for item in timed:
-        path = item.kernel.module
+    for kernel, one in timed:
+        path = kernel.module
         while True:
-            inside = item.kernel.times // times_of_module.get(path, 1)
-            modules[path] = modules.get(path, ZERO) + item.one * inside
+            inside = kernel.times // times_of_module.get(path, 1)
+            modules[path] = modules.get(path, ZERO) + one * inside
             if not path:
                 break
             path = path.rpartition(".")[0]
-    total = reduce(add, (item.all for item in timed), ZERO)
-    return StageTime(chosen, total, modules, tuple(timed), extrapolated, steps)
+    return modules
+
+
+def joined(device: Device, times: Sequence[StageTime]) -> StageTime:
+    """Passes that follow one another as one; ``kernels`` are those of all of them."""
+    modules: dict[str, Time] = {}
+    for passed in times:
+        for path, time in passed.modules.items():
+            modules[path] = modules.get(path, ZERO) + time
+    reasons = tuple(dict.fromkeys(reason for passed in times for reason in passed.extrapolated))
+    return StageTime(
+        device,
+        reduce(add, (passed.total for passed in times), ZERO),
+        modules,
+        tuple(item for passed in times for item in passed.kernels),
+        reasons,
+        sum(passed.steps for passed in times),
+    )

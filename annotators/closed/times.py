@@ -1,0 +1,92 @@
+"""The time of closed forms: kernels with polynomial amounts, at many sizes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fxmeter.annotators.closed.grid import Grid
+from fxmeter.annotators.shapes.pieces import Piece, Pieces
+from fxmeter.annotators.symbolic.values import Values
+from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.roofline import ROOFS, time_of
+from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time, TimedKernel, by_module, joined
+from fxmeter.models.devices.device import Device
+from fxmeter.models.scenario import Scenario
+from fxmeter.models.stage_cost import Size
+
+
+def times_at(pieces: Pieces, path: str, sizes: Sequence[ArrayLike], device: Device) -> Time:
+    """The time of a module, one instance of it, at every point of a grid of sizes, as arrays of the grid's shape."""
+    grid = Grid(sizes, pieces.for_time)
+    columns = np.zeros((3 + len(ROOFS), *grid.shape))
+    flat = columns.reshape(len(columns), -1)
+    for places, point, piece, values in grid.parts():
+        if piece is None:
+            time = pieces.annotate(point).time(device).modules.get(path, ZERO)
+        else:
+            instances = piece.modules[path].times
+            inside = (item for item in _timed(piece, values, device) if _within(item[0].module, path))
+            time = reduce(add, (one * (kernel.times // instances) for kernel, one in inside), ZERO)
+        for column, amount in zip(flat, (time.bound_s, time.estimate_s, time.launch_s, *time.roofs_s), strict=True):
+            column[places] = amount
+    bound, estimate, launch, *roofs = columns
+    return Time(bound, estimate, launch, tuple(roofs))
+
+
+def time_of_steps(pieces: Pieces, scenario: Scenario, device: Device) -> StageTime:
+    """The time of a generation: that of all of its steps, by module and by kernel.
+
+    A kernel's amounts are polynomials; ``one`` is the mean of its launches.
+    """
+    pasts = scenario.past_len + scenario.query_len * np.arange(scenario.steps, dtype=np.int64)
+    grid = Grid((scenario.batch, scenario.query_len, pasts), pieces.for_time)
+    found = []
+    for places, point, piece, values in grid.parts():
+        if piece is None:
+            found.append(pieces.annotate(point).time(device))
+            continue
+        steps = len(places)
+        timed = [(kernel, _over(one, steps)) for kernel, one in _timed(piece, values, device)]
+        kernels = tuple(TimedKernel(kernel, one * (1 / steps), one * kernel.times) for kernel, one in timed)
+        modules = by_module(timed, {path: module.times for path, module in piece.modules.items()})
+        found.append(StageTime(device, modules.get("", ZERO), modules, kernels, (), steps))
+    return joined(device, found)
+
+
+def _over(one: Time, steps: int) -> Time:
+    """The sum over steps of what is the same at some of them, or has a value at each."""
+    bound, estimate, launch, *roofs = (
+        np.broadcast_to(amount, (steps,)) for amount in (one.bound_s, one.estimate_s, one.launch_s, *one.roofs_s)
+    )
+    return Time(bound, estimate, launch, tuple(roofs)).summed()
+
+
+def _timed(piece: Piece, values: Values, device: Device) -> Iterator[tuple[Kernel, Time]]:
+    """Each kernel of a piece and the time of one launch, as arrays."""
+
+    def amount(size: Size) -> np.ndarray:
+        return values.of(size).astype(np.float64)
+
+    for kernel in piece.kernels:
+        yield (
+            kernel,
+            Time.of(
+                time_of(
+                    kernel,
+                    device,
+                    matmul_flops=amount(kernel.matmul_flops),
+                    vector_flops=amount(kernel.vector_flops),
+                    nbytes=amount(kernel.nbytes),
+                    network_bytes=amount(kernel.network_bytes),
+                )
+            ),
+        )
+
+
+def _within(module: str, path: str) -> bool:
+    return not path or module == path or module.startswith(path + ".")

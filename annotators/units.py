@@ -49,6 +49,12 @@ def in_unit(value: float, unit: str) -> str:
     return four_digits(value / sizes[unit])
 
 
+def duration(seconds: float) -> str:
+    """A time in the largest of s, ms and us of which it is at least one."""
+    name = next((name for name in ("s", "ms") if seconds >= _SECONDS[name]), "us")
+    return f"{four_digits(seconds / _SECONDS[name])} {name}"
+
+
 def four_digits(value: float) -> str:
     """Four digits, or all before the point where there are more; of a small value more zeros behind the point."""
     if value >= 1000:

@@ -21,3 +21,4 @@ Routing = Literal["uniform", "worst"]
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 """Of weights, cache and activations."""
+OpsBy = Literal["time", "flops", "bytes"]

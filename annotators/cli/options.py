@@ -16,6 +16,7 @@ from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_si
 from fxmeter.annotators.units import read_size
 from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
 from fxmeter.models.deployment import Deployment, Kernels, deploy
+from fxmeter.models.devices import Device, device
 from fxmeter.models.errors import DeploymentError, ScenarioError
 
 Command = Callable[..., Any]
@@ -171,6 +172,24 @@ deployment_options = gathered(
 batch_option = click.option(
     "--batch", type=size(1), default=1, metavar="B", show_default=True, help="Sequences, e.g. --batch 8."
 )
+
+
+def _read_devices(text: str) -> tuple[Device, ...]:
+    return tuple(device(name.strip()) for name in text.split(","))
+
+
+def devices_option(**more: Any) -> Decorator:
+    """--device as ``devices``, one or several."""
+    return click.option(
+        "--device",
+        "devices",
+        type=Read("devices", _read_devices),
+        callback=lambda context, option, found: found or (),
+        metavar="NAME[,NAME]",
+        help="Where it runs: names of `fxmeter devices`, or device files, e.g. --device h100-sxm5-80g,a100.",
+        **more,
+    )
+
 
 json_option = click.option(
     "--json",

@@ -12,8 +12,10 @@ import click
 from fxmeter.annotators.cli.options import (
     attentions_option,
     batch_option,
+    choice,
     convention_options,
     deployment_options,
+    devices_option,
     dtype_option,
     gathered,
     json_option,
@@ -26,8 +28,9 @@ from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, wr
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models import scenario as make
-from fxmeter.models.choices import Attention
+from fxmeter.models.choices import Attention, OpsBy
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.devices import Device
 from fxmeter.models.errors import FxmeterError, ScenarioError
 from fxmeter.models.page import crop_grid, page_context
 from fxmeter.models.scenario import Scenario, VisionScenario
@@ -109,6 +112,12 @@ scenario_options = gathered(
 @click.option(
     "--ops", type=size(0), default=6, metavar="N", show_default=True, help="Heaviest ops to list, e.g. --ops 20."
 )
+@choice(
+    "--ops-by",
+    OpsBy,
+    "What ops are ranked by; default: time with --device, bytes in decode, else FLOPs, e.g. --ops-by flops.",
+)
+@devices_option()
 @click.option(
     "--at-peak", is_flag=True, help="List what is alive where most memory is in use, e.g. report M --at-peak."
 )
@@ -129,6 +138,8 @@ def report(
     dtype: str | None,
     depth: int,
     ops: int,
+    ops_by: OpsBy | None,
+    devices: tuple[Device, ...],
     at_peak: bool,
     json_path: str | None,
     timeline_path: str | None,
@@ -142,9 +153,12 @@ def report(
     \b
     fxmeter report deepseek-v3 --decode 32k --batch 64 --attention flash
     fxmeter report deepseek-ocr --crops 1x2 --steps 100
+    fxmeter report llama-3.1-8b --decode 4096 --device h100-sxm5-80g,a100
     fxmeter report qwen3-8b --prefill 512 --json | jq .stages[0].cost
     """
     _check_timeline(timeline_path, json_path)
+    if ops_by == "time" and not devices:
+        raise click.UsageError("--ops-by time needs a --device")
     with session(model, json=json_path, memory_timeline=timeline_path) as work:
         from fxmeter.annotators.api import annotate
         from fxmeter.annotators.studies.report import build_report
@@ -166,7 +180,11 @@ def report(
                     one = stage.fullest_step.scenario if stage.fullest_step else scenario
                     full = annotate(module, one or scenario, **options, fold=False)
                     timelines.append(timeline_of(full))
-        whole = build_report(decoder, stages, tower=tower, end_to_end=tower is not None, deployment=deployment)
+        if devices:
+            work.say("timing kernels")
+        whole = build_report(
+            decoder, stages, tower=tower, end_to_end=tower is not None, deployment=deployment, devices=devices
+        )
         if timeline_path is not None:
             work.say(f"writing {timeline_path}")
             write_file("--memory-timeline", _timeline_text(timelines, whole, timeline_path), timeline_path)
@@ -179,7 +197,7 @@ def report(
     else:
         from fxmeter.annotators.views.report import report_view
 
-        show(report_view(whole, depth=depth, ops=ops, at_peak=at_peak))
+        show(report_view(whole, depth=depth, ops=ops, by=ops_by, at_peak=at_peak))
     exit_unless_costed(whole.uncosted, allow_uncosted)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of, scenario_of
+from fxmeter.annotators.documents.times import time_of
 from fxmeter.annotators.stages.peak import AtPeak
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.report import Report
+from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.models.stage_cost import PASS_FIGURES
 
 
@@ -19,12 +22,12 @@ def to_json(report: Report) -> Document:
         "model": model_of(report.model),
         "conventions": conventions_of(report.model, report.conventions),
         "warnings": list(report.warnings),
-        "stages": [_stage(stage) for stage in report.stages],
+        "stages": [_stage(stage, report.timings_of(stage)) for stage in report.stages],
         **({"end_to_end": [_total(report, attention) for attention in report.totals]} if report.totals else {}),
     }
 
 
-def _stage(stage: AnnotatedStage) -> Document:
+def _stage(stage: AnnotatedStage, timings: Sequence[StageTiming]) -> Document:
     steps = getattr(stage.scenario, "steps", 1)
     return {
         **scenario_of(stage),
@@ -42,6 +45,7 @@ def _stage(stage: AnnotatedStage) -> Document:
             for c in stage.kv_cache
         ],
         "uncosted": [asdict(item) for item in stage.uncosted],
+        **({"time": [time_of(timing) for timing in timings]} if timings else {}),
     }
 
 

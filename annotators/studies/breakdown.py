@@ -19,13 +19,15 @@ _SHAPE = re.compile(r"\w+\[([^]]*)\]")
 
 @dataclass(frozen=True, slots=True)
 class TreeRow:
-    """A line of the module tree; ``cost`` includes all identical instances that the line stands for."""
+    """A line of the module tree; ``cost`` includes all identical instances that the line stands for, ``modules`` has
+    (path, instances) of what it stands for."""
 
     depth: int
     label: str
     cost: StageCost
     flops_share: float
     io_share: float
+    modules: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +95,26 @@ def module_tree(stage: AnnotatedStage, depth: int, least_share: float = 0.001) -
         if module.path and module.class_name not in _CONTAINERS:
             children.setdefault(_visible_parent(module.path, stage), []).append(module)
 
-    def row(level: int, label: str, cost: StageCost) -> TreeRow:
+    def row(level: int, label: str, cost: StageCost, *modules: ModuleCost) -> TreeRow:
         whole = stage.cost
-        return TreeRow(level, label, cost, _share(cost.flops, whole.flops), _share(cost.io_bytes, whole.io_bytes))
+        shares = _share(cost.flops, whole.flops), _share(cost.io_bytes, whole.io_bytes)
+        return TreeRow(level, label, cost, *shares, tuple((module.path, module.times) for module in modules))
 
     def below(parent: str, level: int) -> Iterator[TreeRow]:
-        small: list[StageCost] = []
+        small: list[ModuleCost] = []
         for module in children.get(parent, ()) if level <= depth else ():
-            line = row(level, _label(module.path, parent, stage), module.cost * module.times)
+            line = row(level, _label(module.path, parent, stage), module.cost * module.times, module)
             if max(line.flops_share, line.io_share) < least_share:
-                small.append(line.cost)
+                small.append(module)
             else:
                 yield line
                 yield from below(module.path, level + 1)
         if small:
             names = "1 module" if len(small) == 1 else f"{len(small)} modules"
-            yield row(level, f"({names} below {least_share:.1%})", StageCost.total(small))
+            cost = StageCost.total(module.cost * module.times for module in small)
+            yield row(level, f"({names} below {least_share:.1%})", cost, *small)
 
-    return [row(0, stage.modules[""].class_name, stage.cost), *below("", 1)]
+    return [row(0, stage.modules[""].class_name, stage.cost, stage.modules[""]), *below("", 1)]
 
 
 def _share(part: int, whole: int) -> float:
@@ -126,7 +130,7 @@ def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
     heavy = [
         HeavyOp(
             op.removesuffix(".default"),
-            _common_name(module for module, _, _ in parts),
+            common_name(module for module, _, _ in parts),
             _SHAPE.sub(lambda m: m[1].replace(", ", "×"), inputs),
             sum(times for _, times, _ in parts),
             (total := StageCost.total(cost for _, _, cost in parts)),
@@ -181,7 +185,7 @@ def _with_positions(path: str, members: Iterable[str]) -> str:
     return head + dot + spans(int(member.rpartition(".")[2]) for member in members)
 
 
-def _common_name(modules: Iterable[str]) -> str:
+def common_name(modules: Iterable[str]) -> str:
     """Where a group of ops runs: the modules' own names, positions in lists left out."""
     names: list[str] = []
     for module in dict.fromkeys(modules):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -12,7 +12,9 @@ from fxmeter.annotators.stages import steps
 from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
+from fxmeter.annotators.studies.times import StageTiming, timings_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.models.devices import Device
 from fxmeter.models.figures import Figure, PassFigures
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
@@ -38,12 +40,18 @@ class Column(PassFigures):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a reader needs to trust, or to redo, the numbers. ``totals`` has attention → the whole request."""
+    """Everything a reader needs to trust, or to redo, the numbers. ``totals`` has attention → the whole request,
+    ``timings`` each stage on each device that was asked for."""
 
     model: ModelInfo
     conventions: Conventions
     stages: tuple[AnnotatedStage, ...]
     totals: Mapping[str, StageCost] = field(default_factory=dict)
+    timings: tuple[StageTiming, ...] = ()
+
+    def timings_of(self, stage: AnnotatedStage) -> tuple[StageTiming, ...]:
+        """One stage on each device."""
+        return tuple(timing for timing in self.timings if timing.stage is stage)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -105,18 +113,20 @@ def build_report(
     tower: nn.Module | None = None,
     end_to_end: bool = False,
     deployment: Deployment = ONE_DEVICE,
+    devices: Sequence[Device] = (),
 ) -> Report:
     """A report on stages of one model, all priced by the same conventions.
 
     ``tower`` is the vision tower beside the model, if a stage ran one. ``end_to_end`` adds the whole request for each
-    attention: vision (where there is one), prefill and decode.
+    attention: vision (where there is one), prefill and decode. ``devices`` to time every stage on.
     """
     stages = tuple(stages)
     totals: dict[str, StageCost] = {}
     for attention in dict.fromkeys(stage.attention for stage in stages) if end_to_end else ():
         costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
-    return Report(model_info(model, tower, deployment), stages[0].conventions, stages, totals)
+    info = model_info(model, tower, deployment)
+    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices))
 
 
 def title_of(stage: AnnotatedStage) -> str:

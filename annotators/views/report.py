@@ -16,17 +16,35 @@ from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, modul
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import quantity
 from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers
+from fxmeter.annotators.views.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
+from fxmeter.models.choices import OpsBy
 from fxmeter.models.figures import Figure, shown
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
 
-def report_view(report: Report, *, depth: int, ops: int, at_peak: bool = False) -> RenderableType:
-    """The whole report, for a terminal of any width or a file. With ``at_peak``, what is alive there too."""
+def report_view(
+    report: Report, *, depth: int, ops: int, by: OpsBy | None = None, at_peak: bool = False
+) -> RenderableType:
+    """The whole report, for a terminal of any width or a file. With ``at_peak``, what is alive there too. ``by`` ranks
+    the ops; None: by time where there is a device, by bytes in decode, by FLOPs else."""
     detailed = report.one_per_scenario
-    parts: list[RenderableType] = [*_header(report), _stage_tables(report.columns)]
+    parts: list[RenderableType] = [*_answers(report), *_header(report), _stage_tables(report.columns)]
+    if report.timings:
+        parts += [
+            "",
+            times_grid(report.timings),
+            *(Text(line, style="dim") for line in efficiency_lines(report.timings)),
+        ]
     for stage in detailed:
+        timings = report.timings_of(stage)
         parts += ["", _tree(stage, depth)]
-        parts += ["", _heaviest(stage, ops)] if ops else []
+        for timing in timings:
+            parts += ["", timed_modules(timing, depth)]
+        if ops and timings and by in (None, "time"):
+            for timing in timings:
+                parts += ["", timed_ops(timing, ops)]
+        elif ops:
+            parts += ["", _heaviest(stage, ops, by)]
     if at_peak:
         for stage in report.stages:
             parts += ["", _peak(stage)]
@@ -36,6 +54,12 @@ def report_view(report: Report, *, depth: int, ops: int, at_peak: bool = False) 
         parts += ["", _cache(detailed)]
     parts += ["", _uncosted(report)]
     return Group(*parts)
+
+
+def _answers(report: Report) -> list[RenderableType]:
+    """What binds each scenario, in words."""
+    lines = [in_words(timing) for stage in report.one_per_scenario for timing in report.timings_of(stage)]
+    return [*(Text(line, style="bold") for line in lines), ""] if lines else []
 
 
 def _header(report: Report) -> list[Text]:
@@ -139,8 +163,9 @@ def _tree(stage: AnnotatedStage, depth: int) -> Grid:
     )
 
 
-def _heaviest(stage: AnnotatedStage, count: int) -> Grid:
-    by = "io_bytes" if stage.scenario is not None and stage.scenario.stage == "decode" else "flops"
+def _heaviest(stage: AnnotatedStage, count: int, asked: OpsBy | None) -> Grid:
+    usual = "bytes" if stage.scenario is not None and stage.scenario.stage == "decode" else "flops"
+    by = "io_bytes" if (asked or usual) == "bytes" else "flops"
     what = "bytes" if by == "io_bytes" else "FLOPs"
     rows: list[list[Cell]] = [
         [

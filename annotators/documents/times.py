@@ -1,0 +1,35 @@
+"""The time of a stage as plain JSON data."""
+
+from __future__ import annotations
+
+from fxmeter.annotators.documents.head import Document
+from fxmeter.annotators.studies.times import StageTiming
+from fxmeter.annotators.timing.roofline import ROOFS
+from fxmeter.annotators.timing.stage_time import Time
+
+
+def time_of(timing: StageTiming) -> Document:
+    """Seconds of the stage and of one instance of each module; ``tokens_per_s`` of all sequences."""
+    time = timing.time
+    return {
+        "device": time.device.name,
+        **figures(time.total),
+        "steps": time.steps,
+        "tokens_per_s": timing.tokens_per_s,
+        "flop_per_byte": timing.intensity,
+        "ridge_flop_per_byte": timing.ridge,
+        "efficiency_source": time.device.efficiency.source,
+        "extrapolated": list(time.extrapolated),
+        "modules": [{"path": path, **figures(part)} for path, part in time.modules.items()],
+    }
+
+
+def figures(time: Time) -> Document:
+    """What a time is made of; ``roofs_s`` has the seconds of the kernels that each roof binds."""
+    return {
+        "bound_s": time.bound_s,
+        "estimate_s": time.estimate_s,
+        "launch_s": time.launch_s,
+        "bound_by": time.bound_by,
+        "roofs_s": dict(zip(ROOFS, time.roofs_s, strict=True)),
+    }

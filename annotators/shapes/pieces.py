@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -79,23 +80,19 @@ class Pieces:
         attention: Attention,
         conventions: Conventions,
         deployment: Deployment = ONE_DEVICE,
-        *,
-        times_of: Pieces | None = None,
     ) -> None:
         self.stage, self.attention, self.deployment = stage, attention, deployment
         self.conventions = conventions.under(deployment)
         self.reason: str | None = None
         self._name = type(model).__name__
-        apart = stage == "vision" and times_of is None
-        self._model = on_meta(model, training=False) if apart else model
+        self._model = on_meta(model, training=False) if stage == "vision" else model
         self._pieces: dict[SizeRegion, list[Piece]] = {}
         self._recorded: dict[Point, AnnotatedStage] = {}
         self._without: set[Point] = set()
         least, top = ((1, 1), (MOST_CROPS, MOST_CROPS)) if stage == "vision" else ((1, 0), (FARTHEST, FARTHEST))
         hints = config_lengths(getattr(model, "config", {}))
-        made = Regions(self._record, least=least, top=top, hints=hints) if times_of is None else times_of._regions
-        self._regions: Regions = made
-        self._times_of = times_of
+        self._regions = Regions(self._record, least=least, top=top, hints=hints)
+        self._launches = False
         self._for_time: Pieces | None = None
 
     @property
@@ -103,9 +100,10 @@ class Pieces:
         """The same, with the kernels that a device launches, attention cores computing what their masks let through.
         Regions are shared: nothing is recorded again."""
         if self._for_time is None:
-            exact = replace(self.conventions, causal="exact")
-            given = (self._model, self.stage, self.attention, exact, self.deployment)
-            self._for_time = Pieces(*given, times_of=self)
+            priced = copy(self)
+            priced.conventions = replace(self.conventions, causal="exact")
+            priced._pieces, priced._recorded, priced._launches = {}, {}, True
+            self._for_time = priced
         return self._for_time
 
     @property
@@ -145,8 +143,8 @@ class Pieces:
             for piece in pieces:
                 if piece.holds(point):
                     return piece
-            recording, launches = self._regions.found[region], self._times_of is not None
-            piece = _priced(region, recording, point, self.conventions, launches=launches)
+            recording = self._regions.found[region]
+            piece = _priced(region, recording, point, self.conventions, launches=self._launches)
         except (NotPolynomial, TraceError) as error:
             self.reason = self.reason or f"{self.model_class}, {self.stage}: {error}"
             self._without.add(point)

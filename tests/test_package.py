@@ -39,6 +39,11 @@ def test_importing_it_loads_neither_torch_nor_transformers(tmp_path):
     assert not {"torch", "transformers", "networkx", "rich", "sympy", "numpy"} & set(python(code, tmp_path).split())
 
 
+def test_python_dash_m_is_the_command(tmp_path):
+    code = "import runpy, sys; sys.argv[1:] = ['--version']; runpy.run_module('fxmeter', run_name='__main__')"
+    assert python(code, tmp_path) == f"fxmeter, version {fxmeter.__version__}"
+
+
 def test_every_public_name_of_the_design_is_there():
     from fxmeter import annotate, annotate_module, closed_form, decode, generation, load_model, prefill, vision
 

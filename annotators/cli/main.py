@@ -41,7 +41,7 @@ for command in (report, crosscheck, capacity, formula, sweep, models, devices, c
 def main() -> None:
     """Entry point: one line and an exit code for whatever goes wrong."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="fxmeter", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except BrokenPipeError:

@@ -9,13 +9,13 @@ import click
 
 from fxmeter.annotators.cli.calibrate import calibrate
 from fxmeter.annotators.cli.capacity import capacity
-from fxmeter.annotators.cli.catalogue import models, ops
+from fxmeter.annotators.cli.catalogue import devices, models, ops
 from fxmeter.annotators.cli.crosscheck import crosscheck
-from fxmeter.annotators.cli.devices import devices
 from fxmeter.annotators.cli.formula import formula
 from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Failed, complain
 from fxmeter.annotators.cli.report import report
 from fxmeter.annotators.cli.sweep import sweep
+from fxmeter.annotators.cli.time import time
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.version import VERSION
 
@@ -34,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (report, crosscheck, capacity, formula, sweep, models, devices, calibrate, ops):
+for command in (report, time, crosscheck, capacity, formula, sweep, models, devices, calibrate, ops):
     cli.add_command(command)
 
 

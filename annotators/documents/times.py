@@ -1,8 +1,12 @@
-"""The time of a stage as plain JSON data."""
+"""Times as plain JSON data: of a stage, and of many sizes on devices."""
 
 from __future__ import annotations
 
-from fxmeter.annotators.documents.head import Document
+from dataclasses import asdict
+
+from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
+from fxmeter.annotators.stages.model_info import ModelInfo
+from fxmeter.annotators.studies.latency import ENGINES, Latencies
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.annotators.timing.roofline import ROOFS
 from fxmeter.annotators.timing.stage_time import Time
@@ -32,4 +36,17 @@ def figures(time: Time) -> Document:
         "launch_s": time.launch_s,
         "bound_by": time.bound_by,
         "roofs_s": dict(zip(ROOFS, time.roofs_s, strict=True)),
+    }
+
+
+def latencies_of(found: Latencies, model: ModelInfo) -> Document:
+    """Latencies of a model on devices, schema version 1."""
+    return {
+        **head(),
+        "model": model_of(model),
+        "conventions": conventions_of(model, ENGINES),
+        "times": [asdict(row) for row in found.rows],
+        "decode_turns_compute_bound": [asdict(turn) for turn in found.turns],
+        "cache_traffic_equals_weights": [asdict(crossing) for crossing in found.crossings],
+        "efficiency_sources": dict(found.sources),
     }

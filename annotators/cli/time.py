@@ -1,0 +1,84 @@
+"""``fxmeter time``: how long a model's passes take on devices."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from fxmeter.annotators.cli.options import (
+    deployment_options,
+    devices_option,
+    dtype_option,
+    json_option,
+    model_argument,
+    sizes,
+    uncosted_option,
+)
+from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
+from fxmeter.annotators.cli.session import session
+from fxmeter.models.deployment import Deployment
+from fxmeter.models.devices import Device
+
+
+@click.command(short_help="Time to first token and per output token on devices.")
+@model_argument
+@devices_option(required=True)
+@click.option(
+    "--prefill", type=sizes(1), metavar="LIST", default="512,2048,8192", help="Prompt lengths, e.g. --prefill 1k,8k."
+)
+@click.option(
+    "--decode", type=sizes(1), metavar="LIST", default="512,8192", help="Cached tokens, e.g. --decode 4k,32k."
+)
+@click.option("--batch", type=sizes(1), metavar="LIST", default="1,8,64", help="Sequences, e.g. --batch 1,8,64.")
+@deployment_options
+@dtype_option
+@click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. time M --device h100 --markdown.")
+@json_option
+@uncosted_option
+def time(
+    model: str,
+    devices: tuple[Device, ...],
+    prefill: tuple[int, ...],
+    decode: tuple[int, ...],
+    batch: tuple[int, ...],
+    deployment: Deployment,
+    dtype: str | None,
+    markdown: bool,
+    json_path: str | None,
+    allow_uncosted: bool,
+) -> None:
+    """How long prefill (time to first token) and a decode step (time per output token) of MODEL take on devices.
+
+    All lengths and batches are timed, as an engine runs them: attention cores compute what their masks let through,
+    logits are of the last position. The estimate is of the device alone; a server's scheduler adds to it.
+
+    \b
+    fxmeter time llama-3.1-8b --device h100-sxm5-80g,a100
+    fxmeter time qwen3-8b --device l4 --prefill 1k --decode 1k:64k:*4 --batch 1,16 --weights fp8
+    """
+    if markdown and json_path:
+        raise click.UsageError("--markdown and --json both say how to print; give one")
+    with session(model, json=json_path) as work:
+        from fxmeter.annotators.closed.form import closed_form
+        from fxmeter.annotators.stages.model_info import model_info
+        from fxmeter.annotators.studies.latency import ENGINES, latencies
+
+        decoder = work.decoder(dtype)
+        work.say("finding closed forms")
+        options = {"deployment": deployment, **asdict(ENGINES)}
+        prompts, steps = (closed_form(decoder, stage=stage, **options) for stage in ("prefill", "decode"))
+        found = latencies(prompts, steps, devices, prefill=prefill, decode=decode, batch=batch)
+        uncosted = sum(max((p.uncosted for p in form.pieces.for_time.found), default=0) for form in (prompts, steps))
+        info = model_info(decoder, None, deployment)
+    if json_path is not None:
+        from fxmeter.annotators.documents.times import latencies_of
+
+        write_json(latencies_of(found, info), json_path)
+    else:
+        from fxmeter.annotators.views.latency import latency_markdown, latency_view
+
+        line = f"{info.name}, {info.weights}"
+        sys.stdout.write(latency_markdown(found, line)) if markdown else show(latency_view(found, line))
+    exit_unless_costed(uncosted, allow_uncosted)

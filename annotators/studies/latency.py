@@ -1,0 +1,134 @@
+"""How long requests take on devices: time to first token, time per output token, and where what binds them changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fxmeter.annotators.closed.form import ClosedForm
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.models.choices import StageName
+from fxmeter.models.devices import Device
+
+ENGINES = Conventions(causal="exact", logits="last")
+"""What engines do: cores compute what their masks let through, and logits are of the last position."""
+
+MOST_BATCH = 4096
+"""The largest batch that is tried for where decode turns compute-bound."""
+MOST_CONTEXT = 2**24
+"""The longest context that is tried for where the cache's traffic equals the weights'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One pass on one device: ``length`` is its prompt (prefill) or its cached tokens (decode).
+
+    ``tokens_per_s`` is of all sequences; ``tokens_per_s_each`` of one.
+    """
+
+    device: str
+    stage: StageName
+    batch: int
+    length: int
+    bound_s: float
+    estimate_s: float
+    bound_by: str
+    tokens_per_s: float
+    tokens_per_s_each: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The least batch at which decode at ``context`` is bound by compute on ``device``; None: not up to MOST_BATCH."""
+
+    device: str
+    context: int
+    batch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """The least context at which a step of ``batch`` sequences reads as much cache as weights; None: not up to
+    MOST_CONTEXT."""
+
+    batch: int
+    context: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Every length and batch on every device, and the places where what binds them changes."""
+
+    rows: tuple[Latency, ...]
+    turns: tuple[Turn, ...]
+    crossings: tuple[Crossing, ...]
+    sources: tuple[tuple[str, str], ...]
+
+
+def latencies(
+    prompts: ClosedForm,
+    steps: ClosedForm,
+    devices: Sequence[Device],
+    *,
+    prefill: Sequence[int],
+    decode: Sequence[int],
+    batch: Sequence[int],
+) -> Latencies:
+    """The times of ``prompts`` (a prefill's form) and ``steps`` (a decode's) at all lengths and batches.
+
+    Returns:
+        Rows by device, stage, length and batch; where decode turns compute-bound, for each device and context; where
+        cache traffic equals that of the weights, for each batch.
+    """
+    rows: list[Latency] = []
+    for device in devices:
+        if prefill:
+            rows += _rows(prompts, "prefill", device, prefill, batch)
+        if decode:
+            rows += _rows(steps, "decode", device, decode, batch)
+    turns = [Turn(device.name, context, _turn(steps, device, context)) for device in devices for context in decode]
+    crossings = [Crossing(size, _crossing(steps, size)) for size in batch] if decode else []
+    sources = tuple((device.name, device.efficiency.source) for device in devices)
+    return Latencies(tuple(rows), tuple(turns), tuple(crossings), sources)
+
+
+def _rows(
+    form: ClosedForm, stage: StageName, device: Device, lengths: Sequence[int], batches: Sequence[int]
+) -> list[Latency]:
+    column = np.array(lengths)[:, None]
+    query_len, past_len = (column, None) if stage == "prefill" else (None, column)
+    found = form.time(device, batch=np.array(batches), query_len=query_len, past_len=past_len)
+    rows = []
+    for (i, length), (j, size) in ((a, b) for a in enumerate(lengths) for b in enumerate(batches)):
+        estimate = float(found.estimate_s[i, j])
+        each = (length if stage == "prefill" else 1) / estimate
+        bound, by = float(found.bound_s[i, j]), str(found.bound_by[i, j])
+        rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size, each))
+    return rows
+
+
+def _turn(steps: ClosedForm, device: Device, context: int) -> int | None:
+    bound_by = steps.time(device, batch=np.arange(1, MOST_BATCH + 1), past_len=context).bound_by
+    turned = np.flatnonzero(bound_by == "compute")
+    return int(turned[0]) + 1 if len(turned) else None
+
+
+def _crossing(steps: ClosedForm, batch: int) -> int | None:
+    def crossed(context: int) -> bool:
+        cost = steps.at(batch=batch, past_len=context)
+        return cost.kv_read_bytes >= cost.weight_read_bytes
+
+    return _least(crossed, MOST_CONTEXT)
+
+
+def _least(holds: Callable[[int], bool], most: int) -> int | None:
+    """The least whole number from 1 for which something holds that, once it does, goes on to hold."""
+    if not holds(most):
+        return None
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

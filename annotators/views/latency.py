@@ -1,0 +1,77 @@
+"""Latencies as tables, for the console or as Markdown. No arithmetic but the choice of a unit."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fxmeter.annotators.studies.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
+from fxmeter.annotators.units import duration, four_digits
+from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+
+TITLES = {"prefill": "Time to first token (prefill)", "decode": "Time per output token (decode)"}
+
+
+def latency_view(found: Latencies, model: str) -> RenderableType:
+    """The report for a terminal."""
+    parts: list[RenderableType] = [Text(model, style="bold"), Text(_how(), style="dim")]
+    for grid in grids(found):
+        parts += ["", grid]
+    return Group(*parts, "", *(Text(line, style="dim") for line in _sources(found)))
+
+
+def latency_markdown(found: Latencies, model: str) -> str:
+    """The same as Markdown."""
+    parts = [f"**{model}**", _how()]
+    for grid in grids(found):
+        heading = "| " + " | ".join(heading for heading, _ in grid.columns) + " |"
+        rows = [f"| {' | '.join(map(str, row))} |" for row in grid.rows]
+        parts.append("\n".join([f"### {grid.title}", "", heading, "|---" * len(grid.columns) + "|", *rows]))
+    return "\n\n".join([*parts, *_sources(found)]) + "\n"
+
+
+def grids(found: Latencies) -> list[Grid]:
+    """One table for each stage, devices one below the other, and where the bound changes."""
+    tables = [
+        _times(title, rows) for stage, title in TITLES.items() if (rows := [r for r in found.rows if r.stage == stage])
+    ]
+    if found.turns:
+        turns: list[list[Cell]] = [
+            [turn.device, f"{turn.context:,}", f"more than {MOST_BATCH:,}" if turn.batch is None else f"{turn.batch:,}"]
+            for turn in found.turns
+        ]
+        columns = [*names("device"), *numbers("context", "from batch")]
+        tables.append(Grid("Where decode turns compute-bound", columns, turns))
+    if found.crossings:
+        crossings: list[list[Cell]] = [
+            [f"{item.batch:,}", f"more than {MOST_CONTEXT:,}" if item.context is None else f"{item.context:,}"]
+            for item in found.crossings
+        ]
+        tables.append(Grid("Where a step reads as much cache as weights", numbers("batch", "from context"), crossings))
+    return tables
+
+
+def _times(title: str, found: list[Latency]) -> Grid:
+    rows: list[list[Cell]] = [
+        [
+            row.device,
+            f"{row.length:,}",
+            f"{row.batch:,}",
+            duration(row.bound_s),
+            duration(row.estimate_s),
+            four_digits(row.tokens_per_s_each),
+            four_digits(row.tokens_per_s),
+            row.bound_by,
+        ]
+        for row in found
+    ]
+    columns = numbers("tokens", "batch", "bound", "estimate", "tokens/s each", "tokens/s in all")
+    return Grid(title, [*names("device"), *columns, *names("bound by")], rows)
+
+
+def _how() -> str:
+    return "attention cores compute what their masks let through; logits of the last position; no host time"
+
+
+def _sources(found: Latencies) -> list[str]:
+    return [f"{device}, efficiency from: {source}" for device, source in found.sources]

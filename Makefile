@@ -31,8 +31,8 @@ validate: $(VENV)/.installed  ## bytes and memory against real runs; writes docs
 	for name in peak kv io fused gpu; do $(BIN)/python -m validation.$$name || exit 1; done
 
 bench: $(VENV)/.installed  ## speed beside the public tools, and of closed forms; writes docs/benchmarks*.md
-	$(BIN)/python benchmarks/vs_public_tools.py --install
-	$(BIN)/python benchmarks/closed_form.py
+	$(BIN)/python -m benchmarks.vs_public_tools --install
+	$(BIN)/python -m benchmarks.closed_form
 
 lint: $(VENV)/.installed  ## format, lint and types, as CI checks them
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """Closed forms beside annotating each point, and beside torch's FlopCounterMode: how long each takes.
 
-    python benchmarks/closed_form.py [--runs 5] [--out docs/benchmarks_closed_form.md]
+    python -m benchmarks.closed_form [--runs 5] [--out docs/benchmarks_closed_form.md]
 
 All in one process and by its own processor time, each run taking its turn, so that a busy machine slows all alike;
 figures are medians, and the ones to read are ratios. Building both stages of DeepSeek-V3 is held to one
@@ -244,7 +244,7 @@ def page(lines: list[Line], runs: int) -> str:
     return (
         "# Closed forms: how fast\n\n"
         f"Measured on {date.today():%d %B %Y} with {versions}, Python {platform.python_version()}, one thread, by"
-        f" `python benchmarks/closed_form.py --runs {runs}`. Medians of runs taken in turn, by the process's own"
+        f" `python -m benchmarks.closed_form --runs {runs}`. Medians of runs taken in turn, by the process's own"
         " time; ratios say more than seconds on a machine that others use too.\n\n"
         "| | measured | wanted |\n|---|---|---|\n"
         f"{table}\n\n"

@@ -1,6 +1,6 @@
 """A sweep of page grids against annotating each of its points.
 
-    python benchmarks/sweep.py [--sample 2] [--seed 0]
+    python -m benchmarks.sweep [--sample 2] [--seed 0]
 
 200 page grids of DeepSeek-OCR, eager and flash: vision, prefill, and 100 decoded tokens. The sweep's time is all of
 it: finding the closed forms, evaluating every point, writing JSON, SQLite and CSV (no plots). Annotating is timed on a

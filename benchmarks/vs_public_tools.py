@@ -1,6 +1,6 @@
 """fxmeter beside the public tools: how long each takes on the same model, and what each says.
 
-    python benchmarks/vs_public_tools.py [--install] [--runs 5] [--skip-slow] [MODEL ...]
+    python -m benchmarks.vs_public_tools [--install] [--runs 5] [--skip-slow] [MODEL ...]
 
 Every tool gets the same model on meta and the same prefill of 2,048 tokens, batch 1, in this process. Times are
 medians, as ratios to one ``FlopCounterMode`` forward pass of that prefill, taken in turn so that a busy machine slows
@@ -32,7 +32,6 @@ from typing import Any
 
 from transformers.utils import logging
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.public_tools import (
     CONTEXT,
     LENGTH,
@@ -184,7 +183,7 @@ def page(
     lines = [
         "# Speed and truth beside the public tools",
         "",
-        f"Written by `python benchmarks/vs_public_tools.py` on {date.today().isoformat()}: torch {version('torch')}, "
+        f"Written by `python -m benchmarks.vs_public_tools` on {date.today().isoformat()}: torch {version('torch')}, "
         f"transformers {version('transformers')}, Python {platform.python_version()}, {os.cpu_count()} cores, no "
         "GPU. "
         f"Prefill of {LENGTH:,} tokens, batch 1, on meta; fxmeter also annotates a decode step at {CONTEXT:,}. Times "

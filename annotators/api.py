@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
+from transformers import PreTrainedConfig
 
 from fxmeter.annotators.closed.form import closed_form
 from fxmeter.annotators.closed.generation import generate
@@ -14,7 +17,10 @@ from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import join_steps
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.tracer.load.loading import load_model
+from fxmeter.tracer.load.vision import load_vision
 from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.modules import record_module
 
@@ -22,8 +28,12 @@ FEW_STEPS = 8
 """Up to this many steps of a generation are recorded one by one; for more, a closed form is quicker."""
 
 
+Model: TypeAlias = nn.Module | str | Path | PreTrainedConfig
+"""A model, or what :func:`fxmeter.load_model` makes one of."""
+
+
 def annotate(
-    model: nn.Module,
+    model: Model,
     scenario: Scenario | VisionScenario,
     *,
     attention: Attention = "flash",
@@ -36,8 +46,8 @@ def annotate(
     """What one forward pass of a causal language model costs.
 
     Args:
-        model: what :func:`fxmeter.load_model` returns, or any transformers causal language model on ``meta``; for a
-            vision scenario the tower.
+        model: what :func:`fxmeter.load_model` returns or takes (a preset's name, a folder, a config), or any
+            transformers causal language model on ``meta``; for a vision scenario the tower.
         scenario: :func:`fxmeter.prefill`, :func:`fxmeter.decode`, :func:`fxmeter.generation` or
             :func:`fxmeter.vision`: batch and lengths are in it, and nowhere else.
         attention: the model's own "eager" code, or one fused "flash" core per layer.
@@ -57,6 +67,11 @@ def annotate(
         TraceError: the model's code cannot run without data.
         ScenarioError: sizes or options that do not go together.
     """
+    if not isinstance(scenario, (Scenario, VisionScenario)):
+        raise ScenarioError(
+            f"a scenario is prefill(S), decode(C), generation(C, steps=K) or vision(), not {scenario!r}"
+        )
+    model = _loaded(model, scenario)
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if isinstance(scenario, Scenario) and scenario.steps > 1:
         options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
@@ -73,6 +88,16 @@ def annotate_steps(model: nn.Module, scenario: Scenario, **options: Any) -> Anno
     return join_steps(scenario, [annotate(model, one, **options) for one in passes])
 
 
+def _loaded(model: Model, scenario: Scenario | VisionScenario) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(scenario, VisionScenario):
+        if isinstance(model, PreTrainedConfig):
+            raise ScenarioError("a vision scenario needs the tower itself, or the name of a preset that has one")
+        return load_vision(str(model))
+    return load_model(model)
+
+
 def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, Any]) -> AnnotatedStage | None:
     return generate(closed_form(model, stage="decode", **options).pieces, scenario)
 
@@ -84,9 +109,11 @@ def annotate_module(
     causal: Literal["full", "exact"] = "full",
     routing: Literal["uniform", "worst"] = "uniform",
     fold: bool = True,
-    **kwargs: Any,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **named: Any,
 ) -> AnnotatedStage:
-    """What ``module(*example_inputs, **kwargs)`` costs, for any module.
+    """What ``module(*example_inputs, **named)`` costs, for any module.
 
     The module runs on ``meta``: a copy of it that shares no storage, so real weights are neither read nor changed.
 
@@ -97,14 +124,23 @@ def annotate_module(
         attention: what ``scaled_dot_product_attention`` and transformers' attention interface run, "eager" or "flash".
         causal, routing: as for :func:`annotate`.
         fold: record identical layers once; the result is the same.
-        **kwargs: keyword arguments of its ``forward``.
+        args, kwargs: the arguments of its ``forward`` in place of ``example_inputs`` and ``named``, for a forward whose
+            own argument names are among the ones above.
+        **named: keyword arguments of its ``forward``.
 
     Returns:
         As :func:`annotate`, without a ``scenario``; paths of ``modules`` begin at ``module``, which is "".
 
     Raises:
         TraceError: the module's code cannot run without data.
+        ScenarioError: arguments given both ways.
     """
+    if args is not None or kwargs is not None:
+        if example_inputs or named:
+            raise ScenarioError(
+                "give a module's arguments as they are, or in args=(...) and kwargs={...}, not both ways"
+            )
+        example_inputs, named = tuple(args or ()), dict(kwargs or {})
     conventions = Conventions(causal=causal, routing=routing)
-    make = partial(record_module, module, example_inputs, kwargs, attention=attention, fold=fold)
+    make = partial(record_module, module, example_inputs, named, attention=attention, fold=fold)
     return annotate_recording(make, conventions, attention=attention)

@@ -27,6 +27,8 @@ from fxmeter.models.devices import device as device_named
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, generation
 from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
+from fxmeter.tracer.load.loading import load_model
+from fxmeter.tracer.load.vision import load_vision
 from fxmeter.tracer.run.attention import Attention
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ Crops: TypeAlias = tuple[ArrayLike, ArrayLike] | None
 
 
 def closed_form(
-    model: nn.Module,
+    model: nn.Module | str | Path,
     *,
     stage: FormStage = "decode",
     attention: Attention = "flash",
@@ -67,6 +69,8 @@ def closed_form(
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if stage not in ("prefill", "decode", "vision"):
         raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
+    if not isinstance(model, nn.Module):
+        model = load_vision(str(model)) if stage == "vision" else load_model(model)
     return ClosedForm(Pieces(model, stage, attention, conventions, deployment))
 
 

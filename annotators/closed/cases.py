@@ -93,10 +93,8 @@ def _boxes(piece: Piece, whole: Sequence[Box]) -> list[Box]:
     region = piece.region
     boxes = []
     for part in whole:
-        axes = [
-            _both(ranges, ((low, high),))
-            for ranges, low, high in zip(part.axes, region.lower, region.upper, strict=True)
-        ]
+        bounds = zip(part.axes, region.lower, region.upper, strict=True)
+        axes = [_both(ranges, ((low, high),)) for ranges, low, high in bounds]
         guards = list(piece.guards)
         together = variable(1) + variable(2)
         if region.sums[0] > 0:
@@ -234,9 +232,8 @@ def sides(guard: Guard) -> tuple[Size, Size]:
     """
     terms = {monomial: Fraction(value) for monomial, value in terms_of(guard.value).items()}
     constant = terms.pop(ONE, Fraction(0))
-    factor = Fraction(
-        math.gcd(*(v.numerator for v in terms.values())), math.lcm(*(v.denominator for v in terms.values()))
-    )
+    numerators, denominators = zip(*((value.numerator, value.denominator) for value in terms.values()), strict=True)
+    factor = Fraction(math.gcd(*numerators), math.lcm(*denominators))
     scaled = {monomial: value / factor for monomial, value in terms.items()}
     offset = constant / factor
     if guard.relation == ">=" and all(value.denominator == 1 for value in scaled.values()):

@@ -27,32 +27,25 @@ FIRST_BLOCK = 256
 """Steps that are tried at once where no sign changes can be searched for; each next block is twice as long."""
 
 
-class Sums:
+class Sums(Values):
     """Sums of polynomials over runs of steps: of ``batch``, ``past_len`` and ``steps``, an array each, and of
-    ``query_len`` tokens a step."""
+    ``query_len`` tokens a step. Each monomial is summed as the power of the context that is in it."""
 
     def __init__(self, batch: np.ndarray, query_len: int, past_len: np.ndarray, steps: np.ndarray) -> None:
-        self._runs = batch, query_len, past_len, steps
-        self._over = _OverSteps(batch, query_len, past_len, steps)
+        super().__init__([batch, np.asarray(query_len), past_len])
+        self._runs = list(zip(batch.tolist(), past_len.tolist(), steps.tolist(), strict=True))
+        self._stride, self._at_start = query_len, Values(self.sizes)
+        self._ends = Values([batch, steps, past_len])
 
     def of(self, value: Size) -> np.ndarray:
         """The sum of a value over the steps of each run."""
         if not has_moving_atoms(value):
-            return self._over.of(value)
-        batch, query_len, past_len, steps = self._runs
-        runs = zip(batch.tolist(), past_len.tolist(), steps.tolist(), strict=True)
-        return np.array([sum(_at_each_step(value, b, query_len, past, count)) for b, past, count in runs], dtype=object)
-
-
-class _OverSteps(Values):
-    """Values of which each monomial is the sum over the steps of a run."""
-
-    def __init__(self, batch: np.ndarray, query_len: int, past_len: np.ndarray, steps: np.ndarray) -> None:
-        super().__init__([batch, np.asarray(query_len), past_len])
-        self._at_start = Values(self.sizes)
-        self._stride, self._ends = query_len, Values([batch, steps, past_len])
+            return super().of(value)
+        sums = [sum(_at_each_step(value, b, self._stride, past, steps)) for b, past, steps in self._runs]
+        return np.array(sums, dtype=object)
 
     def monomial(self, monomial: Monomial) -> Bounded:
+        """The sums of a monomial."""
         if monomial not in self._monomials:
             (b, x, degree), atoms = monomial
             powers_of_past = bounded(self._ends.of(power_sum(self._stride, degree)))

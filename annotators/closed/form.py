@@ -15,7 +15,7 @@ from torch import nn
 
 from fxmeter.annotators.closed.formulas import expressions_of, formulas
 from fxmeter.annotators.closed.generation import evaluate_generation
-from fxmeter.annotators.closed.grid import Grid
+from fxmeter.annotators.closed.grid import SizeGrid
 from fxmeter.annotators.closed.times import times_at
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.shapes.pieces import FormStage, Pieces
@@ -128,7 +128,7 @@ class ModuleForm:
             integers.
         """
         sizes = self.pieces.check(batch, query_len, past_len, crops)
-        return Grid(sizes, self.pieces).evaluate(self.path, tuple(fields))
+        return SizeGrid(sizes, self.pieces).evaluate(self.path, tuple(fields))
 
     def generation(self, *, past_len: int, steps: int, batch: int = 1) -> StageCost:
         """The cost of a generation, equal to what ``annotate`` gives for :func:`fxmeter.generation`.

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.closed.grid import Column, broadcast, counted, whole, with_derived
+from fxmeter.annotators.closed.grid import ExactArray, broadcast, counted, whole, with_derived
 from fxmeter.annotators.closed.times import time_of_steps
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.shapes.region import Point
@@ -127,14 +127,14 @@ def _totals(
     runs: Iterable[Runs], cost_of: Callable[[Runs], StageCost], fields: Sequence[str], shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Fields over all steps of generations of which ``cost_of`` gives the polynomials; ``runs`` are in their order."""
-    columns = {name: Column(shape) for name in fields}
+    figures = {name: ExactArray(shape) for name in fields}
     for run in runs:
         cost = cost_of(run)
-        for name, column in columns.items():
+        for name, figure in figures.items():
             how = FIGURES[name].over_steps
             values = run.over_steps(getattr(cost, name), how)
-            {"sum": column.add, "max": column.grow, "last": column.put}[how](run.places, values)
-    return {name: column.array() for name, column in columns.items()}
+            {"sum": figure.add, "max": figure.grow, "last": figure.put}[how](run.places, values)
+    return {name: figure.array() for name, figure in figures.items()}
 
 
 def evaluate_generation(

@@ -20,8 +20,8 @@ Part: TypeAlias = tuple[np.ndarray, Point, Piece | None, Values]
 """Places in the flat array, the first point there, the piece that is right at all of them, and their sizes."""
 
 
-class Column:
-    """One figure of many points, or of many generations: of int64 as long as nothing can overflow."""
+class ExactArray:
+    """One figure of many points, or of many generations: int64 as long as nothing can overflow."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._array = np.zeros(shape, dtype=np.int64)
@@ -60,7 +60,7 @@ class Column:
             self._array = self._array.astype(object)
 
 
-class Grid:
+class SizeGrid:
     """Points at which a stage, or a module in it, is evaluated: three arrays of sizes that broadcast together."""
 
     def __init__(self, sizes: Sequence[ArrayLike], pieces: Pieces) -> None:
@@ -87,19 +87,19 @@ class Grid:
     def evaluate(self, path: str, fields: Sequence[str]) -> dict[str, np.ndarray]:
         """Every field of a module at every point: with the piece of the last point, which is often the largest,
         everywhere, then with others where that one does not hold."""
-        columns = {name: Column(self._shape) for name in counted(fields)}
+        figures = {name: ExactArray(self._shape) for name in counted(fields)}
         flat = [np.broadcast_to(size, self._shape).ravel() for size in self._sizes]
         uncovered = np.arange(len(flat[0]))
         piece = self._pieces.piece(_point(flat, -1)) if len(uncovered) else None
         if piece is not None:
             values = Values(self._sizes)
-            _put(columns, None, values, piece.modules[path].cost)
+            _put(figures, None, values, piece.modules[path].cost)
             uncovered = np.flatnonzero(~np.broadcast_to(piece.covers(values), self._shape))
         for piece, inside in self._pieces.over([size[uncovered] for size in flat]):
             places = uncovered[inside]
             stage = self._pieces.annotate(_point(flat, places[0])) if piece is None else piece
-            _put(columns, places, Values([size[places] for size in flat]), stage.modules[path].cost)
-        return with_derived({name: column.array() for name, column in columns.items()}, fields)
+            _put(figures, places, Values([size[places] for size in flat]), stage.modules[path].cost)
+        return with_derived({name: figure.array() for name, figure in figures.items()}, fields)
 
 
 def _point(flat: Sequence[np.ndarray], place: int) -> Point:
@@ -107,9 +107,9 @@ def _point(flat: Sequence[np.ndarray], place: int) -> Point:
     return batch, x, y
 
 
-def _put(columns: Mapping[str, Column], places: np.ndarray | None, values: Values, cost: StageCost) -> None:
-    for name, column in columns.items():
-        column.put(places, values.of(getattr(cost, name)))
+def _put(figures: Mapping[str, ExactArray], places: np.ndarray | None, values: Values, cost: StageCost) -> None:
+    for name, figure in figures.items():
+        figure.put(places, values.of(getattr(cost, name)))
 
 
 def counted(fields: Sequence[str]) -> list[str]:

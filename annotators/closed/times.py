@@ -9,7 +9,7 @@ from operator import add
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.closed.grid import Grid
+from fxmeter.annotators.closed.grid import SizeGrid
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.symbolic.values import Values
 from fxmeter.annotators.timing.kernels import Kernel
@@ -22,7 +22,7 @@ from fxmeter.models.stage_cost import Size
 
 def times_at(pieces: Pieces, path: str, sizes: Sequence[ArrayLike], device: Device) -> Time:
     """The time of a module, one instance of it, at every point of a grid of sizes, as arrays of the grid's shape."""
-    grid = Grid(sizes, pieces.for_time)
+    grid = SizeGrid(sizes, pieces.for_time)
     columns = np.zeros((3 + len(ROOFS), *grid.shape))
     flat = columns.reshape(len(columns), -1)
     for places, point, piece, values in grid.parts():
@@ -44,7 +44,7 @@ def time_of_steps(pieces: Pieces, scenario: Scenario, device: Device) -> StageTi
     A kernel's amounts are polynomials; ``one`` is the mean of its launches.
     """
     pasts = scenario.past_len + scenario.query_len * np.arange(scenario.steps, dtype=np.int64)
-    grid = Grid((scenario.batch, scenario.query_len, pasts), pieces.for_time)
+    grid = SizeGrid((scenario.batch, scenario.query_len, pasts), pieces.for_time)
     found = []
     for places, point, piece, values in grid.parts():
         if piece is None:

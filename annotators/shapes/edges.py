@@ -23,8 +23,9 @@ NEAR = 97
 FAR = 20
 """The random check lies up to 2^20 tokens further on, every order of magnitude as likely."""
 
-Bounds: TypeAlias = tuple[int | None, int | None]
-Add: TypeAlias = Callable[[Fit, Place, Bounds], None]
+OpenPlace: TypeAlias = tuple[int | None, int | None]
+"""(x, y), None where a region has no end."""
+Add: TypeAlias = Callable[[Fit, Place, OpenPlace], None]
 """Makes a region of a fit, from its lowest place to its highest."""
 
 

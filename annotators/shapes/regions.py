@@ -29,7 +29,7 @@ import contextlib
 from collections.abc import Iterable
 
 from fxmeter.annotators.shapes.cells import Cell
-from fxmeter.annotators.shapes.edges import Bounds, Edge
+from fxmeter.annotators.shapes.edges import Edge, OpenPlace
 from fxmeter.annotators.shapes.region import Interval, Place, Point, SizeRegion
 from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Record, Samples
 from fxmeter.annotators.symbolic import NotPolynomial
@@ -105,7 +105,7 @@ class Regions:
             self._edges[axis, one] = Edge(self.samples, axis, one, self._least, self._top[axis], self._hints, self._add)
         return self._edges[axis, one]
 
-    def _add(self, fit: Fit, low: Place, high: Bounds, sums: Interval = (0, None)) -> None:
+    def _add(self, fit: Fit, low: Place, high: OpenPlace, sums: Interval = (0, None)) -> None:
         region = SizeRegion((fit.batches[0], *low), (fit.batches[1], *high), sums)
         self.found[region] = self.samples.with_sizes(fit)
 

@@ -202,6 +202,12 @@ def test_nothing_overflows_silently():
     form = form_of("deepseek-ocr", "decode", "flash")
     found = form.evaluate(batch=[1, 10**9], past_len=[10, 10**9])["matmul_flops"].tolist()
     assert found == [1_148_190_720 + 61_440 * 11, 10**9 * (1_148_190_720 + 61_440 * (10**9 + 1))]
+    unsigned = 10**9 * (1_148_190_720 + 61_440 * 176_001)  # numpy alone would take this for an unsigned number
+    assert 2**63 < unsigned < 2**64
+    for past_len in (176_000, [176_000], [1, 176_000]):
+        found = form.evaluate(batch=10**9, past_len=past_len)["matmul_flops"]
+        assert np.ravel(found)[-1] == unsigned
+        assert np.ravel(found - 2 * unsigned)[-1] == -unsigned
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from fxmeter.annotators.shapes.edges import Edge, OpenPlace
 from fxmeter.annotators.shapes.region import Interval, Place, Point, SizeRegion
 from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Record, Samples
 from fxmeter.annotators.symbolic import NotPolynomial
+from fxmeter.models.errors import FxmeterError, TraceError
 from fxmeter.tracer.capture.recording import Recording
 
 NO_LENGTH = 3
@@ -53,17 +54,25 @@ class Regions:
         """Every region found so far, and its recording, polynomials in the place of its sizes."""
 
     def find(self, point: Point) -> SizeRegion:
-        """The region that ``point`` is in. Raises NotPolynomial where there is none."""
+        """The region that ``point`` is in. Raises NotPolynomial where there is none, or TraceError.
+
+        Every region is held to what was asked for, unless that cannot be recorded: torch has no storage of 2^63 bytes.
+        """
         region = self._known(point)
         if region is not None:
             return region
-        self.samples.at(point)  # every region is held to what was asked for
-        failure = NotPolynomial(f"no polynomial gives the sizes at {point}")
-        for one in self._kinds_of_batch(point):
+        failure: FxmeterError = NotPolynomial(f"no polynomial gives the sizes at {point}")
+        kinds: tuple[bool, ...] = (True, False) if point[0] == 1 else (False,)
+        try:
+            self.samples.at(point)
+            kinds = self._kinds_of_batch(point)
+        except TraceError as error:
+            failure = error
+        for one in kinds:
             try:
                 self._explore(point, one)
             except NotPolynomial as error:
-                failure = error
+                failure = failure if isinstance(failure, TraceError) else error
             region = self._known(point)
             if region is not None:
                 return region

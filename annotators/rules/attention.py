@@ -48,6 +48,7 @@ def attention_core(
     causal: bool,
     window: int | None,
     softcap: float | None,
+    from_start: bool,
     *,
     out: Spec,
     conventions: Conventions,
@@ -55,8 +56,12 @@ def attention_core(
     """out = softmax(query[B,H,S_q,D] @ keyᵀ · scale) @ value[B,H_kv,S_kv,D_v]; per pair 6, softcap 3, bias 1"""
     batch, heads, s_q, head_dim = query.shape
     _, _, s_kv, value_dim = value.shape
-    exact = conventions.causal == "exact"
-    pairs = attended_pairs(s_q, s_kv, causal=causal, window=window) if exact else s_q * s_kv
+    if conventions.causal == "full":
+        pairs = s_q * s_kv
+    elif causal and from_start:
+        pairs = pairs_from_the_start(s_q, s_kv)
+    else:
+        pairs = attended_pairs(s_q, s_kv, causal=causal, window=window)
     return core(batch * heads * pairs, head_dim, value_dim, softcap=softcap, bias=bias)
 
 

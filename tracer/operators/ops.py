@@ -24,15 +24,10 @@ def flash_attention(
     causal: bool,
     window: int | None,
     softcap: float | None,
+    from_start: bool = False,
 ) -> Tensor:
-    """softmax(softcap(query @ keyᵀ · scale) + bias) @ value, in float32, without keeping the scores.
-
-    query [B, H, S_q, D], key [B, H_kv, S_kv, D], value [B, H_kv, S_kv, D_v] → [B, S_q, H, D_v]; H is a multiple
-    of H_kv. The last query sees the last key; with ``window`` a query sees that many keys, itself included.
-    ``sinks`` [H] adds one logit per head to the softmax, which takes weight and returns none.
-    """
+    """:func:`attend` without keeping the scores."""
     batch, heads, s_q, head_dim = query.shape
-    s_kv = key.shape[-2]
     if key.shape[-1] != head_dim or key.shape[:3] != value.shape[:3] or heads % key.shape[1]:
         raise RuntimeError(
             f"attention of query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}: "
@@ -40,6 +35,30 @@ def flash_attention(
         )
     if query.is_meta:
         return query.new_empty(batch, s_q, heads, value.shape[-1])
+    return attend(query, key, value, bias, sinks, scale, causal, window, softcap, from_start)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+    from_start: bool = False,
+) -> Tensor:
+    """softmax(softcap(query @ keyᵀ · scale) + bias) @ value, in float32, from ops that have gradients.
+
+    query [B, H, S_q, D], key [B, H_kv, S_kv, D], value [B, H_kv, S_kv, D_v] → [B, S_q, H, D_v]; H is a multiple
+    of H_kv. The last query sees the last key, or ``from_start`` the first query the first key; with ``window`` a query
+    sees that many keys, itself included. ``sinks`` [H] adds one logit per head to the softmax, which takes weight and
+    returns none.
+    """
+    batch, heads, s_q, _ = query.shape
+    s_kv = key.shape[-2]
     groups = heads // key.shape[1]
     key, value = (x.float().repeat_interleave(groups, dim=1) for x in (key, value))
     scores = query.float() @ key.transpose(-1, -2) * scale
@@ -47,13 +66,15 @@ def flash_attention(
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
         scores = scores.masked_fill(~bias, -math.inf) if bias.dtype == torch.bool else scores + bias
-    distance = torch.arange(s_kv - s_q, s_kv)[:, None] - torch.arange(s_kv)[None, :]
+    first = 0 if from_start else s_kv - s_q
+    device = query.device
+    distance = torch.arange(first, first + s_q, device=device)[:, None] - torch.arange(s_kv, device=device)[None, :]
     hidden = torch.zeros_like(distance, dtype=torch.bool)
     if causal:
         hidden |= distance < 0
     if window is not None:
         hidden |= distance >= window
-    scores = scores.masked_fill(hidden.to(scores.device), -math.inf)
+    scores = scores.masked_fill(hidden, -math.inf)
     if sinks is not None:
         column = sinks.float().view(1, heads, 1, 1).expand(batch, heads, s_q, 1)
         scores = torch.cat([scores, column], dim=-1)

@@ -10,14 +10,12 @@ from functools import cache
 from types import ModuleType
 from typing import Any, get_args
 
-import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 
 from fxmeter.models.choices import Attention as Attention
 from fxmeter.models.errors import ScenarioError
-from fxmeter.tracer.operators.ops import flash_attention, sparse_attention
+from fxmeter.tracer.operators.ops import attend, flash_attention, sparse_attention
 from fxmeter.tracer.private import (
     attention_name,
     can_fuse,
@@ -26,6 +24,7 @@ from fxmeter.tracer.private import (
     sdpa_mask,
     takes_no_mask,
 )
+from fxmeter.tracer.run.sdpa import FuseSdpa, needs_gradients
 from fxmeter.tracer.run.serving import absorbed_attention, latents_of
 from fxmeter.tracer.state.tree import derived, walk
 
@@ -67,42 +66,14 @@ def fused_attention(
     if indices is not None:
         return sparse_attention(query, key, value, indices, attention_mask, s_aux, float(scale), softcap), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    out = flash_attention(query, key, value, attention_mask, s_aux, float(scale), bool(causal), sliding_window, softcap)
+    core = attend if needs_gradients(query, key, value) else flash_attention
+    out = core(query, key, value, attention_mask, s_aux, float(scale), bool(causal), sliding_window, softcap)
     return out, None
 
 
 for _name in (FUSED, FUSED_MASKED):
     AttentionInterface.register(_name, fused_attention)
 AttentionMaskInterface.register(FUSED_MASKED, sdpa_mask)
-
-
-class FuseSdpa(TorchFunctionMode):
-    """Turns ``scaled_dot_product_attention``, which meta would take apart, into the fused core."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            return _fused_sdpa(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def _fused_sdpa(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    *lead, s_q, _ = query.shape
-    q, k, v = (
-        x.reshape(-1, *x.shape[-3:]) if x.dim() > 4 else x[None] if x.dim() == 3 else x for x in (query, key, value)
-    )
-    out = flash_attention(q, k, v, attn_mask, None, float(scale), is_causal, None, None).transpose(1, 2)
-    return out.reshape(*lead, s_q, value.shape[-1])
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from fxmeter.tracer.operators.scans import (
     wkv,
 )
 from fxmeter.tracer.private import Name, OpOverload, kernel_of, require
+from fxmeter.tracer.run.sdpa import needs_gradients
 from fxmeter.tracer.state.tree import walk
 
 _CODE = "transformers.models.{0}.modeling_{0}"
@@ -175,10 +176,21 @@ def _scans_of(module: ModuleType) -> tuple[tuple[Any, str, Callable[..., Any]], 
     found: list[tuple[Any, str, Callable[..., Any]]] = []
     for name, value in list(vars(module).items()):
         if inspect.isfunction(value) and (adapter := KERNELS.get(kernel_of(value))) is not None:
-            found.append((module, name, adapter))
+            found.append((module, name, _unless_gradients(adapter, value)))
     for place, replacement in UNMARKED.items():
         if place.module == module.__name__:
             require(place)
-            owner, _, attribute = place.attribute.rpartition(".")
-            found.append((getattr(module, owner) if owner else module, attribute, replacement))
+            name, _, attribute = place.attribute.rpartition(".")
+            owner = getattr(module, name) if name else module
+            found.append((owner, attribute, _unless_gradients(replacement, getattr(owner, attribute))))
     return tuple(found)
+
+
+def _unless_gradients(replacement: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """``replacement``, but ``original`` where a gradient is taken through it: an operator of ours has none."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        return (original if needs_gradients(*tensors) else replacement)(*args, **kwargs)
+
+    return call

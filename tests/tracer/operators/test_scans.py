@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fxmeter.annotators import annotate
+from fxmeter.annotators import annotate, annotate_module
 from fxmeter.models import decode, prefill
 from fxmeter.tracer import load_model
 from fxmeter.tracer.run.scan_hooks import _scans_of, scans_as_operators
@@ -85,6 +85,31 @@ def test_state_and_a_decode_step_do_not_depend_on_the_context(model_type):
     assert short.kv_bytes > 0
     assert short.kv_read_bytes > 0
     assert short.kv_write_bytes > 0
+
+
+def test_a_gradient_through_a_scan_is_taken_through_transformers_loop():
+    layer = real_model(small_config("mamba")).backbone.layers[0]
+
+    class Force(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            with torch.enable_grad():
+                x = x.detach().requires_grad_(True)
+                self.layer(x).sum().backward()
+                return x.grad
+
+    for parameter in layer.parameters():
+        parameter.requires_grad_(False)
+    x = torch.randn(2, 5, layer.mixer.in_proj.in_features)
+    force = Force()
+    ours = annotate_module(force, x)
+    assert not scans(ours.fx_graph)
+    with FlopCounterMode(display=False) as counter:
+        force(x)
+    assert ours.cost.matmul_flops == counter.get_total_flops() > 0
 
 
 def test_products_of_a_selective_scan_equal_the_counter_on_transformers_loop():

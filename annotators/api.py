@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from torch import nn
-from transformers import PreTrainedConfig
 
 from fxmeter.annotators.closed.form import closed_form
 from fxmeter.annotators.closed.generation import generate
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.stages.given import Given, check_scenario, model_of
 from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import join_steps
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.tracer.load.loading import load_model
-from fxmeter.tracer.load.vision import load_vision
 from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.modules import record_module
 
@@ -28,12 +25,8 @@ FEW_STEPS = 8
 """Up to this many steps of a generation are recorded one by one; for more, a closed form is quicker."""
 
 
-Model: TypeAlias = nn.Module | str | Path | PreTrainedConfig
-"""A model, or what :func:`fxmeter.load_model` makes one of."""
-
-
 def annotate(
-    model: Model,
+    model: Given,
     scenario: Scenario | VisionScenario,
     *,
     attention: Attention = "flash",
@@ -46,8 +39,9 @@ def annotate(
     """What one forward pass of a causal language model costs.
 
     Args:
-        model: what :func:`fxmeter.load_model` returns or takes (a preset's name, a folder, a config), or any
-            transformers causal language model on ``meta``; for a vision scenario the tower.
+        model: what :func:`fxmeter.load_model` returns, or what it takes (a preset's name, a folder, a Hub id), or any
+            transformers causal language model on ``meta``, wrapped or not; for a vision scenario the tower. It is
+            priced as it infers, whatever its training mode.
         scenario: :func:`fxmeter.prefill`, :func:`fxmeter.decode`, :func:`fxmeter.generation` or
             :func:`fxmeter.vision`: batch and lengths are in it, and nowhere else.
         attention: the model's own "eager" code, or one fused "flash" core per layer.
@@ -67,11 +61,8 @@ def annotate(
         TraceError: the model's code cannot run without data.
         ScenarioError: sizes or options that do not go together.
     """
-    if not isinstance(scenario, (Scenario, VisionScenario)):
-        raise ScenarioError(
-            f"a scenario is prefill(S), decode(C), generation(C, steps=K) or vision(), not {scenario!r}"
-        )
-    model = _loaded(model, scenario)
+    check_scenario(scenario)
+    model = model_of(model, vision=isinstance(scenario, VisionScenario))
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if isinstance(scenario, Scenario) and scenario.steps > 1:
         options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
@@ -82,20 +73,11 @@ def annotate(
     return annotate_pass(model, scenario, conventions, attention=attention, fold=fold, deployment=deployment)
 
 
-def annotate_steps(model: nn.Module, scenario: Scenario, **options: Any) -> AnnotatedStage:
+def annotate_steps(model: Given, scenario: Scenario, **options: Any) -> AnnotatedStage:
     """A generation as the sum of its steps, each recorded and priced. ``options`` are those of :func:`annotate`."""
+    model = model_of(model)
     passes = [scenario.step(index) for index in range(scenario.steps)]
     return join_steps(scenario, [annotate(model, one, **options) for one in passes])
-
-
-def _loaded(model: Model, scenario: Scenario | VisionScenario) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    if isinstance(scenario, VisionScenario):
-        if isinstance(model, PreTrainedConfig):
-            raise ScenarioError("a vision scenario needs the tower itself, or the name of a preset that has one")
-        return load_vision(str(model))
-    return load_model(model)
 
 
 def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, Any]) -> AnnotatedStage | None:
@@ -104,43 +86,45 @@ def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, A
 
 def annotate_module(
     module: nn.Module,
+    /,
     *example_inputs: Any,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     attention: Attention = "flash",
     causal: Literal["full", "exact"] = "full",
     routing: Literal["uniform", "worst"] = "uniform",
     fold: bool = True,
-    args: Sequence[Any] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
-    **named: Any,
+    **keywords: Any,
 ) -> AnnotatedStage:
-    """What ``module(*example_inputs, **named)`` costs, for any module.
+    """What ``module(*example_inputs, **keywords)`` costs, for any module.
 
-    The module runs on ``meta``: a copy of it that shares no storage, so real weights are neither read nor changed.
+    The module runs on ``meta``: a copy of it that shares no storage, so real weights are neither read nor changed. It
+    is priced in the mode that it is in, training or not, and as without gradients.
 
     Args:
         module: a decoder layer, a block of your own, a whole model; on any device.
-        *example_inputs: arguments of its ``forward``. Tensors in them only lend their shapes and dtypes; a transformers
-            cache among them is the cache of the pass.
+        *example_inputs: arguments of its ``forward``. Tensors on ``meta`` lend their shapes and dtypes; of others code
+            that asks gets the values. A transformers cache among them is the cache of the pass.
+        args, kwargs: the same arguments as a sequence and a mapping, for a ``forward`` that calls one of them as an
+            option here is called.
         attention: what ``scaled_dot_product_attention`` and transformers' attention interface run, "eager" or "flash".
         causal, routing: as for :func:`annotate`.
         fold: record identical layers once; the result is the same.
-        args, kwargs: the arguments of its ``forward`` in place of ``example_inputs`` and ``named``, for a forward whose
-            own argument names are among the ones above.
-        **named: keyword arguments of its ``forward``.
+        **keywords: keyword arguments of its ``forward``.
 
     Returns:
         As :func:`annotate`, without a ``scenario``; paths of ``modules`` begin at ``module``, which is "".
 
     Raises:
-        TraceError: the module's code cannot run without data.
-        ScenarioError: arguments given both ways.
+        TraceError: the module's code cannot run without data, or has parts that cannot be copied to ``meta``.
     """
-    if args is not None or kwargs is not None:
-        if example_inputs or named:
-            raise ScenarioError(
-                "give a module's arguments as they are, or in args=(...) and kwargs={...}, not both ways"
-            )
-        example_inputs, named = tuple(args or ()), dict(kwargs or {})
+    if not isinstance(args, (tuple, list, type(None))) or not isinstance(kwargs, (Mapping, type(None))):
+        raise ScenarioError("args are a tuple or list of arguments of forward, and kwargs a dictionary of them")
+    if args is not None and example_inputs:
+        raise ScenarioError("annotate_module takes the arguments of forward one by one or as args=(...), not both")
+    if twice := sorted({*(kwargs or {})} & keywords.keys()):
+        raise ScenarioError(f"annotate_module got {', '.join(twice)} both in kwargs={{...}} and beside it")
     conventions = Conventions(causal=causal, routing=routing)
-    make = partial(record_module, module, example_inputs, named, attention=attention, fold=fold)
+    given = example_inputs if args is None else tuple(args), {**keywords, **(kwargs or {})}
+    make = partial(record_module, module, *given, attention=attention, fold=fold)
     return annotate_recording(make, conventions, attention=attention)

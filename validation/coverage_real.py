@@ -22,10 +22,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from fxmeter.models import Scenario, decode, prefill
 from fxmeter.tracer.capture.questions import balanced_picks
 from fxmeter.tracer.load.decoder import DecoderWithHead
-from fxmeter.tracer.run.prompt import empty_cache, forward_parameters
+from fxmeter.tracer.run.forward import forward_of
+from fxmeter.tracer.run.prompt import empty_cache
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.state.attributes import attributes_restored
-from fxmeter.tracer.state.cache import CACHE_ARGUMENTS, cache_of
+from fxmeter.tracer.state.cache import cache_of
 from validation.held_tensors import left_behind, only_new_objects
 
 BATCH, PROMPT = 3, 24
@@ -87,7 +88,7 @@ def real_pass(model: nn.Module, stage: str, *, balanced: bool = False) -> RealPa
 
 def cache_argument(model: nn.Module, cache: Any) -> dict[str, Any]:
     """The cache under the name that the model's forward gives it."""
-    name = next((n for n in CACHE_ARGUMENTS if n in forward_parameters(model)), None)
+    name = forward_of(model).cache
     return {} if cache is None or name is None else {name: cache}
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import nn
 
 from fxmeter.annotators.closed.formulas import expressions_of, formulas
 from fxmeter.annotators.closed.generation import evaluate_generation
@@ -19,6 +18,7 @@ from fxmeter.annotators.closed.grid import SizeGrid
 from fxmeter.annotators.closed.times import times_at
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.shapes.pieces import FormStage, Pieces
+from fxmeter.annotators.stages.given import Given, model_of
 from fxmeter.annotators.symbolic import value_at
 from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
@@ -27,8 +27,6 @@ from fxmeter.models.devices import device as device_named
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, generation
 from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
-from fxmeter.tracer.load.loading import load_model
-from fxmeter.tracer.load.vision import load_vision
 from fxmeter.tracer.run.attention import Attention
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ Crops: TypeAlias = tuple[ArrayLike, ArrayLike] | None
 
 
 def closed_form(
-    model: nn.Module | str | Path,
+    model: Given,
     *,
     stage: FormStage = "decode",
     attention: Attention = "flash",
@@ -69,9 +67,7 @@ def closed_form(
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if stage not in ("prefill", "decode", "vision"):
         raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
-    if not isinstance(model, nn.Module):
-        model = load_vision(str(model)) if stage == "vision" else load_model(model)
-    return ClosedForm(Pieces(model, stage, attention, conventions, deployment))
+    return ClosedForm(Pieces(model_of(model, vision=stage == "vision"), stage, attention, conventions, deployment))
 
 
 class ModuleForm:

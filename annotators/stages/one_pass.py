@@ -12,10 +12,12 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.stages.rollup import AnnotatedStage, roll_up
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
 from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.forward import forward_of
 from fxmeter.tracer.run.modules import record_twin
 from fxmeter.tracer.run.passes import record
 from fxmeter.tracer.run.twin import Twin, on_meta
@@ -50,6 +52,8 @@ def record_pass(
     """One pass of a language model, or of a vision tower or its twin; ``conventions`` under the deployment."""
     module = model.module if isinstance(model, Twin) else model
     if isinstance(scenario, VisionScenario):
+        if "input_ids" in forward_of(module).names:
+            raise ScenarioError(f"{type(module).__name__} reads tokens: a vision scenario is priced of a vision tower")
         twin = model if isinstance(model, Twin) else on_meta(model, training=False)
         pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(module.parameters()).dtype)
         return record_twin(twin, pixels, {}, attention=attention, fold=fold)

@@ -22,12 +22,12 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from fxmeter.tracer.capture.devices import run_together
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.questions import LARGEST, QUESTIONS, Questions, UnknownValueError, is_known
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
+from fxmeter.tracer.operators.devices import run_together
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
 from fxmeter.tracer.private import TorchDispatchMode, is_composite, storage_key, target_name, without_dispatch
 from fxmeter.tracer.state.tree import derived, named_tensors, walk

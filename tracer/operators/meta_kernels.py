@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fxmeter.tracer.operators.devices import run_together
 from fxmeter.tracer.private import OpOverload, TorchDispatchMode
 
 
@@ -34,12 +36,15 @@ META_KERNELS: dict[OpOverload, Callable[..., Any]] = {
 
 
 class MetaKernels(TorchDispatchMode):
-    """Runs the stand-ins above when nothing is recorded."""
+    """Runs the stand-ins above when nothing is recorded, and on meta what mixes it with other devices."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kernel = META_KERNELS.get(func)
-        return func(*args, **(kwargs or {})) if kernel is None else kernel(func, *args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
+        if any(isinstance(value, Tensor) and not value.is_meta for value in args):
+            return run_together(run, args, kwargs)
+        return run(*args, **kwargs)

@@ -23,12 +23,12 @@ from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_o
 from fxmeter.tracer.run.calls import declare_inputs, recorded
 from fxmeter.tracer.run.devices import OneDevice
 from fxmeter.tracer.run.failures import as_trace_errors
-from fxmeter.tracer.run.prompt import empty_cache, forward_parameters, is_encoder, max_positions, run_prompt
+from fxmeter.tracer.run.forward import device_of, forward_of, require_tokens
+from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_positions, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.serving import absorbing
 from fxmeter.tracer.run.storage import as_deployed
 from fxmeter.tracer.state.attributes import Held, attributes_restored
-from fxmeter.tracer.state.cache import CACHE_ARGUMENTS
 from fxmeter.tracer.state.session import one_recording
 from fxmeter.tracer.state.tree import unchanging, walk
 
@@ -69,6 +69,7 @@ def record(
     shape = (scenario.batch, scenario.query_len)
     if input_ids is not None and tuple(input_ids.shape) != shape:
         raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
+    require_tokens(model)
     if scenario.stage == "decode" and is_encoder(model):
         raise ScenarioError(
             f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has no "
@@ -125,7 +126,7 @@ def _attempt(wanted: _Pass, folding: Folding | None) -> Recording:
 def _record(wanted: _Pass, folding: Folding | None) -> Recording:
     model, scenario, cache, input_ids = wanted.model, wanted.scenario, wanted.cache, wanted.input_ids
     masked = wanted.careful and wanted.attention == "flash" and asks_for_a_mask(model)
-    device = next(model.parameters()).device
+    device = device_of(model)
     with ExitStack() as stack:
         stack.enter_context(attention_of(model, wanted.attention, masked=masked))
         stack.enter_context(scans_as_operators(model))
@@ -162,7 +163,8 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) 
         declare_inputs(recorder, (), kwargs)
         return recorder.watching()
 
-    modes = [lambda _: MetaKernels(), recording]
+    fast = MetaKernels if device_of(model).type == "meta" else nullcontext
+    modes = [lambda _: fast(), recording]
     with as_trace_errors(model):
         return run_prompt(model, scenario.batch, scenario.past_len, arguments, modes, folded)
 
@@ -170,14 +172,12 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) 
 def _forward_arguments(
     model: nn.Module, input_ids: Tensor, cache: Any, logits: Logits, *, strict: bool = True
 ) -> dict[str, Any]:
-    parameters = forward_parameters(model)
+    forward = forward_of(model)
     kwargs: dict[str, Any] = {"input_ids": input_ids, "use_cache": not is_encoder(model)}
-    for name in CACHE_ARGUMENTS:
-        if name in parameters:
-            kwargs[name] = cache
-            break
+    if forward.cache is not None:
+        kwargs[forward.cache] = cache
     if logits == "last":
-        if "logits_to_keep" in parameters:
+        if "logits_to_keep" in forward.names:
             kwargs["logits_to_keep"] = 1
         elif strict:
             raise ScenarioError(

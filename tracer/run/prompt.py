@@ -6,8 +6,7 @@ The prompt is run through the model. On meta that allocates nothing and takes on
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -17,12 +16,14 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from fxmeter.models.errors import TraceError
 from fxmeter.tracer.private import Cache, DynamicLayer
+from fxmeter.tracer.run.forward import device_of, forward_of
 from fxmeter.tracer.state.cache import cache_of
+from fxmeter.tracer.state.tree import walk
 
 
 def empty_cache(model: nn.Module) -> Any:
     """The cache that generation would start with; None where the model makes its own, or takes none."""
-    if "past_key_values" not in forward_parameters(model) or _has_cache_class(model) or is_encoder(model):
+    if forward_of(model).cache != "past_key_values" or _has_cache_class(model) or is_encoder(model):
         return None
     try:
         cache = DynamicCache(config=config_of(model))
@@ -35,12 +36,12 @@ def empty_cache(model: nn.Module) -> Any:
 
 def is_encoder(model: nn.Module) -> bool:
     """Whether a model sees all tokens at once and keeps none: its config says that it is no decoder."""
-    return getattr(getattr(model, "config", None), "is_decoder", None) is False
+    return getattr(_config(model), "is_decoder", None) is False
 
 
 def _has_cache_class(model: nn.Module) -> bool:
     """Whether the model's own modelling code defines a cache."""
-    code = sys.modules[type(model).__module__]
+    code = forward_of(model).code
     return any(
         inspect.isclass(value) and issubclass(value, Cache) and value.__module__ == code.__name__
         for value in vars(code).values()
@@ -60,12 +61,12 @@ def run_prompt(
     The fast mode records nothing; one that records can answer what a model's code asks about data. Layers folded away
     (``around`` folds) leave their own cache empty; the pass that follows folds the same ones.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     for index, mode in enumerate(modes):
         cache = empty_cache(model)
         prompt = torch.zeros((batch, length), dtype=torch.long, device=device)
         try:
-            with torch.no_grad(), ExitStack() as stack:
+            with ExitStack() as stack:
                 stack.enter_context(around())
                 kwargs = arguments(prompt, cache)
                 stack.enter_context(mode(kwargs))
@@ -77,22 +78,22 @@ def run_prompt(
     return None
 
 
-def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
-    """The arguments that the model's forward takes."""
-    return inspect.signature(type(model).forward).parameters
-
-
 def config_of(model: nn.Module) -> PreTrainedConfig:
-    """The config that a transformers model carries."""
-    config = getattr(model, "config", None)
-    if not isinstance(config, PreTrainedConfig):
+    """The config that a transformers model carries, or the first of its parts that has one."""
+    config = _config(model)
+    if config is None:
         raise TraceError(f"{type(model).__name__} carries no transformers config; annotate_module prices any module")
     return config
 
 
+def _config(model: nn.Module) -> PreTrainedConfig | None:
+    configs = (getattr(module, "config", None) for _, module in walk(model))
+    return next((config for config in configs if isinstance(config, PreTrainedConfig)), None)
+
+
 def max_positions(model: nn.Module) -> int | None:
     """The longest context that a model's config allows; None where it has no limit."""
-    config = getattr(model, "config", None)
-    text = config.get_text_config(decoder=True) if isinstance(config, PreTrainedConfig) else None
+    config = _config(model)
+    text = None if config is None else config.get_text_config(decoder=True)
     limit = getattr(text, "max_position_embeddings", None)
     return limit if type(limit) is int and limit > 0 else None

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fxmeter import annotate_module
 from fxmeter.models.errors import TraceError
-from fxmeter.tracer.capture.devices import LARGEST_BYTES
+from fxmeter.tracer.operators.devices import LARGEST_BYTES
 
 N = 6
 

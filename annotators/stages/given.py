@@ -1,0 +1,40 @@
+"""What a caller gives where a model and a scenario belong: checked, and a name made a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedConfig
+
+from fxmeter.models.errors import ModelError, ScenarioError
+from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.tracer.load.loading import load_model
+from fxmeter.tracer.load.vision import load_vision
+
+Given = nn.Module | str | Path | PreTrainedConfig
+"""A model, or whatever :func:`fxmeter.load_model` makes one of."""
+
+
+def model_of(given: Given, *, vision: bool = False) -> nn.Module:
+    """``given``, or the model (for ``vision`` the tower) that it names. Raises ModelError for anything else."""
+    if isinstance(given, nn.Module):
+        return given
+    if isinstance(given, (str, Path)) and vision:
+        return load_vision(str(given))
+    if isinstance(given, (str, Path, PreTrainedConfig)):
+        return load_model(given)
+    raise ModelError(
+        f"a model is an nn.Module, a preset's name, a folder, a config.json, a Hub id or a config, not {given!r:.80} "
+        f"({type(given).__name__})"
+    )
+
+
+def check_scenario(scenario: object) -> None:
+    """Raises ScenarioError for what is no scenario."""
+    if not isinstance(scenario, (Scenario, VisionScenario)):
+        hint = f"; prefill({scenario}) or decode({scenario})?" if type(scenario) is int else ""
+        raise ScenarioError(
+            "a scenario is prefill(S), decode(C), generation(C, steps=K) or vision(crops=...), "
+            f"not {scenario!r:.80} ({type(scenario).__name__}){hint}"
+        )

@@ -2,7 +2,6 @@
 
 from fxmeter.annotators.rules import (
     attention,
-    attention_kernels,
     convolutions,
     elementwise,
     indexers,
@@ -11,11 +10,11 @@ from fxmeter.annotators.rules import (
     reductions,
     resampling,
     scans,
+    sdpa_kernels,
 )
 
 __all__ = [
     "attention",
-    "attention_kernels",
     "convolutions",
     "elementwise",
     "indexers",
@@ -24,4 +23,5 @@ __all__ = [
     "reductions",
     "resampling",
     "scans",
+    "sdpa_kernels",
 ]

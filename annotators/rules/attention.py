@@ -1,4 +1,9 @@
-"""Attention cores: two products over (query, key) pairs, 2 FLOPs per multiply-accumulate, and a softmax."""
+"""Fused attention cores, flash among them: two products over (query, key) pairs, and a softmax.
+
+These price the operators of :mod:`fxmeter.tracer.operators.ops`, one node for each layer. Eager attention is priced by
+its products (:mod:`fxmeter.annotators.rules.products`) and softmax, torch's own kernels in
+:mod:`fxmeter.annotators.rules.sdpa_kernels`.
+"""
 
 from __future__ import annotations
 

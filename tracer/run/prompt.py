@@ -1,6 +1,7 @@
 """What a pass starts from: the cache, or other state, that holds the tokens before it.
 
-The prompt is run through the model. On meta that allocates nothing and takes one folded pass.
+The prompt is run through the model. On meta that allocates nothing and takes one folded pass. The cache is of
+transformers' own class for the config, so a layer with a window keeps a window, and nothing here computes one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Finding the tensors that a cache holds, whatever its class."""
+"""Finding the tensors that a cache holds, whatever its class.
+
+How many tokens a layer keeps (all, a window, compressed blocks) is the doing of the model's own cache, which
+:mod:`fxmeter.tracer.run.prompt` makes and has the model fill; here is only what is in it afterwards.
+"""
 
 from __future__ import annotations
 

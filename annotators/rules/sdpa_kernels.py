@@ -1,4 +1,4 @@
-"""The attention kernels that ``scaled_dot_product_attention`` chooses from, and their gradients.
+"""torch's own attention kernels, which ``scaled_dot_product_attention`` chooses from, and their gradients.
 
 Their matmul FLOPs are those of ``torch.utils.flop_counter``: two products forward; five backward, of which one makes
 the scores again (FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2).

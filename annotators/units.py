@@ -1,6 +1,7 @@
 """Units that people read and type: which one suits a value, with how many digits, and what a text with one means.
 
-Operations and bytes moved go by thousands (GFLOP, GB), memory by 1024 (GiB), sizes typed as 4k or 1M by 1024 too.
+Operations, bytes moved and times go by thousands (GFLOP, GB, ms), memory by 1024 (GiB), sizes typed as 4k or 1M by 1024
+too.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import Unit
 from fxmeter.models.sizes import LARGEST_SIZE
 
-Kind: TypeAlias = Unit | Literal["share"]
+Kind: TypeAlias = Unit | Literal["share", "second"]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
-_UNITS = {
+_UNITS: dict[str, list[tuple[float, str]]] = {
+    "second": [(1e-9, "ns"), (1e-6, "us"), (1e-3, "ms"), (1, "s")],
     "flop": [(1000**power, f"{prefix}FLOP") for power, prefix in enumerate(_PREFIXES)],
     "byte": [(1000**power, f"{prefix}B") for power, prefix in enumerate(_PREFIXES)],
     "memory": [(1024**power, f"{prefix.upper()}iB" if prefix else "B") for power, prefix in enumerate(_PREFIXES)],
 }
-_BYTES = {name.lower(): size for kind in ("byte", "memory") for size, name in _UNITS[kind]}
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_BYTES = {name.lower(): int(size) for kind in ("byte", "memory") for size, name in _UNITS[kind]}
+_SECONDS = {name: size for size, name in _UNITS["second"]}
 _TOKENS = {"": 1, "k": 2**10, "m": 2**20}
 
 
-def unit_of(value: float, kind: str) -> tuple[int, str]:
+def unit_of(value: float, kind: str) -> tuple[float, str]:
     """The largest unit of which ``value`` is at least one: what one of it is, and its name."""
     units = _UNITS[kind]
     return next(((size, name) for size, name in reversed(units) if value >= size), units[0])
@@ -40,19 +42,24 @@ def quantity(value: float, kind: Kind) -> str:
     if kind not in _UNITS:
         return f"{four_digits(value)} {kind}"
     size, name = unit_of(value, kind)
-    return f"{f'{int(value):,}' if size == 1 else four_digits(value / size)} {name}"
+    return f"{f'{value:,.0f}' if size == 1 and kind != 'second' else four_digits(value / size)} {name}"
+
+
+def duration(seconds: float) -> str:
+    """A time with four digits: "12.34 ms"."""
+    return quantity(seconds, "second")
+
+
+def duration_as_typed(seconds: float) -> str:
+    """A time that somebody gave, with no more digits than that: "50 ms", "1.5 s"."""
+    size, name = unit_of(seconds, "second")
+    return f"{seconds / size:g} {name}"
 
 
 def in_unit(value: float, unit: str) -> str:
     """Four digits of a value in a unit named: 989.4e12 in "TFLOP" is "989.4". For columns with the unit above."""
     sizes = {name: size for table in _UNITS.values() for size, name in table}
     return four_digits(value / sizes[unit])
-
-
-def duration(seconds: float) -> str:
-    """A time in the largest of s, ms and us of which it is at least one."""
-    name = next((name for name in ("s", "ms") if seconds >= _SECONDS[name]), "us")
-    return f"{four_digits(seconds / _SECONDS[name])} {name}"
 
 
 def four_digits(value: float) -> str:
@@ -100,7 +107,7 @@ def read_number(text: str) -> float:
 
 def read_seconds(text: str, unit: str = "") -> float:
     """Seconds of "500ms", "0.5s" or "80us", or of a number without a unit in ``unit``; a ScenarioError without one."""
-    parts = re.fullmatch(r"([-+.\de]+)\s*(us|ms|s|)", text.strip(), re.IGNORECASE)
+    parts = re.fullmatch(r"([-+.\de]+)\s*(ns|us|ms|s|)", text.strip(), re.IGNORECASE)
     if parts is None:
         raise ScenarioError(f"{text!r} is not a time such as 500ms or 0.5s")
     number, named = read_number(parts[1]), parts[2].lower() or unit

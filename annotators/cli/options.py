@@ -15,7 +15,7 @@ from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_sizes
 from fxmeter.annotators.units import read_size
 from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
-from fxmeter.models.deployment import Deployment, Kernels, deploy
+from fxmeter.models.deployment import Kernels, deploy
 from fxmeter.models.devices import Device, device
 from fxmeter.models.errors import DeploymentError, ScenarioError
 
@@ -56,7 +56,7 @@ def pair(example: str) -> Read[tuple[int, int]]:
 def gathered(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
     """The values of several options as one argument ``name`` of the command, ``make(**values)``.
 
-    A ScenarioError of ``make`` is a usage error: the values do not go together.
+    What ``make`` refuses is a usage error: the values do not go together.
     """
 
     def decorate(command: Command) -> Command:
@@ -65,7 +65,7 @@ def gathered(name: str, make: Callable[..., object], *options: Decorator) -> Dec
             values = {option: given.pop(option) for option in names}
             try:
                 gathered = make(**values)
-            except ScenarioError as error:
+            except (ScenarioError, DeploymentError) as error:
                 raise click.UsageError(str(error), click.get_current_context()) from None
             return command(**given, **{name: gathered})
 
@@ -143,16 +143,9 @@ dtype_option = choice(
 )
 
 
-def _deployment(weights: str | None, kv: str | None, kernels: Kernels) -> Deployment:
-    try:
-        return deploy(weights=weights, kv=kv, kernels=kernels)
-    except DeploymentError as error:
-        raise ScenarioError(str(error)) from None
-
-
 deployment_options = gathered(
     "deployment",
-    _deployment,
+    deploy,
     click.option(
         "--weights",
         metavar="FMT",

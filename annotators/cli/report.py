@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from fxmeter.annotators.cli.options import (
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
-from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.session import Session, session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention, OpsBy
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fxmeter.annotators.studies.report import Report
-    from fxmeter.annotators.studies.timeline import Timeline
 
 DEFAULT_LENGTH = 2048
 Scenarios = tuple[Scenario | VisionScenario, ...]
@@ -162,32 +160,25 @@ def report(
     with session(model, json=json_path, memory_timeline=timeline_path) as work:
         from fxmeter.annotators.api import annotate
         from fxmeter.annotators.studies.report import build_report
-        from fxmeter.annotators.studies.timeline import timeline_of
 
         decoder = work.decoder(dtype)
         scenarios = _possible(decoder, scenarios)
         tower = work.tower(dtype) if isinstance(scenarios[0], VisionScenario) else None
-        stages, timelines = [], []
+        stages = []
         for scenario in scenarios:
             module = tower if tower is not None and isinstance(scenario, VisionScenario) else decoder
             for kind in attentions:
                 work.say(f"recording and pricing {scenario.stage}, {kind}")
                 options = {"attention": kind, "deployment": deployment, **asdict(conventions)}
-                stage = annotate(module, scenario, **options)
-                stages.append(stage)
-                if timeline_path is not None:
-                    work.say(f"recording all layers of {scenario.stage}, {kind}")
-                    one = stage.fullest_step.scenario if stage.fullest_step else scenario
-                    full = annotate(module, one or scenario, **options, fold=False)
-                    timelines.append(timeline_of(full))
+                stages.append(annotate(module, scenario, **options))
         if devices:
             work.say("timing kernels")
         whole = build_report(
             decoder, stages, tower=tower, end_to_end=tower is not None, deployment=deployment, devices=devices
         )
         if timeline_path is not None:
-            work.say(f"writing {timeline_path}")
-            write_file("--memory-timeline", _timeline_text(timelines, whole, timeline_path), timeline_path)
+            text = _timelines(work, whole, decoder, tower, deployment, timeline_path)
+            write_file("--memory-timeline", text, timeline_path)
     if json_path is not None:
         from fxmeter.annotators.documents.report import to_json
 
@@ -223,11 +214,24 @@ def _check_timeline(path: str | None, json_path: str | None) -> None:
         )
 
 
-def _timeline_text(timelines: Sequence[Timeline], report: Report, path: str) -> str:
+def _timelines(
+    work: Session, report: Report, decoder: nn.Module, tower: nn.Module | None, deployment: Deployment, path: str
+) -> str:
+    """Every stage once more, all layers of its fullest step recorded, as the text of the file at ``path``."""
+    from fxmeter.annotators.api import annotate
     from fxmeter.annotators.documents.chrome_trace import trace_text
     from fxmeter.annotators.documents.head import conventions_of, versions
     from fxmeter.annotators.plots.memory import timeline_svg
+    from fxmeter.annotators.studies.timeline import timeline_of
 
+    timelines = []
+    for stage in report.stages:
+        one = (stage.fullest_step or stage).scenario
+        if one is not None:
+            work.say(f"recording all layers of {one.stage}, {stage.attention}")
+            module = tower if tower is not None and isinstance(one, VisionScenario) else decoder
+            options = {"attention": stage.attention, "deployment": deployment, **asdict(report.conventions)}
+            timelines.append(timeline_of(annotate(module, one, **options, fold=False)))
     if path.endswith(".svg"):
         return timeline_svg(timelines, report.model.name)
     conventions = conventions_of(report.model, report.conventions)

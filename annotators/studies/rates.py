@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fxmeter.annotators.units import four_digits
+from fxmeter.annotators.units import duration, duration_as_typed
 from fxmeter.models.choices import StageName
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import TERA
@@ -86,7 +86,7 @@ def _refuse_above_peak(
     if tera_per_s is not None and count > seconds * tera_per_s * TERA:
         least = count / tera_per_s / TERA
         raise ScenarioError(
-            f"a {stage} of {seconds * 1000:g} ms is faster than the peak: {what} alone take "
-            f"{four_digits(least * 1000)} ms at {tera_per_s:g} {unit}; check the time, the peak, "
+            f"a {stage} of {duration_as_typed(seconds)} is faster than the peak: {what} alone take "
+            f"{duration(least)} at {tera_per_s:g} {unit}; check the time, the peak, "
             "and what is counted (--causal, --routing)"
         )

@@ -8,7 +8,7 @@ from rich.text import Text
 from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.capacity import Capacity, Shortfall
 from fxmeter.annotators.studies.rates import Rates, Utilisation
-from fxmeter.annotators.units import four_digits, quantity
+from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
 
 
@@ -43,10 +43,11 @@ def grids(capacity: Capacity) -> list[Grid]:
 
 def _lines(capacity: Capacity) -> list[str]:
     model, chosen = capacity.model, capacity.conventions
+    ttft, tpot = duration_as_typed(capacity.ttft_s), duration_as_typed(capacity.tpot_s)
     into = "" if capacity.memory_bytes is None else f" · memory {quantity(capacity.memory_bytes, 'memory')}"
     return [
         f"{model.name}, {capacity.attention} attention, {model.dtype}",
-        f"time to first token {capacity.ttft_s:g} s · time per output token {capacity.tpot_s * 1000:g} ms{into}",
+        f"time to first token {ttft} · time per output token {tpot}{into}",
         f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}",
     ]
 
@@ -135,14 +136,14 @@ def _fit(size: int | None) -> str:
 
 
 def _used(capacity: Capacity) -> Grid:
-    columns = numbers("ms", "TFLOP/s", "MFU", "TB/s", "of peak", "TB/s\nif fused", "of peak")
+    columns = numbers("time", "TFLOP/s", "MFU", "TB/s", "of peak", "TB/s\nif fused", "of peak")
     return Grid("Utilisation", [*names("measured"), *columns], [_used_row(used) for used in capacity.utilisation])
 
 
 def _used_row(used: Utilisation) -> list[str]:
     return [
         used.stage,
-        f"{used.seconds * 1000:g}",
+        duration_as_typed(used.seconds),
         four_digits(used.tflops),
         _share(used.mfu),
         four_digits(used.tbps),

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from fxmeter.annotators.units import quantity, read_bytes, read_number, read_seconds, read_size, unit_of
+from fxmeter.annotators.units import (
+    duration_as_typed,
+    quantity,
+    read_bytes,
+    read_number,
+    read_seconds,
+    read_size,
+    unit_of,
+)
 from fxmeter.models import ScenarioError
 
 
@@ -24,10 +32,23 @@ from fxmeter.models import ScenarioError
         (0.5, "ratio", "0.500"),
         (12345.6, "ratio", "12,345.6"),
         (1.5, "GiB", "1.500 GiB"),
+        (0.083, "second", "83.00 ms"),
+        (1.5, "second", "1.500 s"),
+        (4.2e-6, "second", "4.200 us"),
     ],
 )
 def test_a_quantity_has_four_digits_and_its_unit(value, kind, text):
     assert quantity(value, kind) == text
+
+
+def test_a_duration_is_as_somebody_would_type_it():
+    assert [duration_as_typed(seconds) for seconds in (1, 0.05, 0.0041, 80e-6, 1.5)] == [
+        "1 s",
+        "50 ms",
+        "4.1 ms",
+        "80 us",
+        "1.5 s",
+    ]
 
 
 def test_the_unit_is_the_largest_of_which_there_is_one():

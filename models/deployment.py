@@ -36,6 +36,11 @@ class Deployment:
             object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         if self.page_size is not None:
             object.__setattr__(self, "page_size", whole_number("page_size", self.page_size, 1))
+        sharded = [name for name in ("tp", "ep", "dp", "pp") if getattr(self, name) > 1]
+        if sharded:
+            raise DeploymentError(f"{', '.join(sharded)} above 1: sharding over devices is not priced yet")
+        if self.page_size is not None and self.page_size > 1:
+            raise DeploymentError("page_size above 1: the rounding of a paged cache is not priced yet")
         if self.kernels not in get_args(Kernels):
             raise DeploymentError(f"kernels must be {' or '.join(get_args(Kernels))}, not {self.kernels!r}")
 

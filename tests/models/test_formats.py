@@ -146,6 +146,8 @@ def test_a_deployment_refuses_what_it_does_not_know():
         ({"kv": "int3"}, "there are"),
         ({"kernels": "fast"}, "kernels must be"),
         ({"tp": 0}, "at least 1"),
+        ({"tp": 8, "ep": 2}, "tp, ep above 1: sharding over devices is not priced yet"),
+        ({"page_size": 16}, "not priced yet"),
         ({"weights": "int4-g0"}, "at least 1 weight"),
     ):
         with pytest.raises(FxmeterError, match=said):

@@ -33,7 +33,7 @@ def annotate(
     causal: Literal["full", "exact"] = "full",
     logits: Literal["all", "last"] = "all",
     routing: Literal["uniform", "worst"] = "uniform",
-    fold: bool = True,
+    fold: bool | None = None,
     deployment: Deployment = ONE_DEVICE,
 ) -> AnnotatedStage:
     """What one forward pass of a causal language model costs.
@@ -48,7 +48,8 @@ def annotate(
         causal: "full" counts every (query, key) pair; "exact" of a fused core those that its mask lets through.
         logits: of "all" positions, or of the "last" one.
         routing: routed experts whose weights are read: the "uniform" expectation, or the "worst" case.
-        fold: record identical layers once; the result is the same.
+        fold: record identical layers once. None does so where it is known to change nothing, for transformers' own
+            layers; True promises it for layers of any code; False records all.
         deployment: what runs where (:func:`fxmeter.deploy`). With its ``serving`` kernels attention is fused, latent
             attention absorbed in decode, and logits are those of the last position.
 
@@ -67,7 +68,7 @@ def annotate(
     if isinstance(scenario, Scenario) and scenario.steps > 1:
         options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
         options["deployment"] = deployment
-        quick = fold and scenario.steps > FEW_STEPS
+        quick = fold is not False and scenario.steps > FEW_STEPS
         stage = _from_closed_form(model, scenario, options) if quick else None
         return annotate_steps(model, scenario, fold=fold, **options) if stage is None else stage
     return annotate_pass(model, scenario, conventions, attention=attention, fold=fold, deployment=deployment)
@@ -93,7 +94,7 @@ def annotate_module(
     attention: Attention = "flash",
     causal: Literal["full", "exact"] = "full",
     routing: Literal["uniform", "worst"] = "uniform",
-    fold: bool = True,
+    fold: bool | None = None,
     **keywords: Any,
 ) -> AnnotatedStage:
     """What ``module(*example_inputs, **keywords)`` costs, for any module.
@@ -109,7 +110,8 @@ def annotate_module(
             option here is called.
         attention: what ``scaled_dot_product_attention`` and transformers' attention interface run, "eager" or "flash".
         causal, routing: as for :func:`annotate`.
-        fold: record identical layers once; the result is the same.
+        fold: record identical layers once. None does so where it is known to change nothing, for transformers' own
+            layers; True promises it for layers of any code; False records all.
         **keywords: keyword arguments of its ``forward``.
 
     Returns:

@@ -30,7 +30,7 @@ def annotate_pass(
     conventions: Conventions,
     *,
     attention: Attention = "flash",
-    fold: bool = True,
+    fold: bool | None = None,
     deployment: Deployment = ONE_DEVICE,
 ) -> AnnotatedStage:
     """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
@@ -46,7 +46,7 @@ def record_pass(
     conventions: Conventions,
     *,
     attention: Attention,
-    fold: bool = True,
+    fold: bool | None = None,
     deployment: Deployment,
 ) -> Recording:
     """One pass of a language model, or of a vision tower or its twin; ``conventions`` under the deployment."""

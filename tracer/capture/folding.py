@@ -82,8 +82,8 @@ class CannotFoldError(FxmeterError):
 class Folding:
     """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._groups = derived(model, _groups)
+    def __init__(self, model: nn.Module, *, trusted: bool = False) -> None:
+        self._groups = derived(model, _trusted_groups if trusted else _groups)
 
     @contextmanager
     def active(self, observer: Observer) -> Iterator[None]:
@@ -120,12 +120,42 @@ def _refuse_other_groups(instances: Iterable[Instance]) -> None:
                 raise CannotFoldError(f"{path} is not always like the same others")
 
 
-def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
+def _trusted_groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
     """(path, member, kind) of every member of a list that is not the only one of its kind."""
+    return _alike_members(model, lambda member: member is not None)
+
+
+def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
+    """The same of members whose code is known: transformers' layers, which every type of model was held to."""
+    return _alike_members(model, _is_known)
+
+
+_KNOWN = ("transformers", "torch", "fxmeter")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def _is_known(member: nn.Module | None) -> bool:
+    """Whether a member's code is transformers' own, and nobody has put a hook or a function of theirs on it.
+
+    Anybody else's code may read what tells layers apart: an index, a table, a counter that all share, what another
+    layer left behind. It is recorded in full, unless the caller says that it does not.
+    """
+    if member is None or type(member).__module__.partition(".")[0] not in ("transformers", "fxmeter"):
+        return False
+    for module in member.modules():
+        if type(module).__module__.partition(".")[0] not in _KNOWN or any(getattr(module, name) for name in _HOOKS):
+            return False
+        functions = (value for value in vars(module).values() if isinstance(value, types.FunctionType))
+        if "forward" in vars(module) or any(f.__module__.partition(".")[0] not in _KNOWN for f in functions):
+            return False
+    return True
+
+
+def _alike_members(model: nn.Module, may: Callable[[nn.Module | None], bool]) -> list[tuple[str, nn.Module, int]]:
     found: list[tuple[str, nn.Module, int]] = []
     kinds = 0
     for list_path, module in walk(model):
-        if isinstance(module, nn.ModuleList) and len(module) > 1:
+        if isinstance(module, nn.ModuleList) and len(module) > 1 and all(map(may, module)):
             alike: dict[Any, list[tuple[str, nn.Module]]] = {}
             sharing = _sharing(module)
             for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):

@@ -31,7 +31,7 @@ def record_module(
     kwargs: Mapping[str, Any],
     *,
     attention: Attention = "flash",
-    fold: bool = True,
+    fold: bool | None = None,
     training: bool | None = None,
 ) -> Recording:
     """Record one call of any module on ``meta``; the module and the tensors given are not touched.
@@ -47,7 +47,7 @@ def record_twin(
     kwargs: Mapping[str, Any],
     *,
     attention: Attention = "flash",
-    fold: bool = True,
+    fold: bool | None = None,
 ) -> Recording:
     """The same for what :func:`on_meta` returned, which may be recorded again and again."""
     module = twin.module
@@ -61,7 +61,7 @@ def record_twin(
 
     def attempt(*, careful: bool) -> Recording:
         try:
-            return call(Folding(module) if fold else None, careful=careful)
+            return call(None if fold is False else Folding(module, trusted=bool(fold)), careful=careful)
         except CannotFoldError:
             return call(None, careful=careful)
 

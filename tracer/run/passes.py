@@ -41,7 +41,7 @@ def record(
     *,
     attention: Attention = "flash",
     logits: Logits = "all",
-    fold: bool = True,
+    fold: bool | None = None,
     input_ids: Tensor | None = None,
     cache: Any = None,
     deployment: Deployment = ONE_DEVICE,
@@ -78,7 +78,7 @@ def record(
     absorbed = deployment.kernels == "serving" and attention == "flash" and scenario.stage == "decode"
     wanted = _Pass(model, scenario, attention, logits, input_ids, cache, absorbed)
     with one_recording(), unchanging(model):
-        folding = Folding(model) if fold else None
+        folding = None if fold is False else Folding(model, trusted=bool(fold))
         try:
             recording = _attempt(wanted, folding)
         except TraceError as failure:

@@ -43,6 +43,7 @@ def recorded(
     leaves = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
     on_meta = next((tensor.is_meta for tensor in chain(leaves, module.parameters())), True)
     recorder = Recorder(module, values, on_meta=on_meta)
+    weights, classes, aliases = resident_weights(module), module_classes(module), module_aliases(module)
     for entry in cache_tensors(cache):
         recorder.placeholder(f"cache_{entry.layer}_{entry.name}".replace(".", "_"), entry.tensor, "cache")
     declare_inputs(recorder, args, kwargs)
@@ -63,9 +64,9 @@ def recorded(
         graph=recorder.graph,
         storages=tuple(recorder.storages),
         cache=entries,
-        weights=resident_weights(module),
-        classes=module_classes(module),
-        aliases=module_aliases(module),
+        weights=weights,
+        classes=classes,
+        aliases=aliases,
         calls=recorder.calls,
         constants=recorder.constants,
         assumptions=tuple(recorder.questions.assumptions),

@@ -138,6 +138,24 @@ def test_tied_weights_and_modules_called_twice():
     assert stage.modules["head"].cost.weight_bytes == 0
 
 
+def test_a_module_that_swaps_a_part_while_it_runs():
+    class Swaps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Linear(4, 4, bias=False)
+
+        def forward(self, x):
+            self.part = nn.Sequential(nn.Linear(4, 8, bias=False, device=x.device))
+            return self.part(x)
+
+    module = Swaps()
+    part = module.part
+    stage = annotate_module(module, torch.empty(3, 4))
+    assert stage.cost.matmul_flops == 2 * 3 * 4 * 8
+    assert stage.cost.weight_bytes == 4 * 4 * 4
+    assert module.part is part
+
+
 def test_buffers_are_weights_read_but_not_parameters_resident():
     class Shift(nn.Module):
         def __init__(self):

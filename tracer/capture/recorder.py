@@ -298,22 +298,6 @@ def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:
     return paths, weights, members
 
 
-def module_aliases(root: nn.Module) -> Mapping[str, str]:
-    """Every further name of a module that is registered more than once → the first."""
-    return derived(root, _aliases)
-
-
-def _aliases(root: nn.Module) -> dict[str, str]:
-    first = {id(module): path for path, module in walk(root)}
-    registered = (
-        (f"{path}.{name}" if path else name, child)
-        for path, module in walk(root)
-        for name, child in module._modules.items()
-        if child is not None
-    )
-    return {path: first[id(child)] for path, child in registered if first[id(child)] != path}
-
-
 def module_classes(root: nn.Module) -> Mapping[str, str]:
     """Path → class name, for every module of ``root``."""
     return derived(root, _classes)

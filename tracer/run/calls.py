@@ -12,14 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxmeter.tracer.capture.folding import Folding
-from fxmeter.tracer.capture.recorder import Recorder, module_aliases, module_classes
+from fxmeter.tracer.capture.recorder import Recorder, module_classes
 from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
 from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.state.attributes import Held
 from fxmeter.tracer.state.cache import cache_of, cache_tensors
 from fxmeter.tracer.state.session import one_recording, without_collecting
-from fxmeter.tracer.state.tree import walk
+from fxmeter.tracer.state.tree import aliases, walk
 
 
 def record_call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recording:
@@ -43,7 +43,6 @@ def recorded(
     leaves = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
     on_meta = next((tensor.is_meta for tensor in chain(leaves, module.parameters())), True)
     recorder = Recorder(module, values, on_meta=on_meta)
-    weights, classes, aliases = resident_weights(module), module_classes(module), module_aliases(module)
     for entry in cache_tensors(cache):
         recorder.placeholder(f"cache_{entry.layer}_{entry.name}".replace(".", "_"), entry.tensor, "cache")
     declare_inputs(recorder, args, kwargs)
@@ -64,9 +63,9 @@ def recorded(
         graph=recorder.graph,
         storages=tuple(recorder.storages),
         cache=entries,
-        weights=weights,
-        classes=classes,
-        aliases=aliases,
+        weights=resident_weights(module),
+        classes=module_classes(module),
+        aliases=aliases(module),
         calls=recorder.calls,
         constants=recorder.constants,
         assumptions=tuple(recorder.questions.assumptions),

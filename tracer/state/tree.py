@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -23,20 +23,28 @@ Walk = list[tuple[str, nn.Module]]
 
 
 class Stores:
-    """Dictionaries as they were: ``same`` while every name and value in them is, by identity. Both are kept."""
+    """Dictionaries as they were: ``same`` while every name and value in them is, by identity.
+
+    Both are kept, so that no other object can come to have their identity, but for tensors: what a model lets go of is
+    to go. A tensor that is gone is a change.
+    """
 
     def __init__(self, stores: list[dict[str, Any]]) -> None:
         self._stores = stores
         self._sizes = list(map(len, stores))
         self._names = list(chain.from_iterable(stores))
-        self._values = list(chain.from_iterable(store.values() for store in stores))
+        values = list(chain.from_iterable(store.values() for store in stores))
+        self._ids = list(map(id, values))
+        self._kept = [value for value in values if not isinstance(value, Tensor)]
+        self._tensors = [ref(value) for value in values if isinstance(value, Tensor)]
 
     def same(self) -> bool:
         """Whether nothing was added, removed or replaced."""
         return (
             list(map(len, self._stores)) == self._sizes
             and all(map(operator.is_, chain.from_iterable(self._stores), self._names))
-            and all(map(operator.is_, chain.from_iterable(store.values() for store in self._stores), self._values))
+            and list(map(id, chain.from_iterable(store.values() for store in self._stores))) == self._ids
+            and not _any_gone(self._tensors)
         )
 
 
@@ -44,28 +52,38 @@ class _Tensors:
     """Tensors as they were: ``x.data = y``, which ``module.float()`` does, leaves the object and changes the rest."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._tensors = [tensor for tensor in tensors if tensor.layout is torch.strided and not tensor.is_nested]
-        self._looks = self._looks_now()
-        self._storages = list(map(ref, map(Tensor.untyped_storage, self._tensors)))
+        dense = [tensor for tensor in tensors if tensor.layout is torch.strided and not tensor.is_nested]
+        self._tensors = list(map(ref, dense))
+        self._looks = _looks(dense)
+        self._storages = list(map(ref, map(Tensor.untyped_storage, dense)))
 
     def same(self) -> bool:
-        """Whether no tensor has another shape, dtype or storage."""
-        storages = map(Tensor.untyped_storage, self._tensors)
-        return self._looks_now() == self._looks and all(map(operator.is_, map(_referent, self._storages), storages))
+        """Whether every tensor is there, none with another shape, dtype or storage."""
+        if _any_gone(self._tensors):
+            return False
+        now = list(map(_referent, self._tensors))
+        storages = map(Tensor.untyped_storage, now)
+        return _looks(now) == self._looks and all(map(operator.is_, map(_referent, self._storages), storages))
 
-    def _looks_now(self) -> Any:
-        return list(map(_DTYPE_AND_SHAPE, self._tensors)), list(map(Tensor.stride, self._tensors))
+
+def _looks(tensors: list[Tensor]) -> Any:
+    return list(map(_DTYPE_AND_SHAPE, tensors)), list(map(Tensor.stride, tensors))
+
+
+def _any_gone(references: list[ref[Tensor]]) -> bool:
+    return any(map(operator.is_, map(_referent, references), repeat(None)))
 
 
 _DTYPE_AND_SHAPE = operator.attrgetter("dtype", "shape")
-_referent = operator.call
+_referent: Callable[[Any], Any] = operator.call
 
 
 class _Known:
     """The modules below a root, the attributes that they and the root had, and what was derived from them."""
 
     def __init__(self, root: nn.Module) -> None:
-        self.below = _walk(root)[1:]  # not the root: the entry would keep its own key alive
+        modules_below, self.aliases = _walk(root)
+        self.below = modules_below[1:]  # not the root: the entry would keep its own key alive
         self.derived: dict[Any, Any] = {}
         modules = [root.__dict__, *(module.__dict__ for _, module in self.below)]
         self._stores = Stores([store for own in modules for store in (own, *(own[name] for name in _STORES))])
@@ -92,6 +110,11 @@ _trusted: set[int] = set()
 def walk(root: nn.Module) -> Walk:
     """(path, module) of ``root`` and everything below it, each module once, in the order of ``named_modules``."""
     return [("", root), *_entry(root).below]
+
+
+def aliases(root: nn.Module) -> dict[str, str]:
+    """Every further name of a module that is registered more than once → the first."""
+    return _entry(root).aliases
 
 
 def derived(root: nn.Module, derive: Callable[[nn.Module], T]) -> T:
@@ -135,20 +158,24 @@ def _entry(root: nn.Module) -> _Known:
     return known
 
 
-def _walk(root: nn.Module) -> Walk:
+def _walk(root: nn.Module) -> tuple[Walk, dict[str, str]]:
+    """The modules by first name, and their further names. Read at once: a pass may swap modules while it runs."""
     found: Walk = []
-    seen: set[int] = set()
+    first: dict[int, str] = {}
+    further: dict[str, str] = {}
 
     def visit(path: str, module: nn.Module) -> None:
-        if id(module) not in seen:
-            seen.add(id(module))
-            found.append((path, module))
-            for name, child in module._modules.items():
-                if child is not None:
-                    visit(f"{path}.{name}" if path else name, child)
+        if id(module) in first:
+            further[path] = first[id(module)]
+            return
+        first[id(module)] = path
+        found.append((path, module))
+        for name, child in module._modules.items():
+            if child is not None:
+                visit(f"{path}.{name}" if path else name, child)
 
     visit("", root)
-    return found
+    return found, further
 
 
 def _is_container(value: Any) -> bool:
@@ -170,14 +197,15 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 class _Is:
-    """Equal to itself alone."""
+    """Equal to itself alone, and while it is there: a tensor is not kept alive."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_referent",)
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self._referent = ref(value) if isinstance(value, Tensor) else lambda: value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Is) and other.value is self.value
+        own = self._referent()
+        return isinstance(other, _Is) and own is not None and other._referent() is own
 
     __hash__ = None  # type: ignore[assignment]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from transformers import LlamaConfig
 from fxmeter.annotators import annotate
 from fxmeter.models import decode
 from fxmeter.tracer import load_model
-from fxmeter.tracer.state.tree import derived, walk
+from fxmeter.tracer.state.tree import aliases, derived, unchanging, walk
 
 
 class Net(nn.Module):
@@ -73,3 +75,24 @@ def test_weights_of_a_model_that_was_cast_after_a_first_look():
     count = 2 * 64 * 32 + 32 + 4 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32)
     assert annotate(model, decode(16)).cost.weight_bytes == 2 * count
     assert annotate(model.float(), decode(16)).cost.weight_bytes == 4 * count
+
+
+def test_what_is_remembered_keeps_no_tensor_alive():
+    module = nn.Linear(4, 4)
+    module.state = torch.zeros(3)
+    module.states = [torch.zeros(3)]
+    walk(module)
+    held = [weakref.ref(module.state), weakref.ref(module.states[0])]
+    module.state = module.states[0] = torch.ones(3)
+    assert [reference() for reference in held] == [None, None]
+    assert walk(module) == [("", module)]
+
+
+def test_further_names_are_those_of_before_a_swap():
+    module = nn.Module()
+    module.one = nn.Linear(4, 4)
+    module.two = module.one
+    with unchanging(module):
+        module.two = nn.Linear(4, 4)
+        assert aliases(module) == {"two": "one"}
+    assert aliases(module) == {}

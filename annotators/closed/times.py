@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,8 +14,8 @@ from numpy.typing import ArrayLike
 from fxmeter.annotators.closed.grid import SizeGrid
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.symbolic.values import Values
-from fxmeter.annotators.timing.kernels import Kernel
-from fxmeter.annotators.timing.roofline import ROOFS, time_of
+from fxmeter.annotators.timing.kernels import AMOUNTS, Kernel
+from fxmeter.annotators.timing.roofline import ROOFS, kernel_time
 from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time, TimedKernel, by_module, joined
 from fxmeter.models.devices.device import Device
 from fxmeter.models.scenario import Scenario
@@ -54,7 +56,7 @@ def time_of_steps(pieces: Pieces, scenario: Scenario, device: Device) -> StageTi
         timed = [(kernel, _over(one, steps)) for kernel, one in _timed(piece, values, device)]
         kernels = tuple(TimedKernel(kernel, one * (1 / steps), one * kernel.times) for kernel, one in timed)
         modules = by_module(timed, {path: module.times for path, module in piece.modules.items()})
-        found.append(StageTime(device, modules.get("", ZERO), modules, kernels, (), steps))
+        found.append(StageTime(device, modules.get("", ZERO), modules, kernels, steps))
     return joined(device, found)
 
 
@@ -73,19 +75,8 @@ def _timed(piece: Piece, values: Values, device: Device) -> Iterator[tuple[Kerne
         return values.of(size).astype(np.float64)
 
     for kernel in piece.kernels:
-        yield (
-            kernel,
-            Time.of(
-                time_of(
-                    kernel,
-                    device,
-                    matmul_flops=amount(kernel.matmul_flops),
-                    vector_flops=amount(kernel.vector_flops),
-                    nbytes=amount(kernel.nbytes),
-                    network_bytes=amount(kernel.network_bytes),
-                )
-            ),
-        )
+        amounts: dict[str, Any] = {name: amount(getattr(kernel, name)) for name in AMOUNTS}
+        yield kernel, Time.of(kernel_time(replace(kernel, **amounts), device))
 
 
 def _within(module: str, path: str) -> bool:

@@ -23,7 +23,6 @@ def time_of(timing: StageTiming) -> Document:
         "flop_per_byte": timing.intensity,
         "ridge_flop_per_byte": timing.ridge,
         "efficiency_source": time.device.efficiency.source,
-        "extrapolated": list(time.extrapolated),
         "modules": [{"path": path, **figures(part)} for path, part in time.modules.items()],
     }
 

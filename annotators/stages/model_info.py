@@ -8,6 +8,7 @@ from torch import nn
 
 from fxmeter.annotators.stages.active import active_parameters
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.models.formats import KvFormat, WeightFormats
 from fxmeter.tracer.load.loading import LEFT_OUT
 from fxmeter.tracer.load.parts import LeftOut
 from fxmeter.tracer.run.prompt import config_of, max_positions
@@ -67,6 +68,12 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         weights=dtype if formats is None else formats.label,
         kv=dtype if deployment.kv is None else deployment.kv.name,
         kernels=deployment.kernels,
-        adds=() if formats is None else formats.adds,
+        adds=_added_work(formats, deployment.kv),
         left_out=tuple(getattr(model, LEFT_OUT, ())),
     )
+
+
+def _added_work(weights: WeightFormats | None, kv: KvFormat | None) -> tuple[str, ...]:
+    """What an engine does for the storage formats and nobody prices, in words."""
+    of_weights = () if weights is None else weights.adds
+    return of_weights if kv is None or not kv.adds else (*of_weights, kv.adds)

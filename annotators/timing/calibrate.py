@@ -128,6 +128,11 @@ def _measure(run: Callable[[], Any], device: str, slot: float) -> Measurement:
     return Measurement(min(times), statistics.median(times))
 
 
+def _flops(rows: int) -> int:
+    """Of a product of that many rows."""
+    return 2 * rows * WIDTH * WIDTH
+
+
 def _file(
     device: str,
     products: Mapping[str, Mapping[int, Measurement]],
@@ -137,14 +142,12 @@ def _file(
     attention: Measurement,
 ) -> dict[str, Any]:
     rates = {
-        name: {rows: 2 * rows * WIDTH * WIDTH / timed.best_s for rows, timed in by_rows.items()}
+        name: {rows: _flops(rows) / timed.best_s for rows, timed in by_rows.items()}
         for name, by_rows in products.items()
     }
     peaks = {name: max(by_rows.values()) for name, by_rows in rates.items()}
     usual = {
-        name: statistics.median(
-            2 * rows * WIDTH * WIDTH / products[name][rows].median_s for rows in ROWS if rows >= 128
-        )
+        name: statistics.median(_flops(rows) / products[name][rows].median_s for rows in ROWS if rows >= 128)
         for name in rates
     }
     weights = {name: WIDTH * WIDTH * (4 if name == "fp32" else 2) / products[name][1].median_s for name in rates}

@@ -59,6 +59,10 @@ class Kernel:
     network_bytes: Any = 0
 
 
+AMOUNTS = ("matmul_flops", "vector_flops", "nbytes", "network_bytes")
+"""What a kernel does: the fields that depend on sizes."""
+
+
 @dataclass(slots=True)
 class _Parts:
     """Ops that share a launch, and bytes that they would read twice."""

@@ -50,19 +50,22 @@ class KernelTime:
         return ROOFS[int(self.highest)]
 
 
-def time_of(
-    kernel: Kernel, device: Device, *, matmul_flops: Any, vector_flops: Any, nbytes: Any, network_bytes: Any = 0
-) -> KernelTime:
-    """The time of one launch of ``kernel`` on ``device``; the amounts are the kernel's own, as numbers or arrays."""
+def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
+    """The time of one launch of ``kernel`` on ``device``; its amounts are numbers, or arrays."""
     reached = device.efficiency
     dtype, peak = device.matrix(kernel.dtype)
     vector_peak = device.vector(kernel.dtype)
     link = device.link_bytes_per_s or np.inf
-    ideal = (matmul_flops / peak, vector_flops / vector_peak, nbytes / device.bandwidth_bytes_per_s)
+    ideal = (
+        kernel.matmul_flops / peak,
+        kernel.vector_flops / vector_peak,
+        kernel.nbytes / device.bandwidth_bytes_per_s,
+    )
     share = {"attention": reached.attention, "product": reached.of_matrix(dtype)}.get(kernel.kind, 1.0)
     stream = reached.elementwise if kernel.kind == "elementwise" else reached.bandwidth
     real = (ideal[0] / share, ideal[1] / reached.vector, ideal[2] / stream)
-    sent, sending = network_bytes / link, network_bytes / link / reached.network
+    sent = kernel.network_bytes / link
+    sending = sent / reached.network
     launch = reached.collective_s if kernel.kind == "collective" else reached.launch_s
     norm = np.sqrt(real[0] * real[0] + real[1] * real[1] + real[2] * real[2])
     return KernelTime(
@@ -70,16 +73,4 @@ def time_of(
         estimate_s=norm + sending + launch,
         launch_s=launch,
         roofs_s=(*real, sending, launch),
-    )
-
-
-def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
-    """The time of one launch, from the kernel's own numbers."""
-    return time_of(
-        kernel,
-        device,
-        matmul_flops=kernel.matmul_flops,
-        vector_flops=kernel.vector_flops,
-        nbytes=kernel.nbytes,
-        network_bytes=kernel.network_bytes,
     )

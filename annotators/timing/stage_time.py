@@ -77,15 +77,13 @@ class StageTime:
     """How long a stage takes on a device: see :mod:`fxmeter.annotators.timing.roofline` for the three numbers.
 
     ``modules`` maps a module's path to the time of everything inside it (one instance), ``kernels`` are all kernels.
-    ``host_s`` is what a server spends outside of the device, in no other figure here. ``extrapolated`` says why the
-    estimate is outside of what it was held to; empty where it is not. ``steps`` passes are in the totals.
+    ``steps`` passes are in the totals. What a server spends outside of the device is in no figure here.
     """
 
     device: Device
     total: Time
     modules: Mapping[str, Time] = field(repr=False)
     kernels: tuple[TimedKernel, ...] = field(repr=False)
-    extrapolated: tuple[str, ...] = ()
     steps: int = 1
 
     @property
@@ -117,9 +115,6 @@ def stage_time(
     kernels: Iterable[Kernel],
     device: str | Path | Device,
     times_of_module: Mapping[str, int],
-    *,
-    extrapolated: tuple[str, ...] = (),
-    steps: int = 1,
 ) -> StageTime:
     """Sum up the kernels of a stage. ``times_of_module`` has how many instances a recorded module stands for."""
     chosen = device_named(device)
@@ -129,7 +124,7 @@ def stage_time(
         timed.append(TimedKernel(kernel, one, one * kernel.times))
     modules = by_module(((item.kernel, item.one) for item in timed), times_of_module)
     total = reduce(add, (item.all for item in timed), ZERO)
-    return StageTime(chosen, total, modules, tuple(timed), extrapolated, steps)
+    return StageTime(chosen, total, modules, tuple(timed))
 
 
 def by_module(timed: Iterable[tuple[Kernel, Time]], times_of_module: Mapping[str, int]) -> dict[str, Time]:
@@ -152,12 +147,10 @@ def joined(device: Device, times: Sequence[StageTime]) -> StageTime:
     for passed in times:
         for path, time in passed.modules.items():
             modules[path] = modules.get(path, ZERO) + time
-    reasons = tuple(dict.fromkeys(reason for passed in times for reason in passed.extrapolated))
     return StageTime(
         device,
         reduce(add, (passed.total for passed in times), ZERO),
         modules,
         tuple(item for passed in times for item in passed.kernels),
-        reasons,
         sum(passed.steps for passed in times),
     )

@@ -148,6 +148,7 @@ def test_formats_on_the_command_line(run):
     assert "8.460 GiB in fp8-channel" in done.stdout  # 9,083,953,152 / 2^30
     assert "not priced: activations are quantised before each product" in done.stdout
     assert "cache in place in fp8\n" in done.stdout
+    assert "one scale for each layer's keys and values (not counted)" in " ".join(done.stdout.split())
     served = run("report", "llama-3.1-8b", "--decode", "64", "--attention", "flash", "--kernels", "serving")
     assert "causal exact · logits last" in served.stdout
     assert "· serving kernels" in served.stdout

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Literal
 
 from fxmeter.annotators.symbolic import Recipe, powers, substituted, terms_of, variable
-from fxmeter.annotators.symbolic.monomials import Base
+from fxmeter.annotators.symbolic.monomials import Base, Monomial
 from fxmeter.annotators.symbolic.sums import BATCH, PAST, QUERY
 from fxmeter.models.stage_cost import Size
 
@@ -41,9 +41,9 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The largest of several, or one rounded to the nearest whole number."""
+    """The largest or the smallest of several, or one rounded to the nearest whole number."""
 
-    name: Literal["max", "round"]
+    name: Literal["max", "min", "round"]
     parts: tuple[Node, ...]
 
 
@@ -61,7 +61,7 @@ class Writing:
         """A polynomial, arranged."""
         if self.kv:
             in_kv = substituted(value, {PAST: variable(QUERY) - 1})
-            if all(coefficient >= 0 for coefficient in terms_of(in_kv).values()):
+            if all(c >= 0 or _has_smallest(monomial) for monomial, c in terms_of(in_kv).items()):
                 kv_len: Node = Operation("+", (Symbol(self.names[PAST]), Number(1)))
                 return _tree(in_kv, {BATCH: Symbol(self.names[BATCH]), QUERY: kv_len})
         return _tree(value, {index: Symbol(name) for index, name in enumerate(self.names)})
@@ -103,7 +103,14 @@ def _sum(parts: Sequence[Node]) -> Node:
 def _product(
     coefficient: int, common: Sequence[Node], factors: Sequence[tuple[Base, int]], names: Mapping[Base, Node]
 ) -> Node:
-    named = [_power(_recipe(b, names) if isinstance(b, Recipe) else names[b], exponent) for b, exponent in factors]
+    named: list[Node] = []
+    for base, exponent in factors:
+        if coefficient < 0 and exponent == 1 and isinstance(base, Recipe) and _is_smallest(base):
+            coefficient = -coefficient
+            smallest = sorted((-part for part in base.parts), key=_far_out, reverse=True)
+            named.append(Call("min", tuple(_tree(part, names) for part in smallest)))
+        else:
+            named.append(_power(_recipe(base, names) if isinstance(base, Recipe) else names[base], exponent))
     parts = [*common, *named]
     if coefficient != 1 or not parts:
         parts.insert(0, Number(coefficient))
@@ -118,6 +125,16 @@ def _recipe(recipe: Recipe, names: Mapping[Base, Node]) -> Node:
     parts = sorted(recipe.parts, key=_far_out, reverse=True) if recipe.op == "max" else recipe.parts
     nodes = tuple(_tree(part, names) for part in parts)
     return Call(recipe.op, nodes) if recipe.op == "max" or recipe.op == "round" else Operation(recipe.op, nodes)
+
+
+def _has_smallest(monomial: Monomial) -> bool:
+    """Whether a term with a factor below zero is written as one above it."""
+    return any(isinstance(base, Recipe) and exponent == 1 and _is_smallest(base) for base, exponent in powers(monomial))
+
+
+def _is_smallest(recipe: Recipe) -> bool:
+    """Whether it is the largest of amounts below zero: −max(−a, −b) is min(a, b)."""
+    return recipe.op == "max" and all(c < 0 for part in recipe.parts for c in terms_of(part).values())
 
 
 def _far_out(value: Size) -> list[tuple[int, float]]:

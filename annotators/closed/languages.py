@@ -20,7 +20,7 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 @dataclass(frozen=True, slots=True)
 class Language:
     """How each part is written. ``power``, ``floor``, ``quotient`` take the two sides as text, already in brackets
-    where they need them; ``largest`` a list."""
+    where they need them; ``largest`` and ``smallest`` a list."""
 
     number: Callable[[int | float], str]
     symbol: Callable[[str], str]
@@ -31,6 +31,7 @@ class Language:
     quotient: Callable[[str, str], str]
     rounded: Callable[[str], str]
     largest: Callable[[Sequence[str]], str]
+    smallest: Callable[[Sequence[str]], str]
     compare: Callable[[str, str, str], str]
     between: Callable[[str, str, str], str]
     every: Callable[[Sequence[str]], str]
@@ -48,7 +49,9 @@ class Language:
             return self.symbol(node.name)
         if isinstance(node, Call):
             parts = [self.write(part) for part in node.parts]
-            return self.largest(parts) if node.name == "max" else self.rounded(parts[0])
+            if node.name == "round":
+                return self.rounded(parts[0])
+            return self.largest(parts) if node.name == "max" else self.smallest(parts)
         text = self._operation(node)
         return self.bracket(text) if binding > _BINDING[node.op] else text
 
@@ -224,6 +227,7 @@ SCREEN = Language(
     quotient=lambda left, right: f"{left}/{right}",
     rounded=lambda text: f"round({text})",
     largest=lambda parts: f"max({', '.join(parts)})",
+    smallest=lambda parts: f"min({', '.join(parts)})",
     compare=_compared({"==": "=", "!=": "≠", ">=": "≥", "<=": "≤"}),
     between=_chained("≤"),
     every=_joined(" and ", "always"),
@@ -241,6 +245,7 @@ LATEX = Language(
     quotient=lambda left, right: f"\\frac{{{left}}}{{{right}}}",
     rounded=lambda text: f"\\operatorname{{round}}\\left({text}\\right)",
     largest=lambda parts: f"\\max\\left({', '.join(parts)}\\right)",
+    smallest=lambda parts: f"\\min\\left({', '.join(parts)}\\right)",
     compare=_compared({"==": "=", "!=": "\\ne", ">=": "\\ge", "<=": "\\le"}),
     between=_chained("\\le"),
     every=_joined(" \\wedge ", "\\top"),
@@ -267,6 +272,7 @@ SYMPY = replace(
     floor=lambda left, right: f"floor({left}/{right})",
     rounded=lambda text: f"floor({text} + Rational(1, 2))",
     largest=lambda parts: f"Max({', '.join(parts)})",
+    smallest=lambda parts: f"Min({', '.join(parts)})",
     compare=_sympy_compared,
     between=lambda low, name, high: f"And(Ge({name}, {low}), Le({name}, {high}))",
     every=_named("And"),

@@ -8,6 +8,7 @@ import torch
 
 from fxmeter.annotators.rules.cost import Flops, Moves
 from fxmeter.annotators.rules.registry import free, rule
+from fxmeter.annotators.symbolic import smallest
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec, specs_in
 from fxmeter.tracer.operators.ops import cache_append
@@ -19,7 +20,7 @@ VIEW = "a view"
 COPY = "a copy: no arithmetic"
 FILL = "writes constants"
 SELECT = "a selection: no arithmetic"
-GATHER = "a gather: reads the elements that it returns"
+GATHER = "a gather: reads the elements that it returns; of a weight at most the whole"
 LOGIC = "boolean"
 INTEGER = "integer arithmetic"
 
@@ -105,23 +106,33 @@ free(
 )
 
 
+def gathered(table: Spec, out: Spec) -> Size:
+    """Bytes that a gather reads: the elements that it returns; of a weight each once, however often they are picked.
+
+    ``smallest`` and not ``min``: which of the two it is hangs on how many rows there are, and one formula for both is
+    easier to read than one for each.
+    """
+    picked = table.bytes_of(out.numel)
+    return smallest([picked, table.distinct_bytes]) if table.role == "weight" else picked
+
+
 def _rows(self: Spec, out: Spec) -> Moves:
-    return Moves(read={"self": out.numel * self.itemsize})
+    return Moves(read={"self": gathered(self, out)})
 
 
 free(
-    {aten.gather.default: GATHER, aten.index_select.default: GATHER, aten.index.Tensor: GATHER},
+    dict.fromkeys([aten.gather.default, aten.index_select.default, aten.index.Tensor, aten.take.default], GATHER),
     fuses="gather",
     moves=_rows,
 )
 
 
 def _embedding_rows(weight: Spec, out: Spec) -> Moves:
-    return Moves(read={"weight": out.numel * weight.itemsize})
+    return Moves(read={"weight": gathered(weight, out)})
 
 
 free(
-    {aten.embedding.default: "a gather: reads the rows that it looks up, not the table"},
+    {aten.embedding.default: "a gather: reads the rows that it looks up, at most the table"},
     fuses="gather",
     moves=_embedding_rows,
 )

@@ -50,6 +50,13 @@ def weights(nbytes: int) -> StageCost:
     return StageCost(weight_read_bytes=nbytes, weight_bytes=nbytes)
 
 
+def at_most(amount: Size, limit: Size) -> Size:
+    """The smaller of two amounts, element by element for arrays, as an expression for symbols."""
+    if isinstance(amount, int) and isinstance(limit, int):
+        return min(amount, limit)
+    return (amount + limit - abs(amount - limit)) // 2
+
+
 LayerType = TypeVar("LayerType", bound="TypedLayer")
 
 
@@ -133,7 +140,8 @@ class Linear(TypedLayer):
 class Embedding(TypedLayer):
     """A row of hidden_size for each of the B·S_q token ids (``torch.nn.Embedding``): no arithmetic.
 
-    Reads the ids (int64) and the rows looked up, writes them; the whole table (vocab·h) is resident.
+    Reads the ids (int64) and the rows looked up, each row of the table once, and writes them; the whole table (vocab·h)
+    is resident.
     """
 
     vocab_size: int
@@ -143,9 +151,8 @@ class Embedding(TypedLayer):
         tokens = batch * query_len
         rows_bytes = tokens * self.hidden_size * self.element_bytes
         table_bytes = self.vocab_size * self.hidden_size * self.element_bytes
-        return StageCost(weight_read_bytes=rows_bytes, weight_bytes=table_bytes) + pointwise(
-            0, read=tokens * INT64_BYTES, write=rows_bytes
-        )
+        weights_read = StageCost(weight_read_bytes=at_most(rows_bytes, table_bytes), weight_bytes=table_bytes)
+        return weights_read + pointwise(0, read=tokens * INT64_BYTES, write=rows_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import pytest
 
 from fxmeter.annotators import annotate
 from fxmeter.models import decode, prefill
+from fxmeter.models.deployment import deploy
 
 # DeepSeek-OCR's decoder, 2 FLOPs per multiply-accumulate and token.
 HIDDEN, HEADS, HEAD_DIM, LAYERS, VOCABULARY = 1280, 10, 128, 12, 129_280
@@ -94,3 +95,12 @@ def test_arithmetic_intensity_of_prefill_and_decode(preset_model):
     model = preset_model("deepseek-ocr")
     assert 0.9 < annotate(model, decode(4096)).cost.arithmetic_intensity < 1.1
     assert 100 < annotate(model, prefill(4096)).cost.arithmetic_intensity < 1000
+
+
+def test_gathered_biases_of_experts_are_read_once(preset_model):
+    """gpt-oss-20b, 4k, batch 8: every weight once, but for the rows of the embedding that no token asks for."""
+    cost = annotate(preset_model("gpt-oss-20b"), prefill(4096, batch=8), deployment=deploy(weights="bfloat16")).cost
+    unread_rows = (201_088 - 8 * 4096) * 2880 * 2
+    frequencies, windows = 32 * 4, 12 * 8  # of the positions; the windowed layers' own size
+    assert cost.weight_bytes == 41_829_514_368
+    assert cost.weight_read_bytes == cost.weight_bytes - unread_rows + frequencies + windows

@@ -104,6 +104,20 @@ def test_at_equals_annotate_for_every_preset(preset_model, name, attention, poin
     same_everywhere(name, preset_model(name), point, attention)
 
 
+def test_a_table_is_read_at_most_whole_however_many_rows_are_looked_up():
+    model = small_model("llama")
+    form, rows = closed_form(model, stage="prefill"), model.config.vocab_size
+    assert form.at(batch=1, query_len=7).weight_read_bytes < form.at(batch=1, query_len=8).weight_read_bytes
+    for batch, query_len in ((1, rows - 1), (1, rows), (1, rows + 1), (7, rows)):
+        scenario = Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=0)
+        assert form.at(batch=batch, query_len=query_len) == annotate(model, scenario).cost
+    most = form.evaluate(batch=[1, 1, 2, 9], query_len=[rows, rows + 1, rows, 2 * rows])["weight_read_bytes"]
+    assert len(set(most.tolist())) == 1
+    steps = annotate(model, generation(9, steps=3, batch=rows + 5))
+    assert closed_form(model).generation(past_len=9, steps=3, batch=rows + 5) == steps.cost
+    assert form.reason is None
+
+
 def test_a_model_that_runs_up_to_a_length_has_a_form_up_to_there():
     model = small_model("gpt_neo")  # its causal mask is a buffer of 256 x 256
     form = closed_form(model, stage="prefill")

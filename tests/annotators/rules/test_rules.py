@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -225,6 +227,31 @@ def test_traffic(function, tensors, read, written, made):
     got = (cost.activation_read_bytes, cost.activation_write_bytes, cost.activation_bytes)
     assert got == (read, written, made)
     assert cost.io_bytes == read + written
+
+
+@pytest.mark.parametrize(
+    ("gather", "picked"),
+    [
+        (lambda table, i: F.embedding(i, table), (3,)),
+        (lambda table, i: F.embedding(i, table), (50, 4)),
+        (lambda table, i: table[i], (3,)),
+        (lambda table, i: table[i], (50,)),
+        (lambda table, i: table.index_select(0, i), (50,)),
+        (lambda table, i: table.gather(0, i[:, None].expand(-1, 6)), (50,)),
+    ],
+)
+def test_a_gather_reads_at_most_the_weights_that_there_are(gather, picked):
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.empty(10, 6, device="meta"))
+
+        def forward(self, i):
+            return gather(self.table, i)
+
+    cost = annotate_module(Table(), meta(*picked, dtype=torch.int64)).cost
+    assert cost.weight_read_bytes == min(math.prod(picked), 10) * 6 * 4
+    assert cost.activation_write_bytes == math.prod(picked) * 6 * 4
 
 
 def test_a_second_rule_for_an_op_is_refused():

@@ -7,11 +7,12 @@ Generations are arrays; a single one is an array of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Literal
 
+import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -20,7 +21,8 @@ from fxmeter.annotators.closed.times import time_of_steps
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
 from fxmeter.annotators.shapes.region import Point
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, op_costs
-from fxmeter.annotators.symbolic import terms_of
+from fxmeter.annotators.stages.steps_graph import StepsAlike, graph_of_steps, is_of_the_largest_step
+from fxmeter.annotators.symbolic import terms_of, value_at
 from fxmeter.annotators.symbolic.guards import compare
 from fxmeter.annotators.symbolic.sums import (
     PAST,
@@ -32,9 +34,10 @@ from fxmeter.annotators.symbolic.sums import (
 )
 from fxmeter.annotators.symbolic.values import Values
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.figures import Figure
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.sizes import LARGEST_SIZE
-from fxmeter.models.stage_cost import FIELDS, FIGURES, Size, StageCost
+from fxmeter.models.stage_cost import FIELDS, FIGURES, ZERO, Size, StageCost
 
 
 class Runs:
@@ -123,6 +126,9 @@ def _is_straight(value: Size) -> bool:
     return all(exponents[PAST] <= 1 for exponents, _ in terms_of(value)) and not has_moving_atoms(value)
 
 
+_METHODS = {"sum": ExactArray.add, "max": ExactArray.grow, "last": ExactArray.put}
+
+
 def _totals(
     runs: Iterable[Runs], cost_of: Callable[[Runs], StageCost], fields: Sequence[str], shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
@@ -133,7 +139,7 @@ def _totals(
         for name, figure in figures.items():
             how = FIGURES[name].over_steps
             values = run.over_steps(getattr(cost, name), how)
-            {"sum": figure.add, "max": figure.grow, "last": figure.put}[how](run.places, values)
+            _METHODS[how](figure, run.places, values)
     return {name: figure.array() for name, figure in figures.items()}
 
 
@@ -165,7 +171,7 @@ def evaluate_generation(
 def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
     """A generation, all modules and ops of it; None where it has no closed form.
 
-    Its graph, recording and cache are those of the last step, which is recorded, as is the one with the largest peak.
+    Its recording and cache are those of the last step, which is recorded, as is the one with the largest peak.
     """
     batch, past_len, steps = (np.array([size]) for size in (scenario.batch, scenario.past_len, scenario.steps))
     runs: list[tuple[Runs, Piece]] = []
@@ -174,12 +180,11 @@ def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
             return None
         runs.append((run, run.piece))
 
-    def total(cost_in: Callable[[Piece], StageCost | None]) -> StageCost:
-        """Of the runs whose piece has such a cost."""
-        costs = {run: cost for run, piece in runs if (cost := cost_in(piece)) is not None}
-        return StageCost(
-            **{name: int(array[0]) for name, array in _totals(costs, costs.__getitem__, FIELDS, (1,)).items()}
-        )
+    most_made = _largest(runs, "activation_bytes")
+
+    def total(cost_in: Callable[[Piece], StageCost]) -> StageCost:
+        costs = {run: cost_in(piece) for run, piece in runs}
+        return StageCost(**{name: _over_all(costs, most_made, name) for name in FIELDS})
 
     last = pieces.annotate(_point_of(scenario.step(scenario.steps - 1)))
     modules = {
@@ -198,30 +203,68 @@ def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
         ops=op_costs(dict(_ops(runs, total))),
         uncosted=(),
         floor_io_bytes=sum(int(run.over_steps(piece.floor_io_bytes, "sum").item()) for run, piece in runs),
-        fullest_step=pieces.annotate(_fullest(runs)),
+        fullest_step=pieces.annotate(_largest(runs, "peak_activation_bytes").point),
+        graph_once=cache(partial(_graph, pieces, runs, most_made)),
+        last_step=last,
         steps_time=partial(time_of_steps, pieces, scenario),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of a generation: its run, and its sizes."""
+
+    run: Runs
+    point: Point
+
+
+def _largest(runs: Iterable[tuple[Runs, Piece]], name: str) -> _Step:
+    """The last step of all in which a figure of the whole stage is largest."""
+    steps = (
+        (most, place, step, run)
+        for place, (run, piece) in enumerate(runs)
+        for most, step in run.largest_steps(getattr(piece.modules[""].cost, name))
+    )
+    _, _, step, run = max(steps, key=lambda item: item[:3])
+    return _Step(run, run.point(step))
+
+
+def _over_all(costs: Mapping[Runs, StageCost], most_made: _Step, name: str) -> int:
+    """What a field of a part is over all steps, from the part's cost in each run."""
+    return _combined({run: getattr(cost, name) for run, cost in costs.items()}, most_made, FIGURES[name])
+
+
+def _combined(values: Mapping[Runs, Size], most_made: _Step, figure: Figure) -> int:
+    if is_of_the_largest_step(figure):
+        return int(value_at(values[most_made.run], most_made.point))
+    over_all = ExactArray((1,))
+    for run, value in values.items():
+        _METHODS[figure.over_steps](over_all, run.places, run.over_steps(value, figure.over_steps))
+    return int(over_all.array()[0])
+
+
+def _graph(pieces: Pieces, runs: Sequence[tuple[Runs, Piece]], most_made: _Step) -> nx.DiGraph:
+    """The ops of all steps, one by one: those of each run from the polynomials of its piece."""
+
+    def combine(values: Mapping[int, Size], figure: Figure) -> Size:
+        in_runs = {run: values.get(place, 0) for place, (run, _) in enumerate(runs)}
+        return _combined(in_runs, most_made, figure)
+
+    def shown(run: Runs) -> nx.DiGraph:
+        return pieces.annotate(run.point(int(run.steps[0]) - 1)).graph
+
+    alike = [StepsAlike(piece.graph, int(run.steps[0]), partial(shown, run)) for run, piece in runs]
+    return graph_of_steps(alike, combine)
 
 
 def _point_of(step: Scenario) -> Point:
     return step.batch, step.query_len, step.past_len
 
 
-def _fullest(runs: Iterable[tuple[Runs, Piece]]) -> Point:
-    """The sizes of the last step with the largest peak."""
-    peaks = (
-        (peak, place, run.point(step))
-        for place, (run, piece) in enumerate(runs)
-        for peak, step in run.largest_steps(piece.modules[""].cost.peak_activation_bytes)
-    )
-    _, _, point = max(peaks)
-    return point
-
-
 def _ops(
-    runs: Sequence[tuple[Runs, Piece]], total: Callable[[Callable[[Piece], StageCost | None]], StageCost]
+    runs: Sequence[tuple[Runs, Piece]], total: Callable[[Callable[[Piece], StageCost]], StageCost]
 ) -> Iterator[tuple[str, tuple[int, StageCost]]]:
-    """Op → executions and their cost, over all steps of the runs whose piece has it."""
+    """Op → executions and their cost, over all steps; nothing in the runs whose piece has none."""
     for op in dict.fromkeys(op for _, piece in runs for op in piece.ops):
         count = sum(piece.ops[op][0] * int(run.steps[0]) for run, piece in runs if op in piece.ops)
-        yield op, (count, total(lambda piece, op=op: piece.ops[op][1] if op in piece.ops else None))  # type: ignore[misc]
+        yield op, (count, total(lambda piece, op=op: piece.ops[op][1] if op in piece.ops else ZERO))  # type: ignore[misc]

@@ -43,6 +43,8 @@ class PricedNode:
         costed: False where no rule knows the op: ``cost`` then has the bytes of its tensors, and its FLOPs are unknown.
         fuses: how it may share a kernel.
         group: the first op of the kernel that it is in; None for what moves no bytes.
+        steps: of a generation, how many of its steps execute it: ``cost`` is then that of all of them together, and
+            shapes are those of the last. 1 for a single pass.
     """
 
     name: str
@@ -57,6 +59,12 @@ class PricedNode:
     costed: bool = True
     fuses: Fuses = "alone"
     group: str | None = None
+    steps: int = 1
+
+    @property
+    def executions(self) -> int:
+        """How often the whole stage executes it."""
+        return self.times * self.steps
 
     @property
     def inputs(self) -> str:

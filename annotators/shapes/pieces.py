@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import networkx as nx
 import numpy as np
 from torch import nn
 
@@ -47,7 +48,7 @@ class Piece:
     """Costs as polynomials, right wherever ``region`` and all ``guards`` hold.
 
     ``ops`` is op → executions and their cost; ``uncosted`` counts executions of ops that no rule knows. ``kernels`` are
-    what a device launches, of pieces that are for time.
+    what a device launches, of pieces that are for time. ``graph`` has the ops one by one.
     """
 
     region: SizeRegion
@@ -57,6 +58,7 @@ class Piece:
     floor_io_bytes: Size
     uncosted: int
     kernels: tuple[Kernel, ...] = ()
+    graph: nx.DiGraph = field(default_factory=nx.DiGraph, repr=False)
 
     def holds(self, point: Point) -> bool:
         """Whether it is right at a point of its region."""
@@ -214,4 +216,4 @@ def _priced(
         totals = totals_of(recording, graph)
         kernels = kernels_of(recording, graph) if launches else ()
     uncosted = sum(item.count for item in totals.uncosted)
-    return Piece(region, tuple(guards), totals.modules, totals.ops, totals.floor_io_bytes, uncosted, kernels)
+    return Piece(region, tuple(guards), totals.modules, totals.ops, totals.floor_io_bytes, uncosted, kernels, graph)

@@ -87,12 +87,12 @@ class ModuleCosts(Mapping[str, ModuleCost]):
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedStage(PassFigures):
-    """One pass, priced. ``graph`` is the ``networkx.DiGraph`` of ops that :mod:`fxmeter.annotators.pricing.graph`
-    documents.
+    """One pass, or the steps of a generation, priced.
 
-    Beside its ``cost`` it has the figures that only a whole pass has: ``floor_io_bytes``.
-    ``fullest_step`` is the one step of a generation that has the largest peak, ``steps_time`` takes a device and gives
-    the time of all of its steps; both None for a single pass.
+    Beside its ``cost`` it has the figures that only a whole pass has: ``floor_io_bytes``. ``recording`` is what was
+    recorded; of a generation its last step, whose stage by itself is ``last_step``. ``fullest_step`` is the step that
+    has the largest peak, ``steps_time`` takes a device and gives the time of all steps; the three are None for a single
+    pass. ``graph_once`` makes the graph when it is asked for.
     """
 
     scenario: Scenario | VisionScenario | None
@@ -103,10 +103,17 @@ class AnnotatedStage(PassFigures):
     ops: tuple[OpCost, ...]
     kv_cache: tuple[CacheLayer, ...]
     uncosted: tuple[Uncosted, ...]
-    graph: nx.DiGraph = field(repr=False)
+    graph_once: Callable[[], nx.DiGraph] = field(repr=False)
     recording: Recording = field(repr=False)
+    last_step: AnnotatedStage | None = field(default=None, repr=False)
     fullest_step: AnnotatedStage | None = field(default=None, repr=False)
     steps_time: Callable[[Device], StageTime] | None = field(default=None, repr=False)
+
+    @property
+    def graph(self) -> nx.DiGraph:
+        """The ops and what flows between them, as :mod:`fxmeter.annotators.pricing.graph` documents: what its nodes
+        cost adds up to ``cost``. That of a generation has the nodes of all steps."""
+        return self.graph_once()
 
     @property
     def fx_graph(self) -> fx.Graph:
@@ -211,7 +218,7 @@ def roll_up(
         kv_cache=_cache_layers(recording),
         uncosted=totals.uncosted,
         floor_io_bytes=totals.floor_io_bytes,
-        graph=graph,
+        graph_once=lambda: graph,
         recording=recording,
     )
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
+
+import networkx as nx
 
 from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted, op_costs
+from fxmeter.annotators.stages.steps_graph import (
+    Combine,
+    StepsAlike,
+    cost_over_steps,
+    graph_of_steps,
+    is_of_the_largest_step,
+)
 from fxmeter.annotators.timing.stage_time import joined
 from fxmeter.models.figures import Figure, Figures, PassFigures
 from fxmeter.models.scenario import Scenario
@@ -43,24 +53,26 @@ def end_to_end(vision: StageCost | None, prefill: StageCost, decode: StageCost) 
 
 
 def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> AnnotatedStage:
-    """The stages of a generation's steps as one stage; its graph, recording and cache are those of the last step.
+    """The stages of a generation's steps as one stage; its recording and cache are those of the last step.
 
     What is alive at its peak is read off the step with the largest one, the last of them.
     """
     last = steps[-1]
+    combine = partial(_over_all_steps, len(steps), _largest([step.cost.activation_bytes for step in steps]))
     modules = {
         path: replace(
             module,
-            cost=over_steps([step.modules[path].cost for step in steps]),
-            own=over_steps([step.modules[path].own for step in steps]),
+            cost=cost_over_steps({place: step.modules[path].cost for place, step in enumerate(steps)}, combine),
+            own=cost_over_steps({place: step.modules[path].own for place, step in enumerate(steps)}, combine),
         )
         for path, module in last.modules.items()
     }
-    ops: dict[str, list[OpCost]] = {}
+    ops: dict[str, dict[int, OpCost]] = {}
+    for place, step in enumerate(steps):
+        for op in step.ops:
+            ops.setdefault(op.op, {})[place] = op
     uncosted: dict[Uncosted, list[int]] = {}
     for step in steps:
-        for op in step.ops:
-            ops.setdefault(op.op, []).append(op)
         for item in step.uncosted:
             uncosted.setdefault(replace(item, count=0), []).append(item.count)
     return replace(
@@ -68,9 +80,33 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         scenario=scenario,
         cost=over_steps([step.cost for step in steps]),
         modules=ModuleCosts(modules, last.recording.stand_ins()),
-        ops=op_costs({op: (sum(p.count for p in of), over_steps([p.cost for p in of])) for op, of in ops.items()}),
+        ops=op_costs({name: _over_all(having, combine) for name, having in ops.items()}),
         uncosted=tuple(replace(item, count=sum(counts)) for item, counts in uncosted.items()),
-        fullest_step=max(reversed(steps), key=lambda step: step.cost.peak_activation_bytes),
+        graph_once=cache(partial(_graph, steps, combine)),
+        last_step=last,
+        fullest_step=steps[_largest([step.cost.peak_activation_bytes for step in steps])],
         steps_time=lambda device: joined(device, [step.time(device) for step in steps]),
         **_over_steps(PASS_FIGURES, steps),
     )
+
+
+def _largest(amounts: Sequence[int]) -> int:
+    """The last place of the largest."""
+    return max(range(len(amounts)), key=lambda place: (amounts[place], place))
+
+
+def _over_all_steps(count: int, largest: int, values: Mapping[int, Size], figure: Figure) -> Size:
+    """What a figure of a part is over ``count`` steps, of which the whole is largest in the one at ``largest``."""
+    if is_of_the_largest_step(figure):
+        return values.get(largest, 0)
+    return _OVER_STEPS[figure.over_steps]([values.get(place, 0) for place in range(count)])
+
+
+def _over_all(having: Mapping[int, OpCost], combine: Combine) -> tuple[int, StageCost]:
+    """Executions of an op over all steps, and what they cost."""
+    costs = {place: op.cost for place, op in having.items()}
+    return sum(op.count for op in having.values()), cost_over_steps(costs, combine)
+
+
+def _graph(steps: Sequence[AnnotatedStage], combine: Combine) -> nx.DiGraph:
+    return graph_of_steps([StepsAlike(step.graph, 1, step.graph_once) for step in steps], combine)

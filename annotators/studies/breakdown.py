@@ -126,7 +126,7 @@ def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
     groups: dict[tuple[str, str], list[tuple[str, int, StageCost]]] = {}
     for node in priced_nodes(stage.graph):
         if node.cost is not ZERO:
-            groups.setdefault((node.op, node.inputs), []).append((node.module, node.times, node.cost * node.times))
+            groups.setdefault((node.op, node.inputs), []).append((node.module, node.executions, node.cost * node.times))
     heavy = [
         HeavyOp(
             op.removesuffix(".default"),

@@ -97,13 +97,14 @@ def _live_bytes(allocations: Iterable[Allocation], end: int) -> Iterator[tuple[i
 
 def timeline_of(stage: AnnotatedStage) -> Timeline:
     """The memory of a stage that was annotated in full, with ``fold=False``, as one pass."""
-    recording = stage.recording
+    one_pass = stage.last_step or stage
+    recording = one_pass.recording
     if recording.instances():
         raise ValueError("a folded recording leaves out layers: annotate with fold=False")
     nodes = list(executed(recording.graph))
     ends = [meta_of(node).span[1] for node in nodes] + [s.died for s in recording.storages if s.died is not None]
     end = max(ends, default=0) + 1
-    activations = [*_activations(stage, nodes, end)]
+    activations = [*_activations(one_pass, nodes, end)]
     peak, live = max(_live_bytes(activations, end), key=lambda moment: sum(moment[1].values()), default=(0, {}))
     resident = sum(weight.nbytes for weight in recording.weights)
     return Timeline(
@@ -115,7 +116,7 @@ def timeline_of(stage: AnnotatedStage) -> Timeline:
             *_cache(recording, nodes, end),
             *activations,
         ),
-        spans=tuple(_spans(stage, nodes)),
+        spans=tuple(_spans(one_pass, nodes)),
         peak=peak,
         peak_bytes=sum(live.values()),
         end=end,

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from fxmeter.models import Scenario, decode, prefill
+from fxmeter import decode, prefill
+from fxmeter.models import Scenario
 from fxmeter.tracer.capture.questions import balanced_picks
 from fxmeter.tracer.load.decoder import DecoderWithHead
 from fxmeter.tracer.run.forward import forward_of

@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxmeter.annotators import annotate
+from fxmeter import FxmeterError, annotate, load_model, prefill
 from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models import FxmeterError, prefill
 from fxmeter.models.stage_cost import FIELDS
-from fxmeter.tracer import load_model
 from fxmeter.tracer.graph.nodes import meta_of
 from fxmeter.tracer.run.passes import record
 from validation.coverage_real import SCENARIOS, RealPass, real_model, real_pass

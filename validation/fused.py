@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from fxmeter.annotators import annotate_module
+from fxmeter import annotate_module
 from fxmeter.models.stage_cost import StageCost
 from validation.fused_parts import DEEPSEEK, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, PARTS, Part, Size
 from validation.inductor import count_bytes

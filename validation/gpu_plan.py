@@ -7,9 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fxmeter.annotators import annotate
-from fxmeter.models import Scenario, decode, prefill
-from fxmeter.tracer import load_model
+from fxmeter import annotate, decode, load_model, prefill
+from fxmeter.models import Scenario
 from fxmeter.tracer.run.attention import ATTENTIONS, Attention
 from validation.page import Row, Section, Table
 

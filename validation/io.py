@@ -9,12 +9,10 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
-from fxmeter.annotators import annotate
+from fxmeter import annotate, decode, load_model, prefill
 from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models import decode, prefill
 from fxmeter.models.stage_cost import StageCost
-from fxmeter.tracer import load_model
 from validation.page import Row, Section, Table, progress, run
 from validation.real_runs import BATCH, FAMILIES, PROMPT, STAGES, config_of, real_run, tensors_in
 from validation.traffic import Counted, TrafficCounter

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
-from fxmeter.annotators import annotate
+from fxmeter import annotate, decode, load_model, prefill
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models import decode, prefill
-from fxmeter.tracer import load_model
 from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from validation.small_configs import small_config

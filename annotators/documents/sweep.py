@@ -47,10 +47,10 @@ def sizes_of(point: SweepPoint) -> Document:
 
 def _stage(figures: StageFigures) -> Document:
     return {
-        "stage": figures.stage,
+        "stage": figures.scenario.stage,
         "attention": figures.attention,
-        "query_len": figures.query_len,
-        "past_len": figures.past_len,
+        "query_len": getattr(figures.scenario, "query_len", None),
+        "past_len": getattr(figures.scenario, "past_len", None),
         "steps": figures.steps,
         "cost": figures.cost.to_dict(),
     }

@@ -62,7 +62,7 @@ def _family(sweep: Sweep, along: Along, fixed: tuple[tuple[str, int], ...], memb
     for index in members:
         for figures in sweep.figures[index]:
             cost = figures.cost if figures.steps == 1 else per_step(figures.cost, figures.steps)
-            costs.setdefault((figures.stage, figures.attention), []).append(cost)
+            costs.setdefault(figures.key, []).append(cost)
     points = tuple(sweep.points[index] for index in members)
     xs = tuple(_place(point, along) for point in points)
     return Family(along, fixed, xs, points, {key: tuple(values) for key, values in costs.items()})

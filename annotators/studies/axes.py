@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TypeVar, get_args
 
 from fxmeter.annotators.units import read_size
+from fxmeter.models import scenario as make
 from fxmeter.models.choices import StageName
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.page import CropGrid, page_context, page_tokens
+from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.sizes import LARGEST_SIZE, grid_of_crops, whole_number
 
 MOST_POINTS = 10_000
@@ -44,6 +46,14 @@ class SweepPoint:
         """What is done for the request, in this order."""
         present = {"vision": self.crops, "prefill": self.prefill, "decode": self.decode}
         return tuple(stage for stage in get_args(StageName) if present[stage] is not None)
+
+    def scenario(self, stage: StageName) -> Scenario | VisionScenario:
+        """The pass, or the generation, that one of its stages is."""
+        if stage == "vision":
+            return make.vision(crops=self.crops or (0, 0), batch=self.batch)
+        if stage == "prefill":
+            return make.prefill(self.prefill or 0, batch=self.batch)
+        return make.generation(self.decode or 0, steps=self.steps, batch=self.batch)
 
     @property
     def tokens(self) -> int:

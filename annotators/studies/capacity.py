@@ -185,7 +185,7 @@ def memory_of(stages: Mapping[StageName, StageFigures]) -> Memory:
         kv_bytes=decode.kv_bytes,
         peak_activation_bytes=stages[worst].cost.peak_activation_bytes,
         peak_stage=worst,
-        batch=stages["decode"].batch,
+        batch=stages["decode"].scenario.batch,
     )
 
 

@@ -49,7 +49,7 @@ class Finding:
 def check(sweep: Sweep) -> tuple[Verdict, ...]:
     """Every ratio, over all points."""
     rows: list[Row] = [
-        (point, {(stage.stage, stage.attention): stage for stage in stages})
+        (point, {figures.key: figures for figures in stages})
         for point, stages in zip(sweep.points, sweep.figures, strict=True)
     ]
     ratios = {
@@ -74,16 +74,11 @@ def _verdict(name: str, findings: Iterable[Finding]) -> Verdict:
     return Verdict(name, compared, skipped=None if compared else ruled_out)
 
 
-def _last_context(figures: StageFigures) -> int:
-    """Tokens that the (last) pass attends to."""
-    return (figures.past_len or 0) + (figures.query_len or 0) + figures.steps - 1
-
-
 def _flash_constant(rows: Sequence[Row]) -> Iterator[Finding]:
-    pairs = _neighbours(rows, ("decode", "flash"), lambda figures: (figures.batch, figures.steps), _last_context)
+    pairs = _neighbours(rows, ("decode", "flash"), lambda figures: (_batch(figures), figures.steps), _tokens)
     for (at, fewer), (point, more) in pairs:
-        tokens = _last_context(more) - _last_context(fewer)
-        read = (_read_by_last(more) - _read_by_last(fewer)) // (tokens * more.batch)
+        tokens = more.tokens - fewer.tokens
+        read = (_read_by_last(more) - _read_by_last(fewer)) // (tokens * _batch(more))
         if read > 0:
             yield Finding(None, f"a step reads {read:,} B of activations more per cached token: the model's own code")
             continue
@@ -105,8 +100,7 @@ def _flash_below(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def _comparable(decode: StageFigures, prefill: StageFigures, least: int) -> bool:
     """Whether the last step's context is not far beyond the prompt, of at least ``least`` tokens."""
-    prompt = prefill.query_len or 0
-    return prompt >= least and _last_context(decode) <= 2 * prompt
+    return prefill.tokens >= least and decode.tokens <= 2 * prefill.tokens
 
 
 def _eager_above(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -132,20 +126,24 @@ def _decode_below(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def _kv_monotone(rows: Sequence[Row]) -> Iterator[Finding]:
     for stage, attention in {key for _, stages in rows for key in stages if key[0] != "vision"}:
-        for fixed, moving in ((_batch, _last_context), (_last_context, _batch)):
+        for fixed, moving in ((_batch, _tokens), (_tokens, _batch)):
             for (at, fewer), (point, more) in _neighbours(rows, (stage, attention), fixed, moving):
                 small, large = fewer.cost.kv_bytes, more.cost.kv_bytes
                 yield Finding(large >= small, f"{point}: {large:,} B after {stage}, but {small:,} B at {at}")
     for point, stages in rows:
         for (stage, attention), decode in stages.items():
             prefill = stages.get(("prefill", attention))
-            if stage == "decode" and prefill and (decode.past_len or 0) >= (prefill.query_len or 0):
+            if stage == "decode" and prefill and decode.tokens - decode.steps >= prefill.tokens:
                 before, after = prefill.cost.kv_bytes, decode.cost.kv_bytes
                 yield Finding(after >= before, f"{point}: {after:,} B after decode, {before:,} B after prefill")
 
 
 def _batch(figures: StageFigures) -> int:
-    return figures.batch
+    return figures.scenario.batch
+
+
+def _tokens(figures: StageFigures) -> int:
+    return figures.tokens
 
 
 def _neighbours(

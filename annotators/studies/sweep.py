@@ -17,7 +17,7 @@ from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.errors import ScenarioError
-from fxmeter.models.page import CropGrid
+from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import FIELDS, StageCost
 from fxmeter.tracer.run.prompt import config_of
 
@@ -28,19 +28,26 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class StageFigures:
-    """One stage of a point: the pass, and its cost. Decode is ``steps`` passes, their costs added up as a generation's.
+    """What one stage of a point costs: decode as a generation, the costs of its steps added up."""
 
-    ``past_len`` is before the first of them; ``crops`` is of the vision stage, the lengths of the other two.
-    """
-
-    stage: StageName
+    scenario: Scenario | VisionScenario
     attention: Attention
-    batch: int
-    crops: CropGrid | None
-    query_len: int | None
-    past_len: int | None
-    steps: int
     cost: StageCost
+
+    @property
+    def key(self) -> Key:
+        """Which stage it is, with which attention."""
+        return self.scenario.stage, self.attention
+
+    @property
+    def steps(self) -> int:
+        """How many passes are added up."""
+        return self.scenario.steps if isinstance(self.scenario, Scenario) else 1
+
+    @property
+    def tokens(self) -> int:
+        """What the last pass attends to; 0 of a page."""
+        return self.scenario.final_kv_len if isinstance(self.scenario, Scenario) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +141,11 @@ def stage_column(
     for start in range(0, len(points), CHUNK):
         chunk = points[start : start + CHUNK]
         column += [
-            StageFigures(stage, attention, point.batch, *_pass(stage, point), cost)
+            StageFigures(point.scenario(stage), attention, cost)
             for point, cost in zip(chunk, _costs(form, stage, chunk), strict=True)
         ]
         advance(len(chunk))
     return column
-
-
-def _pass(stage: StageName, point: SweepPoint) -> tuple[CropGrid | None, int | None, int | None, int]:
-    """(crops, query_len, past_len, steps) of a point's stage."""
-    if stage == "vision":
-        return point.crops, None, None, 1
-    return (None, point.prefill, 0, 1) if stage == "prefill" else (None, 1, point.decode, point.steps)
 
 
 def _costs(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> Iterator[StageCost]:
@@ -179,9 +179,9 @@ def _uncosted(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) 
     of_pieces = max((piece.uncosted for piece in form.pieces.found), default=0)
     if form.reason is None:
         return of_pieces
-    crops, query_len, past_len, _ = _pass(stage, points[0])
-    lengths = crops if crops is not None else (query_len, past_len)
-    first = form.pieces.annotate((points[0].batch, *lengths))  # type: ignore[arg-type]
+    one = points[0].scenario(stage)
+    lengths = one.crops if isinstance(one, VisionScenario) else (one.query_len, one.past_len)
+    first = form.pieces.annotate((one.batch, *lengths))
     return max(of_pieces, sum(item.count for item in first.uncosted))
 
 

@@ -44,8 +44,8 @@ def pages(contexts):
     grids = ((1, 1), (1, 2), (3, 3), (12, 12))
     points = Axes(crops=grids).points()
     figures = tuple(
-        (dataclasses.replace(found[0], stage="vision"), dataclasses.replace(found[1], stage="vision"), *found)
-        for found in contexts.figures
+        (*(dataclasses.replace(one, scenario=point.scenario("vision")) for one in found[:2]), *found)
+        for point, found in zip(points, contexts.figures, strict=True)
     )
     return dataclasses.replace(contexts, axes=Axes(crops=grids), points=points, figures=figures)
 

@@ -139,7 +139,7 @@ def test_axes_that_span_nothing_or_too_much_are_refused(axes, message):
 
 
 def test_every_point_equals_annotating_it(llama, small):
-    assert [[(f.stage, f.attention) for f in found] for found in small.figures] == [
+    assert [[f.key for f in found] for found in small.figures] == [
         [("prefill", "eager"), ("prefill", "flash"), ("decode", "eager"), ("decode", "flash")]
     ] * 12
     for index in (0, 5, 11):
@@ -149,12 +149,9 @@ def test_every_point_equals_annotating_it(llama, small):
             "decode": generation(point.decode, steps=point.steps, batch=point.batch),
         }
         for found in small.figures[index]:
-            expected = annotate(llama.model, passes[found.stage], attention=found.attention)
-            assert found.cost == expected.cost, (point, found.stage)
-            scenario = passes[found.stage]
-            assert (found.query_len, found.past_len, found.steps) == (
-                scenario.query_len, scenario.past_len, scenario.steps,
-            )  # fmt: skip
+            expected = annotate(llama.model, passes[found.scenario.stage], attention=found.attention)
+            assert found.cost == expected.cost, (point, found.scenario)
+            assert found.scenario == passes[found.scenario.stage]
 
 
 def test_a_page_equals_annotating_its_three_stages(preset_model):
@@ -328,9 +325,7 @@ def broken(sweep, stage, attention, index, **changed):
     """The sweep with some figures of one stage of one point changed."""
     found = list(sweep.figures)
     found[index] = tuple(
-        dataclasses.replace(f, cost=dataclasses.replace(f.cost, **changed))
-        if (f.stage, f.attention) == (stage, attention)
-        else f
+        dataclasses.replace(f, cost=dataclasses.replace(f.cost, **changed)) if f.key == (stage, attention) else f
         for f in found[index]
     )
     return dataclasses.replace(sweep, figures=tuple(found))
@@ -356,7 +351,7 @@ def test_ratios_hold_of_what_is_sound(small):
 )
 def test_a_ratio_that_breaks_names_its_point(small, ratio, stage, attention, changed):
     index = 2
-    (cost,) = (f.cost for f in small.figures[index] if (f.stage, f.attention) == (stage, attention))
+    (cost,) = (f.cost for f in small.figures[index] if f.key == (stage, attention))
     verdict = check(broken(small, stage, attention, index, **changed(cost)))[ratio]
     assert verdict.broken is not None
     assert str(small.points[index]) in verdict.broken
@@ -366,7 +361,7 @@ def test_the_mistake_of_a_context_for_a_token_breaks_a_ratio(small):
     """Decode activations as if all cached tokens were new ones, and nothing else wrong."""
     found = small
     for index, point in enumerate(small.points):
-        (cost,) = (f.cost for f in small.figures[index] if (f.stage, f.attention) == ("decode", "flash"))
+        (cost,) = (f.cost for f in small.figures[index] if f.key == ("decode", "flash"))
         found = broken(found, "decode", "flash", index, activation_bytes=cost.activation_bytes * point.decode)
     assert check(found)[0].broken is not None
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
-import time
 import weakref
 
 import pytest
@@ -98,15 +96,3 @@ def test_a_form_that_is_gone_leaves_nothing_behind():
     pieces = made_and_dropped(41)
     assert symbols_alive() == before
     assert pieces() is None
-
-
-@pytest.mark.slow
-def test_the_thousandth_form_takes_no_longer_than_the_first():
-    seconds = []
-    for vocabulary in range(40, 1040):
-        model = model_of(vocab_size=vocabulary)
-        started = time.process_time()
-        closed_form(model, attention="eager").at(past_len=40, batch=2)
-        seconds.append(time.process_time() - started)
-    first, last = statistics.median(seconds[:100]), statistics.median(seconds[-100:])
-    assert last < 1.3 * first

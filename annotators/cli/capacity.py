@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import click
 
@@ -11,16 +13,18 @@ from fxmeter.annotators.cli.options import (
     Read,
     attention_option,
     axis_options,
-    convention_options,
+    conventions_as,
+    devices_option,
     dtype_option,
     gathered,
     json_option,
     model_argument,
+    size,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
 from fxmeter.annotators.cli.session import session
-from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.rates import Measured
 from fxmeter.annotators.units import read_bytes, read_number, read_seconds
@@ -52,11 +56,37 @@ measured_options = gathered(
 )
 
 
-@click.command(short_help="FLOP/s, bandwidth and memory that serving a model needs.")
+PRICES = Read("prices", lambda text: tuple(map(read_number, text.split(","))))
+
+demand_options = gathered(
+    "asked",
+    dict,
+    devices_option(),
+    click.option(
+        "--max-batched-tokens",
+        type=size(1),
+        default=8192,
+        metavar="N",
+        show_default=True,
+        help="Tokens of a pass of prefill; longer prompts go in chunks, e.g. --max-batched-tokens 2048.",
+    ),
+    click.option("--rate", type=NUMBER, metavar="N", help="Requests a second to serve, e.g. --rate 20."),
+    click.option(
+        "--price",
+        "price_per_h",
+        type=PRICES,
+        callback=lambda context, option, found: found or (),
+        metavar="N[,N]",
+        help="Of a device for an hour, e.g. --price 2.49.",
+    ),
+)
+
+
+@click.command(short_help="What fits, what devices reach and serve, and what targets take.")
 @model_argument
 @axis_options(prompts=DEFAULT_PROMPTS)
 @attention_option
-@convention_options
+@conventions_as(replace(USUAL, logits="last"))
 @dtype_option
 @click.option(
     "--ttft", type=TIME, default="1s", show_default=True, help="Target: time to first token, e.g. --ttft 500ms."
@@ -65,6 +95,7 @@ measured_options = gathered(
 @click.option(
     "--memory", type=Read("size", read_bytes), metavar="SIZE", help="Memory to fit into, e.g. --memory 80GiB."
 )
+@demand_options
 @measured_options
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. capacity M --markdown.")
 @json_option
@@ -78,29 +109,37 @@ def capacity(
     ttft: float,
     tpot: float,
     memory: int | None,
+    asked: dict[str, Any],
     measured: Measured,
     markdown: bool,
     json_path: str | None,
     allow_uncosted: bool,
 ) -> None:
-    """What a machine must do, and hold, to serve MODEL, by input shape.
+    """What devices reach and serve of MODEL, or what a machine must do and hold, by input shape.
 
-    Needed TFLOP/s = FLOPs / target, TB/s = bytes moved / target: of vision and prefill for the time to first token, of
-    one decode step (the mean of --steps) for the time per output token; bytes op by op, and with chains of ops fused.
+    With --device: time to first token (vision and prefill, in passes of --max-batched-tokens) and per output token;
+    what fits; the largest batch that fits and meets --tpot, its tokens and requests per second (a prompt and --steps
+    output tokens each), devices for --rate requests a second, price of a million output tokens for --price an hour, and
+    energy at the device's full power, an upper figure. The device alone: no scheduler, no network, no idle time.
+
+    Without: needed TFLOP/s = FLOPs / target, TB/s = bytes moved / target: of vision and prefill for the time to first
+    token, of one decode step (the mean of --steps) for the time per output token; bytes op by op, and if fused.
     Memory = weights + KV cache after the last step + peak activations, the most of any stage. Largest batch and
     longest context are exact: one more does not fit. MFU = matmul FLOPs / (measured time x peak), the bandwidth's
-    share = bytes / (measured time x peak). No device is assumed: the peaks are yours. docs/capacity.md says more.
+    share = bytes / (measured time x peak), by the device's peaks or yours. docs/capacity.md says more.
 
     LIST is as for `fxmeter sweep`; without one, prompts of 1k, 4k, 16k and 64k tokens with decode after them.
 
     \b
+    fxmeter capacity llama-3.1-8b --device h100,l4 --prefill 1k --steps 256 --rate 20 --price 2.49,0.71
     fxmeter capacity llama-3.1-8b --prefill 1k,8k,32k --batch 1,16 --memory 80GiB
     fxmeter capacity deepseek-ocr --crops 1x2,3x3 --steps 100 --ttft 500ms --tpot 20ms
-    fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --peak-tflops 989 --peak-tbps 3.35
+    fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --device h100
     """
-    _check(axes, measured, markdown, json_path)
+    _check(axes, asked, measured, markdown, json_path)
     with session(model, json=json_path) as work:
         from fxmeter.annotators.studies import capacity as study
+        from fxmeter.annotators.studies.serving import Demand
 
         forms = work.forms(axes, conventions, dtype)
         work.say("finding closed forms")
@@ -112,6 +151,7 @@ def capacity(
             tpot_s=tpot,
             memory_bytes=memory,
             measured=measured,
+            demand=Demand(**asked),
             advance=lambda count: work.say(f"fitting input shapes: {count} of {len(axes)}"),
         )
     if json_path is not None:
@@ -125,8 +165,17 @@ def capacity(
     exit_unless_costed(needs.uncosted, allow_uncosted)
 
 
-def _check(axes: Axes, measured: Measured, markdown: bool, json_path: str | None) -> None:
+def _check(axes: Axes, asked: dict[str, Any], measured: Measured, markdown: bool, json_path: str | None) -> None:
     """A usage error where options do not go together."""
+    devices, prices = asked["devices"], asked["price_per_h"]
+    if not devices and (asked["rate"] or prices):
+        raise click.UsageError("--rate and --price are of a device; give --device too")
+    if prices and len(prices) not in (1, len(devices)):
+        raise click.UsageError(f"{len(prices)} prices for {len(devices)} devices; give one for all, or one of each")
+    if measured and len(devices) > 1:
+        raise click.UsageError(f"a measured time is of one device, and these are {len(devices)}")
+    if asked["rate"] and (max(axes.steps) == 1 or not (axes.prefill or axes.crops)):
+        raise click.UsageError("--rate is of requests with a prompt and output; give --prefill and --steps too")
     if not measured and (measured.peak_tflops is not None or measured.peak_tbps is not None):
         raise click.UsageError("a peak is for a measured time; give --measured-prefill-ms or --measured-decode-ms too")
     if measured and len(axes) > 1:

@@ -112,31 +112,37 @@ attentions_option = click.option(
     help="The model's own attention code, one fused core per layer, or both, e.g. --attention flash.",
 )
 
-convention_options = gathered(
-    "conventions",
-    Conventions,
-    choice(
-        "--causal",
-        Causal,
-        "Pairs a fused attention core computes: all, or those its mask lets through, e.g. --causal exact.",
-        default=USUAL.causal,
-        show_default=True,
-    ),
-    choice(
-        "--logits",
-        Logits,
-        "Logits of all positions (forward) or of the last one (generate), e.g. --logits last.",
-        default=USUAL.logits,
-        show_default=True,
-    ),
-    choice(
-        "--routing",
-        Routing,
-        "Expert weights read: expected under uniform routing, or the most possible, e.g. --routing worst.",
-        default=USUAL.routing,
-        show_default=True,
-    ),
-)
+
+def conventions_as(usual: Conventions) -> Decorator:
+    """--causal, --logits and --routing as ``conventions``; ``usual`` has what they are where none is given."""
+    return gathered(
+        "conventions",
+        Conventions,
+        choice(
+            "--causal",
+            Causal,
+            "Pairs a fused attention core computes: all, or those its mask lets through, e.g. --causal exact.",
+            default=usual.causal,
+            show_default=True,
+        ),
+        choice(
+            "--logits",
+            Logits,
+            "Logits of all positions (forward) or of the last one (generate), e.g. --logits last.",
+            default=usual.logits,
+            show_default=True,
+        ),
+        choice(
+            "--routing",
+            Routing,
+            "Expert weights read: expected under uniform routing, or the most possible, e.g. --routing worst.",
+            default=usual.routing,
+            show_default=True,
+        ),
+    )
+
+
+convention_options = conventions_as(USUAL)
 
 dtype_option = choice(
     "--dtype", Dtype, "Of weights, cache and activations; default: the checkpoint's own, e.g. --dtype float16."

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
 from fxmeter.annotators.documents.sweep import sizes_of
-from fxmeter.annotators.studies.capacity import Capacity, Fit, Memory, Need
+from fxmeter.annotators.documents.times import figures
+from fxmeter.annotators.studies.capacity import Capacity, Fit, Memory, Need, OnDevice
 from fxmeter.annotators.studies.rates import Rates
 
 
@@ -21,6 +22,9 @@ def to_json(capacity: Capacity) -> Document:
         "ttft_s": capacity.ttft_s,
         "tpot_s": capacity.tpot_s,
         "memory_bytes": capacity.memory_bytes,
+        "max_batched_tokens": capacity.demand.max_batched_tokens,
+        "requests_per_s_asked": capacity.demand.rate,
+        "price_per_h": {device.name: capacity.demand.price_of(device) for device in capacity.demand.devices},
         "uncosted": capacity.uncosted,
         "recorded": list(capacity.recorded),
         "shapes": [_need(need) for need in capacity.needs],
@@ -35,6 +39,20 @@ def _need(need: Need) -> Document:
         "tpot": _rates(need.tpot),
         "memory": _memory(need.memory),
         "fit": None if need.fit is None else _fit(need.fit),
+        "devices": [_on(one) for one in need.on],
+    }
+
+
+def _on(one: OnDevice) -> Document:
+    """What a device reaches and serves; ``served`` is None where no batch that fits meets the target."""
+    found = one.reached
+    return {
+        "device": found.device.name,
+        "ttft": None if found.ttft is None else figures(found.ttft),
+        "tpot": figures(found.tpot),
+        "fit": _fit(one.fit),
+        "served": None if found.served is None else asdict(found.served),
+        "efficiency_source": found.device.efficiency.source,
     }
 
 

@@ -1,4 +1,4 @@
-"""What a machine must do, and hold, to serve a model: rates for latency targets, memory, what fits.
+"""What a machine must do, and hold, to serve a model: rates for latency targets, memory, what fits, what devices reach.
 
     rate that a target needs      FLOPs (or bytes) of the stage / target
     time to first token           vision (of a page) and prefill
@@ -19,7 +19,10 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
+from fxmeter.annotators.studies.chunks import cost_of_passes, passes
 from fxmeter.annotators.studies.rates import UNMEASURED, Measured, Rates, Utilisation
+from fxmeter.annotators.studies.search import largest_that_fits
+from fxmeter.annotators.studies.serving import NOTHING_ASKED, Demand, Reached, peaks_on, reached
 from fxmeter.annotators.studies.sweep import StageFigures, StageForms, config_sha256, recorded, stage_column, uncosted
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.sizes import LARGEST_SIZE
@@ -69,14 +72,28 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
+class OnDevice:
+    """What an input shape reaches on a device, and what fits there."""
+
+    reached: Reached
+    fit: Fit
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
-    """What one input shape needs. ``ttft`` is None where no prompt is processed."""
+    """What one input shape needs, and what it gets ``on`` devices. ``ttft`` is None where no prompt is processed."""
 
     point: SweepPoint
     ttft: Rates | None
     tpot: Rates
     memory: Memory
     fit: Fit | None
+    on: tuple[OnDevice, ...] = ()
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """In the memory that was given, and on devices."""
+        return (*([] if self.fit is None else [self.fit]), *(one.fit for one in self.on))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +107,7 @@ class Capacity:
     ttft_s: float
     tpot_s: float
     memory_bytes: int | None
+    demand: Demand
     needs: tuple[Need, ...]
     utilisation: tuple[Utilisation, ...]
     uncosted: int
@@ -103,7 +121,7 @@ class Capacity:
     @property
     def exceeds_model(self) -> bool:
         """Whether a context that fits is longer than the model's own limit."""
-        fits = [need.fit.longest_context for need in self.needs if need.fit is not None]
+        fits = [fit.longest_context for need in self.needs for fit in need.fits]
         return self.model.max_positions is not None and any((fit or 0) > self.model.max_positions for fit in fits)
 
 
@@ -116,18 +134,27 @@ def capacity(
     tpot_s: float = 0.05,
     memory_bytes: int | None = None,
     measured: Measured = UNMEASURED,
+    demand: Demand = NOTHING_ASKED,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Capacity:
-    """The needs of every point of ``axes``. A measured time is of the first point. ``advance`` is told how many
-    points are done."""
+    """The needs of every point of ``axes``, and what they get on the devices of ``demand`` (in their own memory, or in
+    ``memory_bytes`` of it). A measured time is of the first point. ``advance`` is told how many points are done."""
     points = axes.points()
-    rows = stage_columns(forms, attention, points)
+    rows = stage_columns(forms, attention, points, demand.max_batched_tokens)
     needs = []
     for point, stages in zip(points, rows, strict=True):
-        fit = None if memory_bytes is None else fitted(forms, attention, point, memory_bytes)
-        needs.append(_need(point, stages, ttft_s, tpot_s, fit))
+
+        def fit_into(size: int, point: SweepPoint = point) -> Fit:
+            return fitted(forms, attention, point, size, demand.max_batched_tokens)
+
+        fit = None if memory_bytes is None else fit_into(memory_bytes)
+        fits = [(device, fit or fit_into(device.memory_bytes)) for device in demand.devices]
+        on = tuple(
+            OnDevice(reached(forms, attention, point, device, room.largest_batch, demand, tpot_s), room)
+            for device, room in fits
+        )
+        needs.append(replace(_need(point, stages, ttft_s, tpot_s, fit), on=on))
         advance(len(needs))
-    times: dict[StageName, float | None] = {"prefill": measured.prefill_s, "decode": measured.decode_s}
     keys = [(stage, attention) for stage in rows[0]]
     return Capacity(
         model=forms.info,
@@ -137,24 +164,34 @@ def capacity(
         ttft_s=ttft_s,
         tpot_s=tpot_s,
         memory_bytes=memory_bytes,
+        demand=demand,
         needs=tuple(needs),
-        utilisation=tuple(
-            Utilisation.of(stage, _one_pass(rows[0][stage]), seconds, measured)
-            for stage, seconds in times.items()
-            if seconds is not None
-        ),
+        utilisation=_utilisation(forms, attention, points[0], rows[0], measured, demand),
         uncosted=uncosted(forms, keys, points),
         recorded=recorded(forms, keys),
     )
 
 
 def stage_columns(
-    forms: StageForms, attention: Attention, points: Sequence[SweepPoint]
+    forms: StageForms,
+    attention: Attention,
+    points: Sequence[SweepPoint],
+    max_batched_tokens: int | None = None,
+    *,
+    sums: bool = True,
 ) -> list[dict[StageName, StageFigures]]:
-    """Of each point, its stages (all points have the same ones)."""
+    """Of each point, its stages (all points have the same ones), the prefill in passes of ``max_batched_tokens``;
+    without ``sums`` only memory is right."""
     stages = points[0].stages
-    columns = [stage_column(forms, stage, attention, points) for stage in stages]
-    return [dict(zip(stages, row, strict=True)) for row in zip(*columns, strict=True)]
+    columns = {stage: stage_column(forms, stage, attention, points) for stage in stages}
+    if "prefill" in columns and max_batched_tokens is not None:
+        form = forms.of("prefill", attention)
+        columns["prefill"] = [
+            replace(figures, cost=cost_of_passes(form, figures.cost, split, sums=sums))
+            for point, figures in zip(points, columns["prefill"], strict=True)
+            for split in [passes(point.batch, point.prefill or 0, max_batched_tokens, last=not sums)]
+        ]
+    return [dict(zip(stages, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _need(
@@ -168,6 +205,26 @@ def _need(
         memory=memory_of(stages),
         fit=fit,
     )
+
+
+def _utilisation(
+    forms: StageForms,
+    attention: Attention,
+    point: SweepPoint,
+    stages: Mapping[StageName, StageFigures],
+    measured: Measured,
+    demand: Demand,
+) -> tuple[Utilisation, ...]:
+    """Of each stage that was measured, held to the peaks that were given, else to those of the first device."""
+    times: dict[StageName, float | None] = {"prefill": measured.prefill_s, "decode": measured.decode_s}
+    found = []
+    for stage, seconds in times.items():
+        if seconds is not None:
+            held = (
+                measured.on(*peaks_on(forms, attention, point, stage, seconds, demand)) if demand.devices else measured
+            )
+            found.append(Utilisation.of(stage, _one_pass(stages[stage]), seconds, held))
+    return tuple(found)
 
 
 def _one_pass(figures: StageFigures) -> StageCost:
@@ -189,11 +246,17 @@ def memory_of(stages: Mapping[StageName, StageFigures]) -> Memory:
     )
 
 
-def fitted(forms: StageForms, attention: Attention, point: SweepPoint, memory_bytes: int) -> Fit:
+def fitted(
+    forms: StageForms,
+    attention: Attention,
+    point: SweepPoint,
+    memory_bytes: int,
+    max_batched_tokens: int | None = None,
+) -> Fit:
     """The largest batch and the longest context that fit, each to the last unit."""
 
     def memory_at(changed: SweepPoint) -> Memory:
-        (stages,) = stage_columns(forms, attention, [changed])
+        (stages,) = stage_columns(forms, attention, [changed], max_batched_tokens, sums=False)
         return memory_of(stages)
 
     def at_batch(size: int) -> SweepPoint:
@@ -214,19 +277,3 @@ def fitted(forms: StageForms, attention: Attention, point: SweepPoint, memory_by
         return Fit(batch, None, too_many)
     context, too_long = search(at_context, max(1, point.decode), LARGEST_SIZE - point.steps)
     return Fit(batch, context, too_many + too_long)
-
-
-def largest_that_fits(fits: Callable[[int], bool], *, start: int, most: int = LARGEST_SIZE) -> int:
-    """The largest size that fits, at most ``most``; 0 if 1 does not. What fits must fit in any smaller size too.
-
-    Doubles, or halves, from ``start`` on, then closes in: sizes far beyond the answer are never tried.
-    """
-    low, high = 0, start
-    while fits(high):
-        if high == most:
-            return high
-        low, high = high, min(2 * high, most)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low

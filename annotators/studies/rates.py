@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxmeter.annotators.units import duration, duration_as_typed
 from fxmeter.models.choices import StageName
@@ -38,6 +38,10 @@ class Measured:
 
     def __bool__(self) -> bool:
         return self.prefill_s is not None or self.decode_s is not None
+
+    def on(self, tflops: float, tbps: float) -> Measured:
+        """The same, held to these peaks where none was given."""
+        return replace(self, peak_tflops=self.peak_tflops or tflops, peak_tbps=self.peak_tbps or tbps)
 
 
 UNMEASURED = Measured()

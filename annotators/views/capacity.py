@@ -5,11 +5,12 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.capacity import Capacity, Shortfall
 from fxmeter.annotators.studies.rates import Rates, Utilisation
 from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.annotators.views.serving import device_grids, device_notes, fit_cell
+from fxmeter.annotators.views.shape import shape
 
 
 def capacity_view(capacity: Capacity) -> RenderableType:
@@ -35,9 +36,10 @@ def capacity_markdown(capacity: Capacity) -> str:
 
 
 def grids(capacity: Capacity) -> list[Grid]:
-    """The tables that a report has: rates, cache, memory, what fits, and what was measured."""
-    tables = [_rates(capacity), _cache(capacity), _memory(capacity)]
-    tables += [] if capacity.memory_bytes is None else [_fits(capacity, capacity.memory_bytes)]
+    """The tables that a report has: rates reached or needed, cache, memory, what fits, and what was measured."""
+    reached = device_grids(capacity)
+    tables = [*(reached or [_rates(capacity)]), _cache(capacity), _memory(capacity)]
+    tables += [] if capacity.memory_bytes is None or reached else [_fits(capacity, capacity.memory_bytes)]
     return [*tables, _used(capacity)] if capacity.utilisation else tables
 
 
@@ -48,17 +50,22 @@ def _lines(capacity: Capacity) -> list[str]:
     return [
         f"{model.name}, {capacity.attention} attention, {model.dtype}",
         f"time to first token {ttft} · time per output token {tpot}{into}",
-        f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}",
+        f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}{_chunks(capacity)}",
     ]
 
 
+def _chunks(capacity: Capacity) -> str:
+    most = capacity.demand.max_batched_tokens
+    return "" if most is None else f" · prefill in passes of at most {most:,} tokens"
+
+
 def _notes(capacity: Capacity) -> list[str]:
-    fits = [need.fit for need in capacity.needs if need.fit is not None]
+    fits = [fit for need in capacity.needs for fit in need.fits]
     notes = [_shortfall(shortfall) for fit in fits for shortfall in fit.shortfalls]
     notes += [f"warning: {warning}" for warning in capacity.warnings]
     notes += [f"The model's own limit is {capacity.model.max_positions:,} positions."] if capacity.exceeds_model else []
     notes += [f"Recorded point by point: {reason}" for reason in capacity.recorded]
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys([*notes, *device_notes(capacity)]))
 
 
 def _shortfall(shortfall: Shortfall) -> str:
@@ -71,17 +78,6 @@ def _shortfall(shortfall: Shortfall) -> str:
         f"{quantity(shortfall.missing_bytes, 'memory')} too much: "
         f"weights {weights} + KV {kv} + peak activations {peak} ({memory.peak_stage})"
     )
-
-
-def shape(point: SweepPoint) -> str:
-    """A point in a few words."""
-    parts = [] if point.crops is None else [f"{point.crops[0]}x{point.crops[1]} crops"]
-    if point.prefill is not None and point.crops is None:
-        parts.append(f"S={point.prefill:,}")
-    if point.decode is not None and point.decode != point.prefill:
-        parts.append(f"C={point.decode:,}")
-    parts += [f"K={point.steps:,}"] if point.steps > 1 else []
-    return ", ".join([*parts, f"B={point.batch:,}"])
 
 
 def _grid(title: str, headings: list[str], capacity: Capacity, rows: list[list[Cell]]) -> Grid:
@@ -124,15 +120,9 @@ def _memory(capacity: Capacity) -> Grid:
 
 def _fits(capacity: Capacity, memory_bytes: int) -> Grid:
     fits = [need.fit for need in capacity.needs if need.fit is not None]
-    rows: list[list[Cell]] = [[_fit(fit.largest_batch), _fit(fit.longest_context)] for fit in fits]
+    rows: list[list[Cell]] = [[fit_cell(fit.largest_batch), fit_cell(fit.longest_context)] for fit in fits]
     title = f"What fits in {quantity(memory_bytes, 'memory')}"
     return _grid(title, ["largest batch", "longest context"], capacity, rows)
-
-
-def _fit(size: int | None) -> str:
-    if size is None:
-        return "–"
-    return "none fits" if size == 0 else f"{size:,}"
 
 
 def _used(capacity: Capacity) -> Grid:

@@ -1,0 +1,158 @@
+"""What devices reach and serve: passes of chunked prefill, the batch that meets a target, rates, prices."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from transformers import AutoConfig
+
+from fxmeter.annotators import annotate
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.annotators.studies.capacity import capacity
+from fxmeter.annotators.studies.chunks import passes
+from fxmeter.annotators.studies.rates import Measured
+from fxmeter.annotators.studies.serving import Demand
+from fxmeter.annotators.studies.sweep import StageForms
+from fxmeter.models import decode, generation, prefill
+from fxmeter.models.devices import device
+from fxmeter.models.errors import ScenarioError
+from fxmeter.tracer import load_model
+from tests.tracer.tiny import LLAMA
+
+H100, L4 = device("h100"), device("l4")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "config.json"
+    path.write_text(json.dumps(LLAMA))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("batch", "prompt", "most", "rows"),
+    [
+        (3, 1000, None, [(1, 3, 1000, 0)]),
+        (3, 1000, 3000, [(1, 3, 1000, 0)]),
+        (3, 1000, 2999, [(1, 2, 1000, 0), (1, 1, 1000, 0)]),
+        (16, 1024, 8192, [(2, 8, 1024, 0)]),
+        (5, 3000, 8192, [(2, 2, 3000, 0), (1, 1, 3000, 0)]),
+        (2, 20000, 8192, [(2, 1, 8192, 0), (2, 1, 8192, 8192), (2, 1, 3616, 16384)]),
+        (1, 16384, 8192, [(1, 1, 8192, 0), (1, 1, 8192, 8192)]),
+    ],
+)
+def test_prompts_go_in_passes(batch, prompt, most, rows):
+    found = passes(batch, prompt, most)
+    assert list(zip(*(column.tolist() for column in (found.times, *found.sizes().values())), strict=True)) == rows
+
+
+def in_passes(model):
+    """2 prompts of 20 tokens in passes of at most 8, recorded afresh: each 8, 8 and 4 tokens."""
+    return [annotate(model, prefill(tokens, past_len=past)) for tokens, past in [(8, 0), (8, 8), (4, 16)]]
+
+
+def test_a_chunked_prefill_costs_what_its_passes_do(small):
+    demand = Demand(max_batched_tokens=8)
+    (need,) = capacity(small, Axes(prefill=(20,), batch=(2,)), demand=demand).needs
+    stages = in_passes(small.model)
+    assert need.ttft.tflops == 2 * sum(stage.cost.flops for stage in stages) / 10**12
+    assert need.ttft.tbps == 2 * sum(stage.cost.io_bytes for stage in stages) / 10**12
+    peaks = [stage.cost.peak_activation_bytes for stage in stages]
+    step = annotate(small.model, decode(20, batch=2)).cost
+    assert need.memory.peak_activation_bytes == max(*peaks, step.peak_activation_bytes)
+    assert need.memory.kv_after_prefill_bytes == annotate(small.model, prefill(20, batch=2)).cost.kv_bytes
+
+
+def test_the_latencies_of_a_device_are_those_of_its_passes(small):
+    demand = Demand(devices=(H100,), max_batched_tokens=8)
+    (need,) = capacity(small, Axes(prefill=(20,), batch=(2,), steps=(3,)), demand=demand).needs
+    (on,) = need.on
+    first = 2 * sum(stage.time(H100).estimate_s for stage in in_passes(small.model))
+    steps = annotate(small.model, generation(20, steps=3, batch=2)).time(H100).estimate_s
+    assert on.reached.ttft.estimate_s == pytest.approx(first, rel=1e-12)
+    assert on.reached.tpot.estimate_s == pytest.approx(steps / 3, rel=1e-12)
+    assert on.fit == capacity(small, Axes(prefill=(20,), batch=(2,), steps=(3,)), memory_bytes=H100.memory_bytes,
+                              demand=Demand(max_batched_tokens=8)).needs[0].fit  # fmt: skip
+
+
+def test_what_is_served_is_the_largest_batch_that_meets_the_target(small):
+    model, target = small.model, 0.002
+    demand = Demand(devices=(L4,), rate=1e6, price_per_h=(0.72,))
+    (need,) = capacity(small, Axes(prefill=(64,), steps=(2,)), tpot_s=target, demand=demand).needs
+    served = need.on[0].reached.served
+    batch = served.batch
+
+    def step_s(size):
+        return annotate(model, generation(64, steps=2, batch=size)).time(L4).estimate_s / 2
+
+    assert step_s(batch) <= target < step_s(batch + 1)
+    assert served.tpot_s == pytest.approx(step_s(batch), rel=1e-12)
+    assert served.decode_tokens_per_s == pytest.approx(batch / step_s(batch), rel=1e-12)
+    prompts = annotate(model, prefill(64, batch=batch)).time(L4).estimate_s
+    requests = batch / (prompts + 2 * step_s(batch))
+    assert served.requests_per_s == pytest.approx(requests, rel=1e-12)
+    assert served.tokens_per_s == pytest.approx(2 * requests, rel=1e-12)
+    assert served.devices == math.ceil(1e6 / requests) > 1
+    assert served.price_per_million_tokens == pytest.approx(0.72 * 10**6 / (3600 * 2 * requests), rel=1e-12)
+    assert served.joules_per_token == pytest.approx(72 / (2 * requests), rel=1e-12)
+
+
+def test_a_batch_that_does_not_fit_is_not_served(small):
+    axes, demand = Axes(prefill=(64,)), Demand(devices=(L4,))
+    found = capacity(small, axes, memory_bytes=2**20, demand=demand).needs[0].on[0]
+    assert found.reached.served.batch == found.fit.largest_batch < 100
+    assert capacity(small, axes, memory_bytes=10, demand=demand).needs[0].on[0].reached.served is None
+    assert capacity(small, axes, tpot_s=1e-9, demand=demand).needs[0].on[0].reached.served is None
+
+
+def test_a_measured_time_is_held_to_the_device(small):
+    axes, demand = Axes(decode=(64,)), Demand(devices=(H100,))
+    stage = annotate(small.model, decode(64))
+    bound = stage.time(H100).bound_s
+    (used,) = capacity(small, axes, demand=demand, measured=Measured(decode_s=2 * bound)).utilisation
+    assert used.bandwidth == pytest.approx(stage.cost.io_bytes / (2 * bound * 3.35e12), rel=1e-12)
+    assert used.mfu == pytest.approx(stage.cost.matmul_flops / (2 * bound * 989.4e12), rel=1e-12)
+    with pytest.raises(ScenarioError, match="is faster than h100-sxm5-80g can be: it takes at least"):
+        capacity(small, axes, demand=demand, measured=Measured(decode_s=0.99 * bound))
+
+
+def test_the_command_says_what_devices_reach_and_serve(run, config):
+    shape = ["capacity", config, "--prefill", 64, "--steps", 8]
+    asked = ["--device", "h100,l4", "--rate", 1000, "--price", "2.5,0.5"]
+    data = json.loads(run(*shape, *asked, "--json").stdout)
+    assert (data["max_batched_tokens"], data["conventions"]["logits"]) == (8192, "last")
+    assert data["price_per_h"] == {"h100-sxm5-80g": 2.5, "l4-24g": 0.5}
+    first, second = data["shapes"][0]["devices"]
+    assert first["ttft"]["bound_s"] < first["ttft"]["estimate_s"] < second["ttft"]["estimate_s"]
+    assert first["served"]["devices"] <= second["served"]["devices"]
+    text = run(*shape, *asked).stdout
+    for title in ("Reached", "What fits", "Served with at most 50 ms a token", "Memory"):
+        assert title in text
+    assert "Needed" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rate", "5"], "give --device too"),
+        (["--price", "5"], "give --device too"),
+        (["--device", "h100,l4", "--price", "1,2,3"], "3 prices for 2 devices"),
+        (["--device", "h100", "--price", "free"], "is not a number"),
+        (["--device", "h100", "--rate", "5"], "give --prefill and --steps"),
+        (["--device", "h100,l4", "--prefill", "5", "--measured-decode-ms", "5"], "a measured time is of one device"),
+        (["--max-batched-tokens", "0"], "is too small"),
+    ],
+)
+def test_a_mistake_is_one_line(run, config, arguments, message):
+    done = run("capacity", config, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -144,8 +144,12 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 @cache
 def is_composite(op: OpOverload) -> bool:
-    """Whether an op is made of others, into which torch takes it apart unless in inference mode."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+    """Whether an op is made of others, into which torch takes it apart unless in inference mode.
+
+    Some have a kernel besides, which is what runs then (``silu_backward``).
+    """
+    has_kernel = partial(torch._C._dispatch_has_kernel_for_dispatch_key, op.name())
+    return has_kernel("CompositeImplicitAutograd") and not has_kernel("CPU")
 
 
 def attention_name(config: PreTrainedConfig) -> str | None:

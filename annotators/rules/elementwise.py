@@ -40,9 +40,19 @@ def _is_tensor_op(op: OpOverload) -> bool:
 ELEMENTARY = (
     "add sub rsub mul div neg abs exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh asin acos atan atan2 "
     "sqrt rsqrt reciprocal pow square erf maximum minimum fmax fmin relu clamp_min clamp_max floor ceil round trunc "
-    "frac sign sgn erfinv remainder fmod floor_divide eq ne lt le gt ge isnan isinf isfinite nan_to_num threshold"
+    "frac sign sgn erfinv asinh acosh atanh erfc lgamma digamma polygamma i0 special_i1 "
+    "copysign heaviside angle remainder fmod floor_divide eq ne lt le gt ge isnan isinf isfinite nan_to_num threshold"
 )
 COMPOSITE = {
+    "hardshrink": 2,  # two compares
+    "softshrink": 2,
+    "xlogy": 2,  # log, product
+    "addr": 2,  # product, sum
+    "sinc": 3,  # product with π, sin, quotient
+    "logit": 3,  # 1−x, quotient, log
+    "hypot": 4,  # two squares, sum, root
+    "logaddexp": 6,  # max, difference, exp, +1, log, sum
+    "logaddexp2": 6,
     "clamp": 2,  # max, min
     "hardtanh": 2,  # max, min
     "leaky_relu": 2,  # product, max
@@ -80,6 +90,12 @@ def log_sigmoid_forward(self: Spec, *, out: Sequence[Spec]) -> Flops:
 def glu(self: Spec, *, out: Spec) -> Flops:
     """5 per element of out: sigmoid of one half, product with the other"""
     return Flops(vector=5 * out.numel)
+
+
+@rule(aten.rrelu_with_noise.default, fuses="pointwise")
+def rrelu_with_noise(self: Spec) -> Flops:
+    """2 per element: compare, product"""
+    return Flops(vector=2 * self.numel)
 
 
 @rule(aten.polar.default, fuses="pointwise")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from fxmeter.annotators.conventions import Conventions
@@ -78,6 +80,30 @@ def addmv(self: Spec, mat: Spec, vec: Spec, *, out: Spec) -> Flops:
 def dot(self: Spec, *, out: Spec) -> Flops:
     """out = self[K] · tensor[K]"""
     return Flops(matmul=2 * self.numel)
+
+
+@rule(aten._trilinear.default)
+def trilinear(
+    i1: Spec, i2: Spec, i3: Spec, expand1: list[int], expand2: list[int], expand3: list[int], sumdim: list[int]
+) -> Flops:
+    """out = Σ i1 ∘ i2 ∘ i3, missing dimensions inserted: i1 with i2, summed over what i3 lacks; then with i3
+
+    As ATen executes it (ATen/native/Linear.cpp), two batched products. ``nn.Bilinear`` is one:
+    2·N·out·in1·in2, then 2·N·out·in2.
+    """
+    shapes = [_inserted(spec.shape, expand) for spec, expand in ((i1, expand1), (i2, expand2), (i3, expand3))]
+    sizes = [next((shape[d] for shape in shapes if shape[d] != 1), 1) for d in range(len(shapes[0]))]
+    first = [d for d in range(len(sizes)) if d not in expand1 or d not in expand2]
+    second = [d for d in range(len(sizes)) if not (d in sumdim and d in expand3)]
+    return Flops(matmul=2 * math.prod(sizes[d] for d in first) + 2 * math.prod(sizes[d] for d in second))
+
+
+def _inserted(shape: tuple[Size, ...], places: list[int]) -> list[Size]:
+    """A shape with a 1 in each of ``places``."""
+    sizes = list(shape)
+    for place in sorted(places):
+        sizes.insert(place, 1)
+    return sizes
 
 
 def _grouped_moves(self: Spec, mat2: Spec, routed: Routed | None, conventions: Conventions) -> Moves:

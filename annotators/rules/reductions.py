@@ -1,8 +1,7 @@
-"""Vector FLOPs of reductions, normalisations, scans and selections by size."""
+"""Vector FLOPs of reductions, running sums, and selections by size."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -55,11 +54,20 @@ per_element(
             aten.argsort.stable,
             aten.histc.default,
             aten.bincount.default,
+            aten.median.default,
+            aten.median.dim,
+            aten.nanmedian.default,
+            aten.nanmedian.dim,
+            aten.kthvalue.default,
+            aten.mode.default,
+            aten.trace.default,
         ],
         1,
     ),
     of="self",
 )
+per_element({aten.logcumsumexp.default: 4}, of="self")  # max, difference, exp, sum
+per_element({aten.aminmax.default: 2}, of="self", fuses="reduction")
 free(
     {
         aten.any.default: "boolean",
@@ -104,7 +112,14 @@ def var(self: Spec, *, out: Spec | Sequence[Spec]) -> Flops:
     return _floats(4 * self.numel + 2 * first(out).numel, self)
 
 
-@rule(aten.linalg_vector_norm.default, fuses="reduction")
+@rule(
+    aten.linalg_vector_norm.default,
+    aten.norm.Scalar,
+    aten.norm.ScalarOpt_dim,
+    aten.norm.ScalarOpt_dtype,
+    aten.norm.ScalarOpt_dim_dtype,
+    fuses="reduction",
+)
 def linalg_vector_norm(self: Spec, *, out: Spec) -> Flops:
     """2 per element of self (square, sum) and 1 per element of out (root)"""
     return _floats(2 * self.numel + out.numel, self)
@@ -116,20 +131,7 @@ def logsumexp(self: Spec, *, out: Spec) -> Flops:
     return _floats(4 * self.numel + 2 * out.numel, self)
 
 
-@rule(aten.native_layer_norm.default, fuses="reduction")
-def native_layer_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Sequence[Spec]) -> Flops:
-    """6 per element (sum; difference, square, sum; difference, scale), 1 more with weight, 1 more with bias"""
-    return Flops(vector=(6 + (weight is not None) + (bias is not None)) * input.numel)
-
-
-@rule(aten.native_group_norm.default, fuses="reduction")
-def native_group_norm(input: Spec, weight: Spec | None, bias: Spec | None, *, out: Sequence[Spec]) -> Flops:
-    """6 per element, 1 more with weight, 1 more with bias, as a layer norm over each group"""
-    return Flops(vector=(6 + (weight is not None) + (bias is not None)) * input.numel)
-
-
-@rule(aten._fused_rms_norm.default, fuses="reduction")
-def _fused_rms_norm(input: Spec, weight: Spec | None, *, out: Spec | Sequence[Spec]) -> Flops:
-    """3 per element (square, sum; scale), 1 more with weight, and 3 per row (quotient, +eps, rsqrt)"""
-    rows = first(out[1]).numel if isinstance(out, (tuple, list)) else math.prod(input.shape[:-1])
-    return Flops(vector=(3 + (weight is not None)) * input.numel + 3 * rows)
+@rule(aten.renorm.default, fuses="reduction")
+def renorm(self: Spec) -> Flops:
+    """3 per element: square, sum; scale"""
+    return Flops(vector=3 * self.numel)

@@ -1,0 +1,99 @@
+"""Rules of convolutional networks, Fourier transforms, distances and losses, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fxmeter import annotate_module
+
+
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+class Of(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args):
+        return self.function(*args)
+
+
+def cost(function, *tensors):
+    stage = annotate_module(Of(function), *tensors)
+    assert stage.uncosted == ()
+    return stage.cost
+
+
+IMAGE, VIDEO = meta(2, 3, 8, 8), meta(2, 3, 8, 8, 8)
+LABELS = meta(6, dtype=torch.int64)
+
+
+def batch_norm(training, statistics=True):
+    running = (meta(3), meta(3)) if statistics else (None, None)
+    return lambda x, w, b: F.batch_norm(x, *running, w, b, training=training)
+
+
+VECTOR = {
+    "max pool": (lambda x: F.max_pool2d(x, 2), (IMAGE,), 4 * 2 * 3 * 4 * 4),
+    "max pool, strided": (lambda x: F.max_pool2d(x, 3, stride=2, padding=1), (IMAGE,), 9 * 2 * 3 * 4 * 4),
+    "max pool 1d": (lambda x: F.max_pool1d(x, 4), (meta(2, 3, 8),), 4 * 2 * 3 * 2),
+    "max pool 3d": (lambda x: F.max_pool3d(x, 2), (VIDEO,), 8 * 2 * 3 * 4 * 4 * 4),
+    "avg pool": (lambda x: F.avg_pool2d(x, 2), (IMAGE,), (4 + 1) * 2 * 3 * 4 * 4),
+    "avg pool 3d": (lambda x: F.avg_pool3d(x, 2), (VIDEO,), (8 + 1) * 2 * 3 * 4 * 4 * 4),
+    # windows of 8 rows by 3: rows 0 to 2, 2 to 5, 5 to 7, which is 3 + 4 + 3
+    "adaptive max pool": (lambda x: F.adaptive_max_pool2d(x, 3), (IMAGE,), 2 * 3 * 10 * 10),
+    "adaptive avg pool": (lambda x: F.adaptive_avg_pool2d(x, 3), (IMAGE,), 2 * 3 * (10 * 10 + 3 * 3)),
+    "adaptive avg pool 3d": (lambda x: F.adaptive_avg_pool3d(x, 2), (VIDEO,), 2 * 3 * (8 * 8 * 8 + 2 * 2 * 2)),
+    "batch norm": (batch_norm(False), (IMAGE, meta(3), meta(3)), 4 * 2 * 3 * 8 * 8 + 2 * 3),
+    "batch norm, training": (batch_norm(True), (IMAGE, meta(3), meta(3)), 8 * 2 * 3 * 8 * 8 + 6 * 3),
+    "batch norm of a batch": (batch_norm(True, False), (IMAGE, meta(3), meta(3)), 8 * 2 * 3 * 8 * 8),
+    "fft": (torch.fft.fft, (meta(3, 16, dtype=torch.complex64),), 3 * 5 * 16 * 4),
+    "fft of two dimensions": (torch.fft.fft2, (meta(3, 8, 4, dtype=torch.complex64),), 3 * 5 * 32 * 5),
+    "rfft": (torch.fft.rfft, (meta(3, 16),), 3 * 5 * 16 * 4 // 2),
+    "irfft": (torch.fft.irfft, (meta(3, 9, dtype=torch.complex64),), 3 * 5 * 16 * 4 // 2),
+    "cdist": (lambda a, b: torch.cdist(a, b, p=1), (meta(4, 6), meta(5, 6)), 4 * 5 * 3 * 6),
+    "cdist of squares": (torch.cdist, (meta(4, 6), meta(5, 6)), 4 * 5 * (3 * 6 + 1)),
+    "cross entropy": (F.cross_entropy, (meta(6, 10), LABELS), 5 * 6 * 10 + 2 * 6 + 1),
+    "l1 loss": (F.l1_loss, (meta(6, 10), meta(6, 10)), (1 + 1 + 1) * 6 * 10 + 1),
+    "upsampling of three dimensions": (
+        lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"),
+        (VIDEO,),
+        15 * 2 * 3 * 16 * 16 * 16,
+    ),
+    "solve": (torch.linalg.solve, (meta(6, 6), meta(6, 2)), 2 * 6 * 6 * 6 // 3 + 2 * 6 * 6 * 2),
+}
+
+
+@pytest.mark.parametrize("name", VECTOR)
+def test_vector_flops(name):
+    function, tensors, expected = VECTOR[name]
+    assert (cost(function, *tensors).vector_flops, cost(function, *tensors).matmul_flops) == (expected, 0)
+
+
+def test_a_bilinear_layer_is_two_products():
+    found = cost(F.bilinear, meta(3, 4), meta(3, 5), meta(6, 4, 5), meta(6))
+    assert found.matmul_flops == 6 * (2 * 3 * 4 * 5 + 2 * 3 * 5)
+    assert found.vector_flops == 3 * 6
+
+
+def test_a_distance_of_many_rows_is_a_product():
+    assert cost(torch.cdist, meta(40, 8), meta(30, 8)).matmul_flops == 2 * 40 * 30 * (8 + 2)
+
+
+def test_the_gradient_of_a_pooling_does_not_read_what_was_pooled():
+    def gradient(grad, x):
+        return torch.ops.aten.avg_pool2d_backward(grad, x, [2, 2], [2, 2], [0, 0], False, True, None)
+
+    assert cost(gradient, meta(2, 3, 4, 4), IMAGE).activation_read_bytes == 4 * 2 * 3 * 4 * 4
+
+
+def test_an_embedding_bag_reads_the_rows_that_it_looks_up():
+    bag = nn.EmbeddingBag(100, 8)
+    found = annotate_module(bag, torch.randint(100, (2, 5))).cost
+    assert found.weight_read_bytes == 4 * 2 * 5 * 8
+    assert found.vector_flops == 2 * 5 * 8 + 2 * 8

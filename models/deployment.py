@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -48,6 +49,16 @@ class Deployment:
     def devices(self) -> int:
         """Devices that hold one copy of the model, or share the work of ``dp`` copies of its attention."""
         return max(self.tp * self.dp, self.ep) * self.pp
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """What was asked for beside the default, in words: "weights", "kv" and "kernels"."""
+        words = {
+            "weights": "" if self.weights is None else self.weights.label,
+            "kv": "" if self.kv is None else self.kv.name,
+            "kernels": "" if self.kernels == "transformers" else self.kernels,
+        }
+        return {name: word for name, word in words.items() if word}
 
 
 ONE_DEVICE = Deployment()

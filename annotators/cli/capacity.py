@@ -14,6 +14,7 @@ from fxmeter.annotators.cli.options import (
     attention_option,
     axis_options,
     conventions_as,
+    deployment_options,
     devices_option,
     dtype_option,
     gathered,
@@ -29,6 +30,7 @@ from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.rates import Measured
 from fxmeter.annotators.units import read_bytes, read_number, read_seconds
 from fxmeter.models.choices import Attention
+from fxmeter.models.deployment import Deployment
 
 DEFAULT_PROMPTS = (1024, 4096, 16384, 65536)
 TIME, MILLISECONDS = Read("time", read_seconds), Read("milliseconds", partial(read_seconds, unit="ms"))
@@ -87,6 +89,7 @@ demand_options = gathered(
 @axis_options(prompts=DEFAULT_PROMPTS)
 @attention_option
 @conventions_as(replace(USUAL, logits="last"))
+@deployment_options(kernels="serving")
 @dtype_option
 @click.option(
     "--ttft", type=TIME, default="1s", show_default=True, help="Target: time to first token, e.g. --ttft 500ms."
@@ -105,6 +108,7 @@ def capacity(
     axes: Axes,
     attention: Attention,
     conventions: Conventions,
+    deployment: Deployment,
     dtype: str | None,
     ttft: float,
     tpot: float,
@@ -126,13 +130,15 @@ def capacity(
     token, of one decode step (the mean of --steps) for the time per output token; bytes op by op, and if fused.
     Memory = weights + KV cache after the last step + peak activations, the most of any stage. Largest batch and
     longest context are exact: one more does not fit. MFU = matmul FLOPs / (measured time x peak), the bandwidth's
-    share = bytes / (measured time x peak), by the device's peaks or yours. docs/capacity.md says more.
+    share = bytes / (measured time x peak), by the device's peaks or yours. Kernels are those of an engine unless told
+    (--kernels transformers). docs/capacity.md says more.
 
     LIST is as for `fxmeter sweep`; without one, prompts of 1k, 4k, 16k and 64k tokens with decode after them.
 
     \b
     fxmeter capacity llama-3.1-8b --device h100,l4 --prefill 1k --steps 256 --rate 20 --price 2.49,0.71
     fxmeter capacity llama-3.1-8b --prefill 1k,8k,32k --batch 1,16 --memory 80GiB
+    fxmeter capacity llama-3.1-70b --prefill 8k --memory 80GiB --weights int4-g128 --kv fp8
     fxmeter capacity deepseek-ocr --crops 1x2,3x3 --steps 100 --ttft 500ms --tpot 20ms
     fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --device h100
     """
@@ -141,7 +147,7 @@ def capacity(
         from fxmeter.annotators.studies import capacity as study
         from fxmeter.annotators.studies.serving import Demand
 
-        forms = work.forms(axes, conventions, dtype)
+        forms = work.forms(axes, conventions, dtype, deployment)
         work.say("finding closed forms")
         needs = study.capacity(
             forms,

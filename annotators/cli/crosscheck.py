@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import click
 
-from fxmeter.annotators.cli.options import attentions_option, batch_option, json_option, pair, size
+from fxmeter.annotators.cli.options import (
+    attentions_option,
+    batch_option,
+    deployment_options,
+    json_option,
+    pair,
+    size,
+)
 from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, show, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
+from fxmeter.models.deployment import Deployment
 
 
 @click.command(short_help="Traced against hand-written, module by module.")
@@ -18,6 +26,7 @@ from fxmeter.models.choices import Attention
 @batch_option
 @click.option("--crops", type=pair("1x2"), default="1x2", metavar="HxW", show_default=True, help="e.g. --crops 3x3.")
 @attentions_option
+@deployment_options()
 @click.option("--depth", type=size(0), default=5, metavar="D", show_default=True, help="Levels shown, e.g. --depth 3.")
 @json_option
 def crosscheck(
@@ -27,6 +36,7 @@ def crosscheck(
     batch: int,
     crops: tuple[int, int],
     attentions: tuple[Attention, ...],
+    deployment: Deployment,
     depth: int,
     json_path: str | None,
 ) -> None:
@@ -34,11 +44,13 @@ def crosscheck(
 
     FLOPs, weights and KV must be equal to the unit, activations and I/O inside a band, whose tensors
     docs/layer_io_estimation_guide.md names. Exit 1 where one is not. MODEL is deepseek-ocr (with its vision tower),
-    or any Llama or DeepSeek-V2/V3 preset or config.
+    or any Llama or DeepSeek-V2/V3 preset or config. With --kernels serving both are as an engine runs them: latent
+    attention absorbed in decode, the pairs of a causal mask, the last logits.
 
     \b
     fxmeter crosscheck
     fxmeter crosscheck deepseek-v3 --decode 8192 --batch 8
+    fxmeter crosscheck deepseek-v3 --kernels serving
     """
     with session(model, json=json_path) as work:
         from fxmeter.annotators.studies.crosscheck import check_decoder, check_vision
@@ -53,7 +65,7 @@ def crosscheck(
                 checks.append(check_vision(tower, make.vision(crops=crops, batch=batch), kind))
             for scenario in (make.prefill(prefill, batch=batch), make.decode(decode, batch=batch)):
                 work.say(f"{scenario.stage}, {kind}")
-                checks.append(check_decoder(decoder, fields, scenario, kind))
+                checks.append(check_decoder(decoder, fields, scenario, kind, deployment))
     if json_path is not None:
         from fxmeter.annotators.documents.crosscheck import to_json
 

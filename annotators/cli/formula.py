@@ -7,11 +7,19 @@ from dataclasses import asdict
 
 import click
 
-from fxmeter.annotators.cli.options import attention_option, choice, convention_options, dtype_option, model_argument
+from fxmeter.annotators.cli.options import (
+    attention_option,
+    choice,
+    convention_options,
+    deployment_options,
+    dtype_option,
+    model_argument,
+)
 from fxmeter.annotators.cli.output import show, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.deployment import Deployment
 
 
 @click.command(short_help="What a stage costs as formulas in batch and lengths.")
@@ -20,6 +28,7 @@ from fxmeter.models.choices import Attention, StageName
 @attention_option
 @click.option("--module", default="", metavar="PATH", help="One module, e.g. --module model.layers.1.mlp.")
 @convention_options
+@deployment_options()
 @dtype_option
 @click.option("--latex", "form", flag_value="latex", help="As LaTeX (amsmath), e.g. formula M --latex.")
 @click.option("--json", "form", flag_value="json", help="As JSON with sympy's strings, e.g. formula M --json.")
@@ -32,6 +41,7 @@ def formula(
     attention: Attention,
     module: str,
     conventions: Conventions,
+    deployment: Deployment,
     dtype: str | None,
     form: str | None,
 ) -> None:
@@ -44,6 +54,7 @@ def formula(
     \b
     fxmeter formula deepseek-ocr --stage decode
     fxmeter formula gpt-oss-20b --stage prefill --attention eager --module model.layers.0.self_attn
+    fxmeter formula deepseek-v3 --kernels serving --kv fp8
     fxmeter formula deepseek-ocr --stage vision --python > vision.py
     """
     with session(model) as work:
@@ -53,7 +64,8 @@ def formula(
 
         priced = work.tower(dtype) if stage == "vision" else work.decoder(dtype)
         work.say(f"finding the formulas of {stage}, {attention}")
-        closed = closed_form(priced, stage=stage, attention=attention, **asdict(conventions))
+        options = {"attention": attention, "deployment": deployment, **asdict(conventions)}
+        closed = closed_form(priced, stage=stage, **options)
         arranged = formulas(closed.pieces, model=model, module=module)
     if form == "json":
         write_json(to_json(arranged), "-")

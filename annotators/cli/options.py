@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_sizes
@@ -149,24 +150,58 @@ dtype_option = choice(
 )
 
 
-deployment_options = gathered(
-    "deployment",
-    deploy,
-    click.option(
-        "--weights",
-        metavar="FMT",
-        help="Storage format of the weights; default: the checkpoint's own, e.g. --weights fp8, int4-g64, bfloat16.",
-    ),
-    click.option("--kv", metavar="FMT", help="Storage format of the KV cache, e.g. --kv fp8."),
-    choice(
-        "--kernels",
-        Kernels,
-        "What transformers runs, or what a serving engine does, e.g. --kernels serving.",
-        default="transformers",
-        show_default=True,
-    ),
-)
-"""How the model is deployed."""
+def deployment_options(*, kernels: Kernels = "transformers") -> Decorator:
+    """--weights, --kv and --kernels as ``deployment``, with the ``kernels`` that a command takes unless told."""
+    options = gathered(
+        "deployment",
+        deploy,
+        click.option(
+            "--weights",
+            metavar="FMT",
+            help="Storage format of the weights; default: the checkpoint's, e.g. --weights fp8, int4-g64, bfloat16.",
+        ),
+        click.option("--kv", metavar="FMT", help="Storage format of the KV cache, e.g. --kv fp8."),
+        choice(
+            "--kernels",
+            Kernels,
+            f"What transformers runs, or what a serving engine does, e.g. --kernels {_other(kernels)}.",
+            default=kernels,
+            show_default=True,
+        ),
+    )
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def as_engines_do(**given: Any) -> Any:
+            if given["deployment"].kernels == "serving":
+                _refuse_what_engines_do_not(click.get_current_context())
+                if "attentions" in given:
+                    given["attentions"] = ("flash",)
+            return command(**given)
+
+        return options(as_engines_do)
+
+    return decorate
+
+
+def _other(kernels: Kernels) -> str:
+    return next(word for word in get_args(Kernels) if word != kernels)
+
+
+def _refuse_what_engines_do_not(context: click.Context) -> None:
+    """A usage error where a choice is given by hand that serving kernels leave no room for."""
+    for name, flag, word in (
+        ("attention", "--attention", "eager"),
+        ("attentions", "--attention", ("eager",)),
+        ("causal", "--causal", "full"),
+        ("logits", "--logits", "all"),
+    ):
+        if context.params.get(name) == word and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            word = word if isinstance(word, str) else word[0]
+            raise click.UsageError(
+                f"{flag} {word} is not what serving kernels compute; give --kernels transformers with it", context
+            )
+
 
 batch_option = click.option(
     "--batch", type=size(1), default=1, metavar="B", show_default=True, help="Sequences, e.g. --batch 8."

@@ -97,7 +97,7 @@ scenario_options = gathered(
 @scenario_options
 @attentions_option
 @convention_options
-@deployment_options
+@deployment_options()
 @dtype_option
 @click.option(
     "--depth",

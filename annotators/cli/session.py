@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fxmeter.annotators.cli.output import check_writable, progress
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes
+from fxmeter.models.deployment import Deployment
 from fxmeter.models.presets import Preset
 from fxmeter.models.source import HubId, locate
 
@@ -48,12 +49,12 @@ class Session:
 
         return load_vision(self.name, dtype=dtype)
 
-    def forms(self, axes: Axes, conventions: Conventions, dtype: str | None) -> StageForms:
+    def forms(self, axes: Axes, conventions: Conventions, dtype: str | None, deployment: Deployment) -> StageForms:
         """The closed forms of the model, with its vision tower where the axes have pages."""
         from fxmeter.annotators.studies.sweep import StageForms
 
         tower = self.tower(dtype) if axes.crops else None
-        return StageForms(self.decoder(dtype), tower=tower, conventions=conventions)
+        return StageForms(self.decoder(dtype), tower=tower, conventions=conventions, deployment=deployment)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from fxmeter.annotators.cli.options import (
     attentions_option,
     axis_options,
     convention_options,
+    deployment_options,
     dtype_option,
     model_argument,
     uncosted_option,
@@ -21,6 +22,7 @@ from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.models.choices import Attention
+from fxmeter.models.deployment import Deployment
 
 
 @click.command(short_help="Costs at many sizes, into JSON, SQLite, CSV and plots.")
@@ -28,6 +30,7 @@ from fxmeter.models.choices import Attention
 @axis_options()
 @attentions_option
 @convention_options
+@deployment_options()
 @dtype_option
 @click.option("--out", required=True, metavar="DIR", help="Folder to write into, made or extended, e.g. --out ocr.")
 @click.option("--plots/--no-plots", default=None, help="Draw plots (default: if matplotlib is there), e.g. --no-plots.")
@@ -38,6 +41,7 @@ def sweep(
     axes: Axes,
     attentions: tuple[Attention, ...],
     conventions: Conventions,
+    deployment: Deployment,
     dtype: str | None,
     out: str,
     plots: bool | None,
@@ -56,6 +60,7 @@ def sweep(
     \b
     fxmeter sweep deepseek-ocr --crops 1x1:10x20 --steps 100 --out ocr
     fxmeter sweep llama-3.1-8b --prefill 1k:128k:*2 --batch 1,16 --out llama --check
+    fxmeter sweep deepseek-v3 --decode 1k:64k:*2 --kv fp8 --kernels serving --out served
     """
     drawable = find_spec("matplotlib") is not None
     if plots and not drawable:
@@ -66,7 +71,7 @@ def sweep(
         from fxmeter.annotators.studies.sweep import run_sweep
 
         folder = prepare(out)
-        forms = work.forms(axes, conventions, dtype)
+        forms = work.forms(axes, conventions, dtype, deployment)
     with _bar(len(axes) * len(attentions) * len(axes.stages)) as advance:
         costs = run_sweep(forms, axes, attentions=attentions, advance=advance)
     pictures: dict[str, bytes] = {}

@@ -32,7 +32,7 @@ from fxmeter.models.devices import Device
     "--decode", type=sizes(1), metavar="LIST", default="512,8192", help="Cached tokens, e.g. --decode 4k,32k."
 )
 @click.option("--batch", type=sizes(1), metavar="LIST", default="1,8,64", help="Sequences, e.g. --batch 1,8,64.")
-@deployment_options
+@deployment_options(kernels="serving")
 @dtype_option
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. time M --device h100 --markdown.")
 @json_option
@@ -52,7 +52,8 @@ def time(
     """How long prefill (time to first token) and a decode step (time per output token) of MODEL take on devices.
 
     All lengths and batches are timed, as an engine runs them: attention cores compute what their masks let through,
-    logits are of the last position. The estimate is of the device alone; a server's scheduler adds to it.
+    logits are of the last position, and kernels are those of `--kernels serving` unless told. The estimate is of the
+    device alone; a server's scheduler adds to it.
 
     \b
     fxmeter time llama-3.1-8b --device h100-sxm5-80g,a100

@@ -19,7 +19,12 @@ def to_json(formulas: Formulas) -> Document:
         "model": formulas.model,
         "stage": formulas.pieces.stage,
         "attention": formulas.pieces.attention,
-        "conventions": {"causal": chosen.causal, "logits": chosen.logits, "routing": chosen.routing},
+        "conventions": {
+            "causal": chosen.causal,
+            "logits": chosen.logits,
+            "routing": chosen.routing,
+            **formulas.pieces.deployment.asked,
+        },
         "module": formulas.module,
         "class": formulas.class_name,
         "times": formulas.times,
@@ -70,7 +75,7 @@ def to_python(formulas: Formulas) -> str:
     names = [name for name, _ in formulas.arguments]
     least = " or ".join(f"{name} < {0 if name in ('C', 'h', 'w') else 1}" for name in names)
     module = formulas.module or "the whole stage"
-    chosen = formulas.pieces.conventions
+    chosen, asked = formulas.pieces.conventions, formulas.pieces.deployment.asked
     lines = [
         f"def {_identifier(formulas)}({', '.join(f'{name}: int' for name in names)}) -> dict[str, int]:",
         f'    """{formulas.title}: {module}.',
@@ -78,6 +83,7 @@ def to_python(formulas: Formulas) -> str:
         *(f"    {name}: {meaning}" for name, meaning in formulas.arguments),
         "",
         f"    Causal {chosen.causal}, logits {chosen.logits}, routing {chosen.routing}; FLOPs, and bytes.",
+        *([f"    {', '.join(f'{name} {word}' for name, word in asked.items())}."] if asked else []),
         f"    fxmeter {versions()['fxmeter']}, analytic model {ANALYTIC_MODEL_VERSION}.",
         '    """',
         f"    if {least}{' or (h == 0) != (w == 0)' if formulas.pieces.stage == 'vision' else ''}:",

@@ -68,6 +68,16 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
     }
 
 
+def in_words(model: ModelInfo, conventions: Conventions) -> str:
+    """The line with which what is printed begins: what was counted and, where it is not what transformers does on its
+    own, how weights and cache are stored and which kernels run."""
+    stored = [] if model.weights == model.dtype else [f"weights {model.weights}"]
+    stored += [] if model.kv == model.dtype else [f"KV {model.kv}"]
+    kernels = [] if model.kernels == "transformers" else [f"{model.kernels} kernels"]
+    counted = [f"causal {conventions.causal}", f"logits {conventions.logits}", f"routing {conventions.routing}"]
+    return " · ".join([*counted, *stored, *kernels])
+
+
 def scenario_of(stage: AnnotatedStage) -> Document:
     """What a pass is, and its sizes."""
     scenario = stage.scenario

@@ -50,6 +50,8 @@ def record_pass(
     deployment: Deployment,
 ) -> Recording:
     """One pass of a language model, or of a vision tower or its twin; ``conventions`` under the deployment."""
+    if deployment.kernels == "serving" and attention == "eager":
+        raise ScenarioError("serving kernels fuse attention: price them with attention='flash'")
     module = model.module if isinstance(model, Twin) else model
     if isinstance(scenario, VisionScenario):
         if "input_ids" in forward_of(module).names:

@@ -8,14 +8,16 @@ engineer would list; the trace sees every tensor that PyTorch makes, so their ra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fxmeter.annotators.api import annotate
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models.deployment import deploy
-from fxmeter.models.hand.hand_written import hand_written_model
+from fxmeter.models.deployment import Deployment, deploy
+from fxmeter.models.errors import ScenarioError
+from fxmeter.models.hand.hand_written import hand_written_model, served_model
 from fxmeter.models.hand.layer import Layer
+from fxmeter.models.hand.mla import AbsorbedProjection
 from fxmeter.models.hand.vision_tower import DeepseekOCRVision
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import StageCost
@@ -37,7 +39,7 @@ Band = tuple[float, float]
 EQUAL: Band = (1.0, 1.0)
 
 BANDS: Mapping[tuple[str, str], Band] = {
-    # (hand-written class, attention): traced / hand-written
+    # (hand-written class, attention, or "absorbed" for latent attention in a serving kernel): traced / hand-written
     ("LlamaRotaryEmbedding", "both"): (0.92, 1.0),
     ("MoEGate", "both"): (0.999, 1.0),
     ("DeepseekV2Experts", "both"): (1.0, 1.008),
@@ -55,6 +57,10 @@ BANDS: Mapping[tuple[str, str], Band] = {
     ("DeepseekModel", "flash"): (0.9999, 1.002),
     ("DeepseekOCRModel", "eager"): (1.0, 4 / 3),
     ("DeepseekOCRModel", "flash"): (0.9999, 1.002),
+    ("DeepseekV2AbsorbedAttention", "absorbed"): (1.0, 1.5),
+    ("DeepseekV2DecoderLayer", "absorbed"): (1.0, 1.3),
+    ("Decoder", "absorbed"): (1.0, 1.2),
+    ("DeepseekModel", "absorbed"): (1.0, 1.2),
 }
 """Everything else (linear layers, norms, MLPs, embeddings, activations, and all of flash attention) must be equal."""
 
@@ -163,19 +169,37 @@ def tally(checks: Iterable[StageCheck]) -> Tally:
     return Tally(len(exact), sum(row.ok for row in exact), len(banded), len(close), len(same))
 
 
-def check_decoder(model: Any, config: Mapping[str, Any], scenario: Scenario, attention: Attention) -> StageCheck:
-    """Compare every module of a decoder. ``config`` has the fields of the model's ``config.json``."""
+def check_decoder(
+    model: Any,
+    config: Mapping[str, Any],
+    scenario: Scenario,
+    attention: Attention,
+    deployment: Deployment = AS_CODED,
+) -> StageCheck:
+    """Compare every module of a decoder, as transformers or as an engine runs it.
+
+    ``config`` has the fields of the model's ``config.json``. Raises ScenarioError for storage formats: hand-written
+    layers know one dtype.
+    """
+    if deployment.kv is not None or deployment.weights not in (None, AS_CODED.weights):
+        raise ScenarioError("hand-written layers keep weights and cache in one dtype; leave --weights and --kv out")
     element_bytes = next(model.parameters()).element_size()
-    written = hand_written_model(config, attention=attention, element_bytes=element_bytes)
+    if deployment.kernels == "serving":
+        written = served_model(config, scenario.stage, element_bytes=element_bytes)
+    else:
+        written = hand_written_model(config, attention=attention, element_bytes=element_bytes)
     costs = written.modules(scenario.batch, scenario.query_len, scenario.kv_len)
     kinds = dict(_kinds(written))
-    stage = annotate(model, scenario, attention=attention, deployment=AS_CODED)
+    absorbed = [path for path, kind in kinds.items() if kind == AbsorbedProjection.__name__]
+    for path in absorbed:  # the attention around it reads the weights; the module itself never runs
+        costs[path] = StageCost(weight_bytes=costs[path].weight_bytes)
+    stage = annotate(model, scenario, attention=attention, deployment=replace(deployment, weights=AS_CODED.weights))
 
     def band(path: str, field: str) -> Band | None:
         if field in EXACT:
             return None
-        name = kinds[path]
-        return BANDS.get((name, attention), BANDS.get((name, "both"), EQUAL))
+        name, kind = kinds[path], "absorbed" if absorbed else attention
+        return BANDS.get((name, kind), BANDS.get((name, attention), BANDS.get((name, "both"), EQUAL)))
 
     return _check(stage, costs, band, (*EXACT, *BANDED))
 

@@ -16,6 +16,7 @@ from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import FIELDS, StageCost
@@ -81,10 +82,18 @@ class Sweep:
 
 
 class StageForms:
-    """The closed forms of a model and, for pages, of its vision tower; each made when it is first asked for."""
+    """The closed forms of a model as deployed and, for pages, of its vision tower; each made when first asked for."""
 
-    def __init__(self, model: nn.Module, *, tower: nn.Module | None = None, conventions: Conventions = USUAL) -> None:
-        self.model, self.tower, self.conventions = model, tower, conventions
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        tower: nn.Module | None = None,
+        conventions: Conventions = USUAL,
+        deployment: Deployment = ONE_DEVICE,
+    ) -> None:
+        self.model, self.tower, self.deployment = model, tower, deployment
+        self.conventions = conventions.under(deployment)
         self._forms: dict[Key, ClosedForm] = {}
 
     def of(self, stage: StageName, attention: Attention) -> ClosedForm:
@@ -93,14 +102,14 @@ class StageForms:
             module = self.tower if stage == "vision" else self.model
             if module is None:
                 raise ScenarioError("pages need a model with a vision tower")
-            options = asdict(self.conventions)
+            options = {"deployment": self.deployment, **asdict(self.conventions)}
             self._forms[stage, attention] = closed_form(module, stage=stage, attention=attention, **options)
         return self._forms[stage, attention]
 
     @property
     def info(self) -> ModelInfo:
         """The model in one line."""
-        return model_info(self.model, self.tower)
+        return model_info(self.model, self.tower, self.deployment)
 
 
 def run_sweep(

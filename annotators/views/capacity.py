@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fxmeter.annotators.documents.head import in_words
 from fxmeter.annotators.studies.capacity import Capacity, Shortfall
 from fxmeter.annotators.studies.rates import Rates, Utilisation
 from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
@@ -44,13 +45,13 @@ def grids(capacity: Capacity) -> list[Grid]:
 
 
 def _lines(capacity: Capacity) -> list[str]:
-    model, chosen = capacity.model, capacity.conventions
+    model = capacity.model
     ttft, tpot = duration_as_typed(capacity.ttft_s), duration_as_typed(capacity.tpot_s)
     into = "" if capacity.memory_bytes is None else f" · memory {quantity(capacity.memory_bytes, 'memory')}"
     return [
         f"{model.name}, {capacity.attention} attention, {model.dtype}",
         f"time to first token {ttft} · time per output token {tpot}{into}",
-        f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}{_chunks(capacity)}",
+        f"2 FLOP/MAC · {in_words(model, capacity.conventions)}{_chunks(capacity)}",
     ]
 
 

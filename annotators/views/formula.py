@@ -28,7 +28,11 @@ def formula_view(found: Formulas) -> RenderableType:
     return Group(
         Text.assemble((found.title, "bold"), f"  {module}{times})"),
         Text(letters),
-        Text(f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}", style="dim"),
+        Text(
+            f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}"
+            + "".join(f" · {name} {word}" for name, word in found.pieces.deployment.asked.items()),
+            style="dim",
+        ),
         "",
         table,
     )

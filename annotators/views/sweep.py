@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fxmeter.annotators.documents.head import in_words
 from fxmeter.annotators.studies.ratios import Verdict
 from fxmeter.annotators.studies.sweep import Sweep
 
@@ -16,9 +17,8 @@ def sweep_view(
 ) -> RenderableType:
     """One line on the run, one for each file, and the sanity ratios if they were checked. ``undrawn`` families of
     curves have no plot."""
-    chosen = sweep.conventions
     count = f"  {len(sweep.points):,} points, {sweep.costs:,} stage costs, run {run}"
-    kinds = f"dtype {sweep.model.dtype} · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}"
+    kinds = f"dtype {sweep.model.dtype} · {in_words(sweep.model, sweep.conventions)}"
     parts: list[RenderableType] = [
         Text.assemble((sweep.model.name, "bold"), count, no_wrap=True, overflow="ignore"),
         Text(kinds, style="dim"),

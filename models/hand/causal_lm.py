@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from fxmeter.models.choices import Attention
+from fxmeter.models.choices import Attention, Logits
 from fxmeter.models.errors import ModelError
 from fxmeter.models.hand.layer import BOOL_BYTES, Embedding, Layer, RMSNorm, TypedLayer, pointwise
 from fxmeter.models.sizes import Size
@@ -52,14 +52,19 @@ class Decoder(TypedLayer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CausalLM(Layer):
-    """A whole model: ``model``, then ``lm_head`` on every one of the B·S_q positions, without bias."""
+    """A whole model: ``model``, then ``lm_head`` without bias on every one of the B·S_q positions, or with ``logits``
+    "last" on the last of each sequence."""
 
     model: Decoder
     tie_word_embeddings: bool
+    logits: Logits = "all"
 
     def children(self) -> dict[str, Layer]:
         head = self.model.linear(self.model.hidden_size, self.model.vocab_size)
         return {"model": self.model, "lm_head": replace(head, tied=self.tie_word_embeddings)}
+
+    def inside(self, name: str, batch: Size, query_len: Size, kv_len: Size) -> tuple[Size, Size, Size]:
+        return (batch, 1, kv_len) if name == "lm_head" and self.logits == "last" else (batch, query_len, kv_len)
 
     @classmethod
     def around(

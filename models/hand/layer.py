@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fxmeter.models.choices import Attention
+from fxmeter.models.choices import Attention, Causal
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import ZERO, StageCost
@@ -103,10 +103,10 @@ class TypedLayer(Layer):
         """A linear layer in the same dtype."""
         return self.typed(Linear, in_features=in_features, out_features=out_features, bias=bias)
 
-    def core(self, heads: int, qk_dim: int, v_dim: int, attention: Attention, *, masked: bool = True) -> AttentionCore:
+    def core(self, heads: int, qk_dim: int, v_dim: int, attention: Attention, **more: Any) -> AttentionCore:
         """An attention core in the same dtype."""
         sizes = {"num_attention_heads": heads, "qk_head_dim": qk_dim, "v_head_dim": v_dim}
-        return self.typed(AttentionCore, **sizes, attention=attention, masked=masked)
+        return self.typed(AttentionCore, **sizes, attention=attention, **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,8 @@ class RMSNorm(TypedLayer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionCore(TypedLayer):
-    """softmax(Q Kᵀ·scale + mask) V for H heads; Q and K d_qk wide, V d_v wide. P = B·H·S_q·S_kv pairs.
+    """softmax(Q Kᵀ·scale + mask) V for H heads; Q and K d_qk wide, V d_v wide. P = B·H·S_q·S_kv pairs; with ``causal``
+    "exact" those of a key not after its query alone: of S_q queries the last sees S_kv keys, each before it one less.
 
     Matmul 2·P·d_qk for Q Kᵀ and 2·P·d_v for the product with V. Vector: scale 1 and softmax 5 a pair.
     Reads Q (B·S_q·H·d_qk), writes the output (B·S_q·H·d_v). Reading K and V is left to the caller, who knows
@@ -201,7 +202,8 @@ class AttentionCore(TypedLayer):
     buffers of P elements through memory, each written once and read once: the product, the scaled and the
     masked copy in the model's dtype, softmax in float32, and that cast back (no copy if it was float32
     already). The mask itself is B·S_q·S_kv, read once for all heads. Where nothing is ``masked`` the third buffer is
-    instead the float32 copy of the scaled one. Flash keeps all of this on chip (Dao et al., 2022).
+    instead the float32 copy of the scaled one. Flash keeps all of this on chip (Dao et al., 2022); eager computes
+    every pair whatever ``causal`` says.
 
     Raises ScenarioError for any other ``attention``.
     """
@@ -211,6 +213,7 @@ class AttentionCore(TypedLayer):
     v_head_dim: int
     attention: Attention
     masked: bool = True
+    causal: Causal = "full"
 
     def __post_init__(self) -> None:
         if self.attention not in ("eager", "flash"):
@@ -220,6 +223,8 @@ class AttentionCore(TypedLayer):
         e = self.element_bytes
         rows = batch * query_len * self.num_attention_heads
         pairs = rows * kv_len
+        if self.causal == "exact" and self.attention == "flash":
+            pairs = pairs - rows * (query_len - 1) // 2
         fused = StageCost(matmul_flops=2 * pairs * (self.qk_head_dim + self.v_head_dim)) + pointwise(
             (1 + SOFTMAX_FLOPS) * pairs, read=rows * self.qk_head_dim * e, write=rows * self.v_head_dim * e
         )

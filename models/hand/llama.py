@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from fxmeter.models.choices import Attention
+from fxmeter.models.choices import Attention, Causal
 from fxmeter.models.hand.causal_lm import CausalLM, require
 from fxmeter.models.hand.layer import (
     FLOAT32_BYTES,
@@ -91,6 +91,7 @@ class LlamaAttention(TypedLayer):
     num_key_value_heads: int
     head_dim: int
     attention_bias: bool = False
+    causal: Causal = "full"
 
     attention: ClassVar[Attention] = "eager"
 
@@ -112,7 +113,7 @@ class LlamaAttention(TypedLayer):
             + cache_cost(batch, query_len, kv_len, token_bytes)
             + StageCost(kv_read_bytes=batch * kv_len * token_bytes)
             + self._repeated(batch, kv_len)
-            + self.core(heads, d, d, self.attention).own(batch, query_len, kv_len)
+            + self.core(heads, d, d, self.attention, causal=self.causal).own(batch, query_len, kv_len)
         )
 
     def _repeated(self, batch: Size, kv_len: Size) -> StageCost:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from fxmeter.models.choices import Attention
+from fxmeter.models.choices import Attention, Causal
 from fxmeter.models.hand.layer import (
     FLOAT32_BYTES,
     INT64_BYTES,
@@ -122,6 +122,7 @@ class DeepseekV2Attention(TypedLayer):
     attention: Attention = "eager"
     rope: Rope = "complex"
     attention_bias: bool = False
+    causal: Causal = "full"
 
     def children(self) -> dict[str, Layer]:
         h, r = self.hidden_size, self.kv_lora_rank
@@ -159,7 +160,9 @@ class DeepseekV2Attention(TypedLayer):
             + self._cache(batch, query_len, kv_len, read=self.qk_rope_head_dim)
             + pointwise(0, read=query_bytes + nope_bytes, write=query_bytes + key_bytes)
             + StageCost(activation_read_bytes=key_bytes + value_bytes)
-            + self.core(heads, qk_head_dim, self.v_head_dim, self.attention).own(batch, query_len, kv_len)
+            + self.core(heads, qk_head_dim, self.v_head_dim, self.attention, causal=self.causal).own(
+                batch, query_len, kv_len
+            )
         )
 
     def _cache(self, batch: Size, query_len: Size, kv_len: Size, *, read: int) -> StageCost:
@@ -217,7 +220,7 @@ class DeepseekV2AbsorbedAttention(DeepseekV2Attention):
         return (
             self._rotation(batch, query_len)
             + self._cache(batch, query_len, kv_len, read=latent_dim)
-            + self.core(self.num_attention_heads, latent_dim, self.kv_lora_rank, self.attention).own(
-                batch, query_len, kv_len
-            )
+            + self.core(
+                self.num_attention_heads, latent_dim, self.kv_lora_rank, self.attention, causal=self.causal
+            ).own(batch, query_len, kv_len)
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from transformers import AutoConfig
 
 from fxmeter import annotate, closed_form, decode, load_model, prefill
 from fxmeter.models.deployment import deploy
 from fxmeter.models.errors import DeploymentError
+from tests.tracer.tiny import DEEPSEEK
 
 LAYERS, HIDDEN, KV, FFN, VOCABULARY = 32, 4096, 1024, 14336, 128256  # of Llama-3.1-8B
 ELEMENTS = LAYERS * (2 * HIDDEN * HIDDEN + 2 * HIDDEN * KV + 3 * HIDDEN * FFN)
@@ -87,6 +89,27 @@ def test_closed_forms_know_the_format(preset_model, name):
     for batch, context in ((1, 77), (3, 4000)):
         expected = annotate(model, decode(context, batch=batch), deployment=deployment).cost
         assert form.at(batch=batch, past_len=context) == expected
+
+
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        deploy(weights="fp8-block", kv="int4", kernels="serving"),
+        pytest.param(deploy(weights="int4-g64", kv="int8"), marks=pytest.mark.slow),
+        pytest.param(deploy(weights="nf4", kv="fp8", kernels="serving"), marks=pytest.mark.slow),
+    ],
+    ids=lambda deployment: " ".join(deployment.asked.values()),
+)
+def test_a_closed_form_is_annotate_in_every_field_and_module(deployment):
+    model = load_model(AutoConfig.for_model(**DEEPSEEK))
+    points = {"prefill": [(3, 17, 40)], "decode": [(1, 1, 7), (19, 3, 123)]}
+    for stage, make in (("prefill", prefill), ("decode", decode)):
+        form = closed_form(model, stage=stage, deployment=deployment)
+        for batch, query_len, past_len in points[stage]:
+            sizes = {"batch": batch, "query_len": query_len, "past_len": past_len}
+            annotated = annotate(model, make(**sizes), deployment=deployment)
+            for path, module in annotated.modules.items():
+                assert form.modules[path].at(**sizes) == module.cost, (path, sizes)
 
 
 def test_time_follows_the_format(preset_model):

@@ -8,6 +8,7 @@ import re
 import pytest
 from transformers import AutoConfig
 
+from fxmeter import deploy
 from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.capacity import to_json
 from fxmeter.annotators.studies.axes import Axes
@@ -231,7 +232,27 @@ def test_the_command_prints_tables_of_100_columns(run, config):
     assert run("capacity", config, "--decode", 64, "--markdown").stdout.startswith("**")
 
 
+def test_the_command_takes_what_an_engine_runs_unless_told(run, config, small):
+    def peak(*arguments):
+        data = json.loads(run("capacity", config, "--prefill", 100, "--json", *arguments).stdout)
+        conventions = (data["conventions"]["kernels"], data["conventions"]["causal"], data["conventions"]["logits"])
+        return conventions, data["shapes"][0]["memory"]
+
+    served, transformers = peak(), peak("--kernels", "transformers")  # logits of the last position are its own default
+    assert served[0] == ("serving", "exact", "last")
+    assert transformers[0] == ("transformers", "full", "last")
+    for (_, memory), name in ((served, "serving"), (transformers, "transformers")):
+        stage = annotate(small.model, prefill(100), logits="last", deployment=deploy(kernels=name))
+        assert memory["peak_activation_bytes"] == stage.cost.peak_activation_bytes
+    halved = peak("--kv", "fp8")[1]
+    assert halved["kv_bytes"] * 2 == served[1]["kv_bytes"]
+
+
 BAD = [
+    (["--causal", "full"], "--causal full is not what serving kernels compute"),
+    (["--logits", "all"], "--logits all is not what serving kernels compute"),
+    (["--attention", "eager"], "--attention eager is not what serving kernels compute"),
+    (["--weights", "zzz"], "zzz"),
     (["--memory", "0GiB"], "is no memory at all"),
     (["--memory", "0"], "needs a number and a unit"),
     (["--memory", "80"], "needs a number and a unit"),

@@ -7,16 +7,19 @@ import sys
 
 import pytest
 
+from fxmeter import deploy
 from fxmeter.annotators import annotate
 from fxmeter.annotators.cli.main import main
 from fxmeter.annotators.studies.crosscheck import BANDS, VISION_BANDS, check_decoder, check_vision
 from fxmeter.models import decode, prefill, vision
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.hand.hand_written import hand_written_model
 from fxmeter.models.hand.vision_tower import DeepseekOCRVision
 from fxmeter.models.presets import preset
 from fxmeter.models.stage_cost import FIELDS
 from fxmeter.tracer.load.vision import build_vision
 
+SERVING = deploy(kernels="serving")
 DECODERS = ["deepseek-ocr", "deepseek-v2-lite", "deepseek-v2", "deepseek-v3", "llama-2-7b", "llama-3.1-8b"]
 PASSES = [
     make(n, batch=b)
@@ -40,6 +43,23 @@ def test_every_module_of_every_decoder_agrees(preset_model, name, attention):
         assert check.failures == (), scenario
         assert check.written_within == ()
         assert {row.path for row in check.rows} >= {"", "model", "model.layers.0.self_attn.o_proj", "lm_head"}
+
+
+@pytest.mark.parametrize("name", ["deepseek-ocr", "deepseek-v2-lite", "deepseek-v3", "llama-3.1-8b"])
+def test_every_module_agrees_as_an_engine_runs_it(preset_model, name):
+    """Latent attention absorbed in decode, the pairs of a causal mask, the last logits."""
+    for scenario in (prefill(1), prefill(100, past_len=50, batch=8), decode(0), decode(8192, batch=8)):
+        check = check_decoder(preset_model(name), preset(name).config, scenario, "flash", SERVING)
+        assert check.failures == (), scenario
+        assert check.stage.conventions.causal == "exact"
+        assert check.written_within == ()
+
+
+def test_formats_are_refused_since_nobody_has_written_them(preset_model):
+    config = preset("llama-2-7b").config
+    for deployment in (deploy(weights="fp8"), deploy(kv="fp8")):
+        with pytest.raises(ScenarioError, match="one dtype; leave --weights and --kv out"):
+            check_decoder(preset_model("llama-2-7b"), config, decode(8), "flash", deployment)
 
 
 def test_every_term_between_flash_and_the_hand_is_named(preset_model):
@@ -97,6 +117,11 @@ def test_every_band_is_needed_and_no_wider_than_a_tenth_above_what_is_seen(prese
                 for row in check_decoder(preset_model(name), preset(name).config, scenario, attention).rows:
                     if row.band not in (None, (1.0, 1.0)):
                         seen.setdefault(row.band, []).append(row.ratio)
+    for name in ("deepseek-v2", "deepseek-v3"):
+        for scenario in (decode(8192), decode(8192, batch=256)):
+            for row in check_decoder(preset_model(name), preset(name).config, scenario, "flash", SERVING).rows:
+                if row.band not in (None, (1.0, 1.0)):
+                    seen.setdefault(row.band, []).append(row.ratio)
     for attention in ("eager", "flash"):
         for crops in ((0, 0), (1, 2), (3, 3)):
             for row in check_vision(tower, vision(crops=crops), attention).rows:
@@ -149,6 +174,12 @@ def test_json(run):
     assert flops["difference"] == 0
     assert flops["band"] is None
     assert layer["fields"]["activation_bytes"]["band"] == [1.0, 4 / 3]
+
+
+def test_the_command_takes_serving_kernels(run):
+    code, out, _ = run("deepseek-v2-lite", "--kernels", "serving", "--prefill", "8", "--decode", "8")
+    assert code == 0
+    assert "eager" not in out
 
 
 def test_a_broken_formula_exits_1_and_names_the_first_difference(run, monkeypatch):

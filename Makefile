@@ -26,6 +26,7 @@ test-slow: $(VENV)/.installed  ## the exhaustive ones, half an hour on two cores
 
 coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes docs/coverage.md
 	$(BIN)/python -m validation.coverage
+	$(BIN)/python -m validation.full_size
 
 validate: $(VENV)/.installed  ## bytes and memory against real runs; writes docs/validation.md
 	for name in peak kv io fused gpu; do $(BIN)/python -m validation.$$name || exit 1; done

@@ -24,6 +24,8 @@ from typing import Any
 from validation.coverage_page import holds, page, reasons, summary
 
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
+FULL_SIZE = "## At full size"
+"""The heading of the page's last section, which ``validation.full_size`` writes."""
 MEMORY = 12 * 2**30
 
 
@@ -42,8 +44,8 @@ def main() -> None:
     if given.json:
         Path(given.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if not given.no_write and not given.types:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page(results), encoding="utf-8")
+        _, title, second = PAGE.read_text(encoding="utf-8").partition(FULL_SIZE)
+        PAGE.write_text(page(results) + title + second, encoding="utf-8")
     print(summary(results))
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
 

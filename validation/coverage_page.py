@@ -34,6 +34,7 @@ A combination holds where
 - its graph has one size, at two prompts far above every window and chunk (160 and 240 tokens): nothing loops over time.
 """
 
+CANNOT_RUN = "## What transformers itself does not run"
 BEYOND = """\
 ## What transformers keeps beside what is priced
 
@@ -105,7 +106,7 @@ def page(results: list[Result]) -> str:
         BEYOND,
         *beyond(base),
         "",
-        "## What transformers itself does not run",
+        CANNOT_RUN,
         "",
         *(f"- `{result['model_type']}`: {result['reason']}" for result in results if not result["runs"]),
         "",

@@ -6,6 +6,7 @@ import pytest
 
 from validation.coverage_page import holds, page, summary
 from validation.coverage_type import check_type
+from validation.full_size import cannot_run, in_process, section
 from validation.small_configs import kinds_of_layers, small_config, two_periods
 
 KINDS = {
@@ -52,3 +53,14 @@ def test_a_small_config_has_every_kind_of_layer_of_the_default_one(model_type):
 
     small, default = kinds_of_layers(small_config(model_type)), kinds_of_layers(default_config(model_type))
     assert len(set(small)) >= len(set(default))
+
+
+def test_a_type_at_full_size_that_does_not_end_is_a_row():
+    row = in_process("longcat_flash", limit=1)
+    assert not row.holds
+    assert "| more than 1 s |" in section([row])
+
+
+def test_what_transformers_cannot_run_is_read_off_the_first_table():
+    results = [check_type("gemma4_assistant").to_dict()]
+    assert cannot_run(page(results)) == {"gemma4_assistant"}

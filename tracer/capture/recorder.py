@@ -29,6 +29,7 @@ from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_o
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.operators.devices import run_together
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
+from fxmeter.tracer.operators.remembered import run_or_remember
 from fxmeter.tracer.private import TorchDispatchMode, is_composite, storage_key, target_name, without_dispatch
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
@@ -139,7 +140,7 @@ class Recorder(TorchDispatchMode):
         try:
             if self._on_meta and (self._met_other or makes_elsewhere):
                 return run_together(run, args, kwargs)
-            return run(*args, **kwargs)
+            return run_or_remember(func, run, args, kwargs)
         except Exception as error:
             if func in QUESTIONS and isinstance(error, (NotImplementedError, RuntimeError)):
                 try:

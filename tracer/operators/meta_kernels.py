@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fxmeter.tracer.operators.devices import run_together
+from fxmeter.tracer.operators.remembered import run_or_remember
 from fxmeter.tracer.private import OpOverload, TorchDispatchMode
 
 
@@ -47,4 +48,4 @@ class MetaKernels(TorchDispatchMode):
         run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
         if any(isinstance(value, Tensor) and not value.is_meta for value in args):
             return run_together(run, args, kwargs)
-        return run(*args, **kwargs)
+        return run_or_remember(func, run, args, kwargs)

@@ -1,0 +1,98 @@
+"""The shapes that an op gives, remembered: on meta they follow from the shapes that it is given.
+
+Most of a recording's own time went into meta kernels written in Python, run again for every layer, for the prompt
+before a decode step, and for the next model. What an op made is kept by all that can decide it: the op, the shape,
+strides and dtype of each tensor, every other argument with its type, and the default dtype. Only new tensors laid out
+plainly are kept: an op that changes or returns what it was given, or whose result depends on data, runs each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxmeter.tracer.private import OpOverload, storage_key
+
+MOST_KEPT = 50_000
+"""Results; then all are forgotten. One model has hundreds."""
+_META = torch.device("meta")
+_TENSORS = frozenset((Tensor, nn.Parameter))
+_LISTS = frozenset((list, tuple))
+_PLAIN = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format))
+_DEPENDS_ON_DATA = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
+_Look = tuple[torch.Size, tuple[int, ...], torch.dtype]
+_looks: dict[tuple[Any, ...], _Look | tuple[_Look, ...] | None] = {}
+
+
+def run_or_remember(op: OpOverload, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``run(*args, **kwargs)``, or new tensors of the shapes that ``op`` gave for tensors like these."""
+    if not _makes_new_tensors(op):
+        return run(*args, **kwargs)
+    key: list[Any] = [op, torch.get_default_dtype()]
+    tensors: list[Tensor] = []
+    if not _describe(args, key, tensors) or not _describe(kwargs.items(), key, tensors) or not tensors:
+        return run(*args, **kwargs)
+    known = tuple(key)
+    looks = _looks.get(known)
+    if looks is not None:
+        return _new(looks) if type(looks[0]) is torch.Size else tuple(map(_new, looks))
+    out = run(*args, **kwargs)
+    if known not in _looks:
+        if len(_looks) >= MOST_KEPT:
+            _looks.clear()
+        _looks[known] = _looks_of(out, tensors)
+    return out
+
+
+@cache
+def _makes_new_tensors(op: OpOverload) -> bool:
+    """Whether an op's schema lets it neither change nor return what it is given, nor ask for values."""
+    schema = op._schema
+    aliases = (*schema.arguments, *schema.returns)
+    return all(a.alias_info is None for a in aliases) and not _DEPENDS_ON_DATA.intersection(op.tags)
+
+
+def _describe(values: Iterable[Any], key: list[Any], tensors: list[Tensor]) -> bool:
+    """Append to ``key`` what decides shapes; False where something else than plain values and meta tensors does."""
+    for value in values:
+        kind = type(value)
+        key.append(kind)
+        if kind in _TENSORS:
+            if not value.is_meta or value.layout is not torch.strided or value.dtype.is_complex:
+                return False
+            key += value.shape, value.stride(), value.dtype
+            tensors.append(value)
+        elif kind in _PLAIN:
+            key.append(value)
+        elif kind in _LISTS:
+            key.append(len(value))
+            if not _describe(value, key, tensors):
+                return False
+        else:
+            return False
+    return True
+
+
+def _looks_of(out: Any, given: list[Tensor]) -> _Look | tuple[_Look, ...] | None:
+    """Shape, strides and dtype of what an op returned; None where they are not all that there is to say of it."""
+    several = type(out) is tuple
+    tensors = out if several else (out,)
+    storages = {storage_key(tensor) for tensor in given}
+    for tensor in tensors:
+        if type(tensor) is not Tensor or not tensor.is_meta or tensor.layout is not torch.strided:
+            return None
+        plain = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
+        whole = tensor.untyped_storage().nbytes() == plain.untyped_storage().nbytes()
+        if tensor.storage_offset() or tensor.dtype.is_complex or not whole or storage_key(tensor) in storages:
+            return None
+        storages.add(storage_key(tensor))
+    looks = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors)
+    return looks if several else looks[0]
+
+
+def _new(look: Any) -> Tensor:
+    return torch.empty_strided(look[0], look[1], dtype=look[2], device=_META)

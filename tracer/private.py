@@ -55,6 +55,8 @@ NAMES = (
     Name("torch", "_C._DisableTorchDispatch", "hand a tensor on without recording it"),
     Name("torch", "_C._functorch.peek_interpreter_stack", "see that a gradient is taken by torch.func"),
     Name("torch", "UntypedStorage._cdata", "tell storages apart"),
+    Name("torch.nn.modules.module", "_global_forward_hooks", "see code that runs around every module"),
+    Name("torch.nn.modules.module", "_global_forward_pre_hooks", "see code that runs around every module"),
     Name("torch", "_C._dispatch_has_kernel_for_dispatch_key", "take apart ops that arrive whole in inference mode"),
     Name("torch.fx", "Graph._target_to_str", "name nodes"),
     Name("torch", "ops.aten._grouped_mm.default", "price mixtures of experts"),
@@ -121,6 +123,12 @@ def without_dispatch() -> AbstractContextManager[None]:
 def without_modes() -> AbstractContextManager[None]:
     """Inside the block ops run as if no mode were active."""
     return _disable_current_modes()
+
+
+def has_global_hooks() -> bool:
+    """Whether somebody's code runs around every module."""
+    module = nn.modules.module
+    return bool(module._global_forward_hooks or module._global_forward_pre_hooks)
 
 
 def in_function_transform() -> bool:
@@ -196,6 +204,7 @@ __all__ = [
     "can_fuse",
     "choose_attention",
     "has_attention_interface",
+    "has_global_hooks",
     "in_function_transform",
     "is_composite",
     "kernel_of",

@@ -102,11 +102,15 @@ class Lifetimes:
 
 
 def _with_those_left(recording: Recording) -> list[Storage]:
-    """The activations of a recording, and one more for each call not run of those that the recorded one left alive."""
+    """The activations of a recording, and one more for each call not run of those that outlive the recorded one.
+
+    What a call leaves to its slot of a cache the others leave to theirs, and all go when the cache does.
+    """
     storages = [storage for storage in recording.storages if storage.is_activation]
     for instance in sorted(recording.instances(), key=lambda i: -len(i.outer)):
-        returned = {id(storage) for _, storage in instance.returned}
-        inside = (s for s in storages if s.died is None and instance.began < s.born < instance.ended)
-        left_alive = [storage for storage in inside if id(storage) not in returned]
+        returned = {storage.id for _, storage in instance.returned if storage is not None}
+        inside = (s for s in storages if instance.began < s.born < instance.ended)
+        outlives = (s for s in inside if s.died is None or s.died > instance.ended)
+        left_alive = [storage for storage in outlives if storage.id not in returned]
         storages += [replace(storage, born=skip.moment + 1) for skip in instance.skips for storage in left_alive]
     return storages

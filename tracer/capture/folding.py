@@ -1,44 +1,43 @@
 """Running identical layers once.
 
-The members of every ``ModuleList`` are grouped by what they are: class, parameter and buffer shapes and dtypes, and
-every plain attribute but the position in the list, for the member and all its submodules. The first of a group to be
-called with a given kind of inputs runs and is recorded; a later one, called with inputs that cannot be told apart
-from those, does not run: its hidden states pass through untouched, and the one that ran counts once more. A member
-that returns something else than its hidden states is never skipped. Where members run several times in a pass, as a
-tower does on two pictures, the first calls of all are grouped among themselves, the second ones, and so on.
+The members of every ``ModuleList`` are grouped by what they are (:mod:`fxmeter.tracer.capture.groups`). The first of a
+group to be called with a given kind of inputs runs and is recorded; a later one, called with inputs that cannot be told
+apart from those, does not run: its hidden states pass through untouched, and the one that ran counts once more. A
+member that returns something else than its hidden states is never skipped. Where members run several times in a pass,
+as a tower does on two pictures, the first calls of all are grouped among themselves, the second ones, and so on.
 
 What passes through stands for another tensor from then on. Nobody may use it, or even hold it, as what it was before:
-then there are two tensors where the folded recording has one, and the pass is recorded in full.
+then there are two tensors where the folded recording has one. Nor may anybody but the cache use what else the recorded
+call made: of the others it would be missing. A list of which this is not so is recorded in full, and it alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import operator
-import re
-import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
+from weakref import ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxmeter.models.errors import FxmeterError
+from fxmeter.tracer.capture.groups import PLAIN, Known, Member, alike_members, list_of
 from fxmeter.tracer.graph.instances import Instance, Skip
+from fxmeter.tracer.graph.nodes import meta_of, specs_of
 from fxmeter.tracer.graph.spec import Role, Storage
-from fxmeter.tracer.state.tree import derived, walk
-
-_INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
+from fxmeter.tracer.private import has_global_hooks
 
 
 class Observer(Protocol):
     """What folding asks of whoever records: the instances now running, and what is known of a tensor.
 
-    ``hand_back`` makes the tensor that is a skipped call's result, in the place of one that the call was given.
+    ``hand_back`` makes the tensor that is the result of a skipped call, of the member at ``path``, in the place of one
+    that the call was given.
     """
 
     instances: tuple[Instance, ...]
@@ -47,7 +46,7 @@ class Observer(Protocol):
 
     def storage_of(self, tensor: Tensor) -> Storage | None: ...
 
-    def hand_back(self, tensor: Tensor) -> Tensor: ...
+    def hand_back(self, path: str, tensor: Tensor) -> Tensor: ...
 
     def moment(self) -> int: ...
 
@@ -64,7 +63,7 @@ class NoObserver:
     def storage_of(self, tensor: Tensor) -> Storage | None:
         return None
 
-    def hand_back(self, tensor: Tensor) -> Tensor:
+    def hand_back(self, path: str, tensor: Tensor) -> Tensor:
         return tensor
 
     def moment(self) -> int:
@@ -72,43 +71,87 @@ class NoObserver:
 
 
 class CannotFoldError(FxmeterError):
-    """One recorded call cannot stand for the others: record in full.
+    """One recorded call of the member at ``path`` cannot stand for the others of its list: record that in full.
 
     Members that run several times are alike the first time and not the second; or what a skipped member was given, and
     hands back in place of a new tensor, is used or held on to in its own right, where the full recording has two.
     """
 
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.in_list = list_of(path)
+
 
 class Folding:
-    """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed."""
+    """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed.
+
+    ``trusted``: the caller vouches for code of whoever it is. ``skipped`` says whether a call was not run.
+    """
 
     def __init__(self, model: nn.Module, *, trusted: bool = False) -> None:
-        self._groups = derived(model, _trusted_groups if trusted else _groups)
+        self._trusted = trusted
+        self._members = [] if has_global_hooks() and not trusted else alike_members(model, trusted=trusted)
+        self._never_ran: frozenset[str] = frozenset()
+        self.skipped = False
+
+    def without(self, in_list: str) -> Folding | None:
+        """The same but for one list; None where no other is left."""
+        self._members = [member for member in self._members if member.in_list != in_list]
+        return self if self._members else None
 
     @contextmanager
     def active(self, observer: Observer) -> Iterator[None]:
-        """Inside the block identical members run once; the model is as before afterwards."""
-        calls = _Calls()
+        """Inside the block identical members run once; the model is as before afterwards.
+
+        Where nothing is recorded the pass fills a cache for the next one: a member left out has nothing in it.
+        """
+        fills = isinstance(observer, NoObserver)
+        calls = _Calls(self._trusted, frozenset() if fills else self._never_ran)
         patched: list[nn.Module] = []
         try:
-            for path, member, kind in self._groups:
-                if "forward" not in member.__dict__:
-                    patched.append(member)
-                    member.__dict__["forward"] = _run_once(path, member.forward, kind, calls, observer)
+            for member in self._members:
+                if "forward" not in member.module.__dict__:
+                    patched.append(member.module)
+                    member.module.__dict__["forward"] = _run_once(member, member.module.forward, calls, observer)
             yield
             _refuse_other_groups(calls.instances)
         finally:
-            for member in patched:
-                del member.__dict__["forward"]
+            self.skipped |= any(instance.skips for instance in calls.instances)
+            if fills:
+                ran = {instance.paths[0] for instance in calls.instances}
+                self._never_ran = frozenset(p for instance in calls.instances for p in instance.paths) - ran
+            for module in patched:
+                del module.__dict__["forward"]
 
 
 @dataclass(slots=True)
 class _Calls:
-    """The calls of members in one pass: the instance that ran for each kind of call, and how often each path ran."""
+    """The calls of members in one pass: the instance that ran for each kind of call, and how often each path ran.
 
+    With ``trusted`` the caller vouches for the code of arguments; of the others those that were looked at are ``seen``,
+    and not kept alive. The members at ``not_cached`` have nothing in the cache.
+    """
+
+    trusted: bool
+    not_cached: frozenset[str]
+    seen: dict[int, tuple[ref[Any], bool]] = field(default_factory=dict)
     ran: dict[Any, Instance] = field(default_factory=dict)
     instances: list[Instance] = field(default_factory=list)
     times: dict[str, int] = field(default_factory=dict)
+
+    def is_known(self, value: Any) -> bool:
+        """Whether an argument has no code that may tell who asks it."""
+        if self.trusted:
+            return True
+        try:
+            reference = ref(value)
+        except TypeError:  # a set, say
+            return Known().holds(value)
+        seen, is_known = self.seen.get(id(value), (reference, None))
+        if is_known is None or seen() is not value:
+            is_known = Known().holds(value)
+            self.seen[id(value)] = reference, is_known
+        return is_known
 
 
 def _refuse_other_groups(instances: Iterable[Instance]) -> None:
@@ -117,81 +160,41 @@ def _refuse_other_groups(instances: Iterable[Instance]) -> None:
     for instance in instances:
         for path in instance.paths:
             if groups.setdefault(path, instance.paths) != instance.paths:
-                raise CannotFoldError(f"{path} is not always like the same others")
+                raise CannotFoldError(path, "it is not always like the same others")
 
 
-def _trusted_groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
-    """(path, member, kind) of every member of a list that is not the only one of its kind."""
-    return _alike_members(model, lambda member: member is not None)
+def refuse_side_outputs(graph: fx.Graph) -> None:
+    """Raise CannotFoldError where a node reads what a folded call outside of it made and did not return.
 
-
-def _groups(model: nn.Module) -> list[tuple[str, nn.Module, int]]:
-    """The same of members whose code is known: transformers' layers, which every type of model was held to."""
-    return _alike_members(model, _is_known)
-
-
-_KNOWN = ("transformers", "torch", "fxmeter")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-
-
-def _is_known(member: nn.Module | None) -> bool:
-    """Whether a member's code is transformers' own, and nobody has put a hook or a function of theirs on it.
-
-    Anybody else's code may read what tells layers apart: an index, a table, a counter that all share, what another
-    layer left behind. It is recorded in full, unless the caller says that it does not.
+    In full it would read what each of the calls made. What is in the cache each keeps for itself.
     """
-    if member is None or type(member).__module__.partition(".")[0] not in ("transformers", "fxmeter"):
-        return False
-    for module in member.modules():
-        if type(module).__module__.partition(".")[0] not in _KNOWN or any(getattr(module, name) for name in _HOOKS):
-            return False
-        functions = (value for value in vars(module).values() if isinstance(value, types.FunctionType))
-        if "forward" in vars(module) or any(f.__module__.partition(".")[0] not in _KNOWN for f in functions):
-            return False
-    return True
+    for node in graph.nodes:
+        inside = meta_of(node).instances
+        for source in node.all_input_nodes:
+            for instance in meta_of(source).instances:
+                if len(instance.paths) > 1 and instance not in inside:
+                    returned = [storage for _, storage in instance.returned]
+                    made = (s.storage for s in specs_of(source) if s.storage.is_activation)
+                    if any(storage.born > instance.began and storage not in returned for storage in made):
+                        raise CannotFoldError(instance.paths[0], f"{node} reads what it made on the side")
 
 
-def _alike_members(model: nn.Module, may: Callable[[nn.Module | None], bool]) -> list[tuple[str, nn.Module, int]]:
-    found: list[tuple[str, nn.Module, int]] = []
-    kinds = 0
-    for list_path, module in walk(model):
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and all(map(may, module)):
-            alike: dict[Any, list[tuple[str, nn.Module]]] = {}
-            sharing = _sharing(module)
-            for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):
-                if index in sharing:
-                    continue
-                path = f"{list_path}.{index}" if list_path else str(index)
-                alike.setdefault(key, []).append((path, member))
-            for members in alike.values():
-                if len(members) > 1:
-                    found += [(path, member, kinds) for path, member in members]
-                    kinds += 1
-    return found
+def _run_once(member: Member, forward: Callable[..., Any], calls: _Calls, observer: Observer) -> Callable[..., Any]:
+    path = member.path
 
-
-def _sharing(members: nn.ModuleList) -> set[int]:
-    """Members that have a weight in common with another one: it is there once, not once for each."""
-    owners: dict[int, set[int]] = {}
-    for index, member in enumerate(members):
-        for tensor in (*member.parameters(), *member.buffers()):
-            owners.setdefault(id(tensor), set()).add(index)
-    return {index for indices in owners.values() if len(indices) > 1 for index in indices}
-
-
-def _run_once(
-    path: str, forward: Callable[..., Any], kind: int, calls: _Calls, observer: Observer
-) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
         calls.times[path] = calls.times.get(path, 0) + 1
-        key = (kind, calls.times[path], observer.instances, _call_key((args, kwargs), tensors, observer))
+        arguments = _call_key((args, kwargs), tensors, calls, observer)
+        key = (member.kind, calls.times[path], observer.instances, arguments)
         given = tuple(map(observer.storage_of, tensors))
         instance = calls.ran.get(key)
         if instance is not None and instance.passthrough is not None:
             instance.paths.append(path)
             instance.skips.append(Skip(observer.moment(), given))
             return instance.passthrough(tensors)
+        if path in calls.not_cached:
+            raise CannotFoldError(path, "it is like others in the prompt alone")
         instance = Instance([path], observer.instances, given=given, began=observer.moment())
         calls.instances.append(instance)
         outer, observer.instances = observer.instances, (*observer.instances, instance)
@@ -201,7 +204,7 @@ def _run_once(
             observer.instances = outer
         instance.ended = observer.moment()
         places: list[tuple[int, Tensor]] = []
-        instance.passthrough = _passthrough(out, tensors, places, observer.hand_back)
+        instance.passthrough = _passthrough(out, tensors, places, partial(observer.hand_back, path))
         instance.returned = tuple((index, observer.storage_of(tensor)) for index, tensor in places)
         places.clear()
         calls.ran[key] = instance
@@ -210,8 +213,11 @@ def _run_once(
     return call
 
 
-def _call_key(value: Any, tensors: list[Tensor], observer: Observer) -> Any:
-    """What the inputs of a call are, without their values; the tensors met are appended to ``tensors``."""
+def _call_key(value: Any, tensors: list[Tensor], calls: _Calls, observer: Observer) -> Any:
+    """What the inputs of a call are, without their values; the tensors met are appended to ``tensors``.
+
+    An object whose code is not known is like no other.
+    """
     if isinstance(value, Tensor):
         for index, seen in enumerate(tensors):
             if seen is value:
@@ -227,12 +233,12 @@ def _call_key(value: Any, tensors: list[Tensor], observer: Observer) -> Any:
             observer.role_of(value),
         )
     if isinstance(value, (tuple, list)):
-        return (type(value), *(_call_key(item, tensors, observer) for item in value))
+        return (type(value), *(_call_key(item, tensors, calls, observer) for item in value))
     if isinstance(value, dict):
-        return (dict, *((name, _call_key(item, tensors, observer)) for name, item in value.items()))
-    if isinstance(value, _PLAIN):
+        return (dict, *((name, _call_key(item, tensors, calls, observer)) for name, item in value.items()))
+    if isinstance(value, PLAIN):
         return (type(value), value)
-    return (type(value), id(value))
+    return (type(value), id(value)) if calls.is_known(value) else object()
 
 
 HandBack = Callable[[Tensor], Tensor]
@@ -268,7 +274,7 @@ def _place(
             return lambda given: hand_back(given[index])
         places.append((index, value))
         return operator.itemgetter(index)
-    if value is None or isinstance(value, _PLAIN):
+    if value is None or isinstance(value, PLAIN):
         return lambda given: value
     if type(value) in (tuple, list):
         kind, items = type(value), [_place(item, inputs, taken, places, hand_back) for item in value]
@@ -282,58 +288,3 @@ def _place(
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()
-
-
-def _signatures(members: nn.ModuleList) -> list[Any]:
-    """One hashable key per member; equal keys mean that the members cannot be told apart but by position."""
-    described = [_describe(member) for member in members]
-    offsets: dict[Any, set[int]] = {}
-    for position, (_, indices) in enumerate(described):
-        for name, value in indices.items():
-            offsets.setdefault(name, set()).add(value - position)
-    return [
-        (fixed, tuple((name, None if len(offsets[name]) == 1 else value) for name, value in indices.items()))
-        for fixed, indices in described
-    ]
-
-
-def _describe(member: nn.Module) -> tuple[Any, dict[Any, int]]:
-    """A member's class, tensors and plain attributes, and apart from them the integers that may be its index."""
-    fixed: list[Any] = []
-    indices: dict[Any, int] = {}
-    for path, module in member.named_modules():
-        tensors = [
-            (name, None if t is None else (tuple(t.shape), t.dtype, t.requires_grad))
-            for store in (module._parameters, module._buffers)
-            for name, t in store.items()
-        ]
-        attributes = []
-        for name, value in module.__dict__.items():
-            if name.startswith("_") and name in _MODULE_INTERNALS:
-                continue
-            if type(value) is int and _INDEX_NAME.search(name):
-                indices[path, name] = value
-            else:
-                attributes.append((name, _plain(value)))
-        fixed.append((path, type(module), tuple(tensors), tuple(attributes)))
-    return tuple(fixed), indices
-
-
-_MODULE_INTERNALS = frozenset(nn.Module().__dict__) - {"training"}
-
-
-def _plain(value: Any) -> Any:
-    kind = type(value)  # not isinstance, which asks objects that answer slowly (a config) for their class
-    if issubclass(kind, _PLAIN):
-        return value
-    if issubclass(kind, (tuple, list)):
-        return (kind, *map(_plain, value))
-    if issubclass(kind, dict):
-        return (dict, *((_plain(k), _plain(v)) for k, v in value.items()))
-    if issubclass(kind, Tensor):
-        return (tuple(value.shape), value.dtype)
-    if kind is functools.partial:
-        return (functools.partial, _plain(value.func), _plain(value.args), _plain(value.keywords))
-    if kind is types.MethodType:
-        return (types.MethodType, value.__func__)
-    return id(value)

@@ -56,7 +56,7 @@ class Recorder(TorchDispatchMode):
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         self._read: dict[str, fx.Node] = {}
-        self._handed: list[weakref.ref[Tensor]] = []
+        self._handed: list[tuple[weakref.ref[Tensor], str]] = []
         self._live: dict[int, Storage] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
         self.questions = Questions()
@@ -181,22 +181,26 @@ class Recorder(TorchDispatchMode):
         entry = self._nodes.get(id(tensor))
         return None if entry is None or entry[0]() is not tensor else entry[1]
 
-    def hand_back(self, tensor: Tensor) -> Tensor:
-        """The result of a call that is not run: to the graph the same as ``tensor``, which nobody may hold any more."""
+    def hand_back(self, path: str, tensor: Tensor) -> Tensor:
+        """The result of a call that is not run, of a member of the same list as the one at ``path``.
+
+        To the graph it is the same as ``tensor``, which nobody may hold any more.
+        """
         self._let_go()
         node = self.node_of(tensor)
         if node is None:
-            raise CannotFoldError("a skipped layer hands back a tensor that no op made")
+            raise CannotFoldError(path, "a skipped layer hands back a tensor that no op made")
         with without_dispatch():
             result = tensor.detach()
         self._nodes[id(result)] = (weakref.ref(result, self._forget(id(result))), node)
-        self._handed.append(weakref.ref(tensor))
+        self._handed.append((weakref.ref(tensor), path))
         return result
 
     def _let_go(self) -> None:
         """Whoever had what was handed back has let go of it when the next op begins, of it and of its views."""
-        if any(reference() is not None for reference in self._handed):
-            raise CannotFoldError("a tensor handed back by a skipped layer is used or held in its own right")
+        for reference, path in self._handed:
+            if reference() is not None:
+                raise CannotFoldError(path, "what a skipped layer handed back is used or held in its own right")
         self._handed.clear()
 
     def storage_of(self, tensor: Tensor) -> Storage | None:

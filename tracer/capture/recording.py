@@ -159,8 +159,9 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
         last = writer.get(spec.storage.id)
         by = last or nodes.get(entry.layer)
         instances = meta_of(by).instances if by is not None else ()
-        if any(spec.storage in skip.given for instance in instances for skip in instance.skips):
-            raise CannotFoldError("several layers keep what they remember in one tensor")
+        for instance in instances:
+            if any(spec.storage in skip.given for skip in instance.skips):
+                raise CannotFoldError(instance.paths[0], "several layers keep what they remember in one tensor")
         layers = _layers(entry.layer, instances)
         entries.append(CacheEntry(layers, entry.kind, entry.name, spec, by.name if by else None))
     return tuple(entries)

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fxmeter.tracer.capture.folding import Folding
+from fxmeter.models.errors import TraceError
+from fxmeter.tracer.capture.folding import CannotFoldError, Folding, refuse_side_outputs
 from fxmeter.tracer.capture.recorder import Recorder, module_classes
 from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
 from fxmeter.tracer.private import Cache, pytree
@@ -26,6 +27,20 @@ def record_call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     """Record ``module(*args, **kwargs)`` for any module, on the device that its inputs are on."""
     with one_recording():
         return recorded(module, args, kwargs)
+
+
+def folded(call: Callable[[Folding | None], Recording], folding: Folding | None) -> Recording:
+    """``call`` with every list folded that can be: one that cannot does not unfold the others."""
+    while folding is not None:
+        try:
+            return call(folding)
+        except CannotFoldError as error:
+            folding = folding.without(error.in_list)
+        except TraceError:
+            if not folding.skipped:
+                raise
+            folding = None  # it may have failed for what a layer that was not run left out
+    return call(None)
 
 
 def recorded(
@@ -59,6 +74,8 @@ def recorded(
         cache = replace(cache, cache=cache_of(out))  # not changed in place: the one returned is the one after the pass
     entries = settle_cache(recorder, cache)
     recorder.output(_plain_output(out if output is None else output(out)))
+    if folding is not None:
+        refuse_side_outputs(recorder.graph)
     return Recording(
         graph=recorder.graph,
         storages=tuple(recorder.storages),

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from fxmeter.models.errors import TraceError
-from fxmeter.tracer.capture.folding import CannotFoldError, Folding
+from fxmeter.tracer.capture.folding import Folding
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.attention import Attention, attention_of
-from fxmeter.tracer.run.calls import recorded
+from fxmeter.tracer.run.calls import folded, recorded
 from fxmeter.tracer.run.devices import OneDevice
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.twin import Twin, arguments_on_meta, on_meta
@@ -60,10 +60,8 @@ def record_twin(
             return recorded(module, on_twin, named, folding=folding, cache=cache, values=values)
 
     def attempt(*, careful: bool) -> Recording:
-        try:
-            return call(None if fold is False else Folding(module, trusted=bool(fold)), careful=careful)
-        except CannotFoldError:
-            return call(None, careful=careful)
+        folding = None if fold is False else Folding(module, trusted=bool(fold))
+        return folded(lambda folding: call(folding, careful=careful), folding)
 
     with one_recording(), unchanging(module), attention_of(module, attention), scans_as_operators(module):
         try:

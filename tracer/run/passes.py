@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Any, Literal
 
 import torch
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario
-from fxmeter.tracer.capture.folding import CannotFoldError, Folding, NoObserver
+from fxmeter.tracer.capture.folding import Folding, NoObserver
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
-from fxmeter.tracer.run.calls import declare_inputs, recorded
+from fxmeter.tracer.run.calls import declare_inputs, folded, recorded
 from fxmeter.tracer.run.devices import OneDevice
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of, require_tokens
@@ -113,14 +114,11 @@ class _Pass:
 
 
 def _attempt(wanted: _Pass, folding: Folding | None) -> Recording:
-    """Folded where that can be, in full otherwise."""
-    if folding is not None:
-        kept = copy.deepcopy(wanted.cache) if isinstance(wanted.cache, Cache) else wanted.cache
-        try:
-            return _record(wanted, folding)
-        except CannotFoldError:
-            wanted = replace(wanted, cache=kept)
-    return _record(wanted, None)
+    """Folded as far as that can be. The first try changes the cache that was given, others a copy of what it was."""
+    given = isinstance(wanted.cache, Cache) and folding is not None
+    before = copy.deepcopy(wanted.cache) if given else None
+    caches = chain([wanted.cache], (copy.deepcopy(before) if given else wanted.cache for _ in count()))
+    return folded(lambda folding: _record(replace(wanted, cache=next(caches)), folding), folding)
 
 
 def _record(wanted: _Pass, folding: Folding | None) -> Recording:
@@ -155,7 +153,7 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) 
     def arguments(prompt: Tensor, cache: Any) -> dict[str, Any]:
         return _forward_arguments(model, prompt, cache, "last", strict=False)
 
-    def folded() -> AbstractContextManager[Any]:
+    def around() -> AbstractContextManager[Any]:
         return nullcontext() if folding is None else folding.active(NoObserver())
 
     def recording(kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -166,7 +164,7 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) 
     fast = MetaKernels if device_of(model).type == "meta" else nullcontext
     modes = [lambda _: fast(), recording]
     with as_trace_errors(model):
-        return run_prompt(model, scenario.batch, scenario.past_len, arguments, modes, folded)
+        return run_prompt(model, scenario.batch, scenario.past_len, arguments, modes, around)
 
 
 def _forward_arguments(

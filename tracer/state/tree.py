@@ -86,7 +86,7 @@ class _Known:
         self.below = modules_below[1:]  # not the root: the entry would keep its own key alive
         self.derived: dict[Any, Any] = {}
         modules = [root.__dict__, *(module.__dict__ for _, module in self.below)]
-        self._stores = Stores([store for own in modules for store in (own, *(own[name] for name in _STORES))])
+        self._stores = Stores([store for own in modules for store in (own, *(own[name] for name in _COMPARED))])
         values = [value for own in modules for name, value in own.items() if name not in _INTERNALS]
         self._containers = [(value, _frozen(value)) for value in values if _is_container(value)]
         registered = (t for own in modules for name in ("_parameters", "_buffers") for t in own[name].values())
@@ -102,6 +102,9 @@ class _Known:
 
 
 _STORES = ("_parameters", "_buffers", "_modules")
+HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+"""Where a module keeps what runs around its forward."""
+_COMPARED = (*_STORES, *HOOKS)
 _INTERNALS = frozenset(nn.Module().__dict__)
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 _trusted: set[int] = set()

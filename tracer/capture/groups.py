@@ -1,0 +1,240 @@
+"""Which members of a list are alike, and whose code is known not to tell them apart otherwise.
+
+Members are alike where they have the same class, parameter and buffer shapes and dtypes, and every plain attribute but
+the position in the list, themselves and all their submodules. What code does with a position, with a counter that all
+share or with what another layer left behind is not read off its source: it is known of transformers' own layers, which
+are held to their full recordings, and of nobody else's.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxmeter.tracer.state.tree import HOOKS, derived, walk
+
+_INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a list that is not the only one of its kind; ``kind`` is the number of those that are alike."""
+
+    path: str
+    module: nn.Module
+    kind: int
+
+    @property
+    def in_list(self) -> str:
+        """The path of the list."""
+        return list_of(self.path)
+
+
+def list_of(path: str) -> str:
+    """The path of the list that a member is in."""
+    return path.rpartition(".")[0]
+
+
+def alike_members(model: nn.Module, *, trusted: bool) -> list[Member]:
+    """The members of all lists that may stand for one another: with ``trusted`` whosever code they run."""
+    if trusted:
+        return derived(model, _trusted)
+    members = derived(model, _known)
+    strangers = {cls for cls in {type(m) for member in members for m in member.module.modules()} if _is_changed(cls)}
+    if not strangers:
+        return members
+    changed = {m.in_list for m in members if any(type(part) in strangers for part in m.module.modules())}
+    return [member for member in members if member.in_list not in changed]
+
+
+def _trusted(model: nn.Module) -> list[Member]:
+    return _alike(model, lambda path, members: all(member is not None for member in members))
+
+
+def _known(model: nn.Module) -> list[Member]:
+    modules = dict(walk(model))
+    values = Known()
+
+    def known(path: str, members: nn.ModuleList) -> bool:
+        owner = next((m for m in _around(path, modules) if not isinstance(m, _CONTAINERS)), None)
+        return (owner is None or values.runs_known(owner)) and all(
+            member is not None and all(map(values.is_known, member.modules())) for member in members
+        )
+
+    return _alike(model, known)
+
+
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+
+
+def _around(path: str, modules: dict[str, nn.Module]) -> Iterator[nn.Module]:
+    """The modules around a list, the innermost first."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield modules[path]
+
+
+_PACKAGES = frozenset({"transformers", "torch", "fxmeter"})
+_BESIDE = _PACKAGES | {"accelerate", "huggingface_hub", "kernels", "numpy"} | sys.stdlib_module_names
+"""Whose functions transformers' layers may call."""
+
+
+class Known:
+    """Whose code modules run, and what they hold; each object is looked at once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[Any, bool]] = {}
+
+    def is_known(self, module: nn.Module) -> bool:
+        """Whether a module is torch's or transformers', with no hook, function or object on it that is not."""
+        return self.runs_known(module) and not any(getattr(module, hooks) for hooks in HOOKS)
+
+    def runs_known(self, module: nn.Module) -> bool:
+        """The same, hooks apart: they run before and after it."""
+        own = vars(module)
+        values = (value for name, value in own.items() if name not in MODULE_INTERNALS)
+        return _package(type(module)) in _PACKAGES and "forward" not in own and all(map(self.holds, values))
+
+    def holds(self, value: Any) -> bool:
+        """Whether nothing in a value is code that somebody else wrote."""
+        kind = type(value)  # not isinstance, which asks objects that answer slowly (a config) for their class
+        if issubclass(kind, type):
+            return _package(value) in (*_BESIDE, "builtins")
+        if issubclass(kind, (*PLAIN, enum.Enum, types.BuiltinFunctionType)):
+            return True
+        if kind is types.FunctionType:
+            return _is_ours(value)
+        if id(value) not in self._seen:
+            self._seen[id(value)] = value, True  # one that holds itself
+            self._seen[id(value)] = value, self._is_known_object(value)
+        return self._seen[id(value)][1]
+
+    def _is_known_object(self, value: Any) -> bool:
+        if isinstance(value, types.MethodType):
+            return _is_ours(value.__func__) and self.holds(value.__self__)
+        if isinstance(value, functools.partial):
+            return all(map(self.holds, (value.func, *value.args, *value.keywords.values())))
+        if _package(type(value)) not in (*_BESIDE, "builtins"):
+            return False
+        if isinstance(value, nn.Module):
+            return all(map(self.is_known, value.modules()))
+        items = [*value.values()] if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+        return all(map(self.holds, (*items, *getattr(value, "__dict__", {}).values())))
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
+
+
+def _is_ours(function: Any) -> bool:
+    """Whether a function was written in a package that transformers' layers are made of, decorators included."""
+    module = getattr(function, "__globals__", {}).get("__name__", "torch")
+    return str(module).partition(".")[0] in _BESIDE
+
+
+def _is_changed(cls: type) -> bool:
+    """Whether somebody has put a method of theirs on a class, or a function of theirs where its methods find it."""
+    for base in cls.__mro__[:-1]:
+        for value in vars(base).values():
+            function = getattr(value, "__func__", getattr(value, "fget", value))
+            if isinstance(function, types.FunctionType) and not (_is_ours(function) and _calls_ours(function)):
+                return True
+    return False
+
+
+def _calls_ours(function: types.FunctionType) -> bool:
+    called = (function.__globals__.get(name) for name in function.__code__.co_names)
+    return all(_is_ours(value) for value in called if isinstance(value, types.FunctionType))
+
+
+def _alike(model: nn.Module, may: Callable[[str, nn.ModuleList], bool]) -> list[Member]:
+    found: list[Member] = []
+    kinds = 0
+    for list_path, module in walk(model):
+        if isinstance(module, nn.ModuleList) and len(module) > 1 and may(list_path, module):
+            alike: dict[Any, list[tuple[str, nn.Module]]] = {}
+            sharing = _sharing(module)
+            for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):
+                if index in sharing:
+                    continue
+                path = f"{list_path}.{index}" if list_path else str(index)
+                alike.setdefault(key, []).append((path, member))
+            for members in alike.values():
+                if len(members) > 1:
+                    found += [Member(path, member, kinds) for path, member in members]
+                    kinds += 1
+    return found
+
+
+def _sharing(members: nn.ModuleList) -> set[int]:
+    """Members that have a weight in common with another one: it is there once, not once for each."""
+    owners: dict[int, set[int]] = {}
+    for index, member in enumerate(members):
+        for tensor in (*member.parameters(), *member.buffers()):
+            owners.setdefault(id(tensor), set()).add(index)
+    return {index for indices in owners.values() if len(indices) > 1 for index in indices}
+
+
+def _signatures(members: nn.ModuleList) -> list[Any]:
+    """One hashable key per member; equal keys mean that the members cannot be told apart but by position."""
+    described = [_describe(member) for member in members]
+    offsets: dict[Any, set[int]] = {}
+    for position, (_, indices) in enumerate(described):
+        for name, value in indices.items():
+            offsets.setdefault(name, set()).add(value - position)
+    return [
+        (fixed, tuple((name, None if len(offsets[name]) == 1 else value) for name, value in indices.items()))
+        for fixed, indices in described
+    ]
+
+
+def _describe(member: nn.Module) -> tuple[Any, dict[Any, int]]:
+    """A member's class, tensors and plain attributes, and apart from them the integers that may be its index."""
+    fixed: list[Any] = []
+    indices: dict[Any, int] = {}
+    for path, module in member.named_modules():
+        tensors = [
+            (name, None if t is None else (tuple(t.shape), t.dtype, t.requires_grad))
+            for store in (module._parameters, module._buffers)
+            for name, t in store.items()
+        ]
+        attributes = []
+        for name, value in module.__dict__.items():
+            if name.startswith("_") and name in MODULE_INTERNALS:
+                continue
+            if type(value) is int and _INDEX_NAME.search(name):
+                indices[path, name] = value
+            else:
+                attributes.append((name, _plain(value)))
+        fixed.append((path, type(module), tuple(tensors), tuple(attributes)))
+    return tuple(fixed), indices
+
+
+MODULE_INTERNALS = frozenset(nn.Module().__dict__) - {"training"}
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)  # not isinstance, which asks objects that answer slowly (a config) for their class
+    if issubclass(kind, PLAIN):
+        return value
+    if issubclass(kind, (tuple, list)):
+        return (kind, *map(_plain, value))
+    if issubclass(kind, dict):
+        return (dict, *((_plain(k), _plain(v)) for k, v in value.items()))
+    if issubclass(kind, Tensor):
+        return (tuple(value.shape), value.dtype)
+    if kind is functools.partial:
+        return (functools.partial, _plain(value.func), _plain(value.args), _plain(value.keywords))
+    if kind is types.MethodType:
+        return (types.MethodType, value.__func__)
+    return id(value)

@@ -7,6 +7,7 @@ JSON, SQL, CSV, console, plots, formulas, closed forms and comparisons read the 
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
+from operator import attrgetter
 from typing import Annotated, Literal, get_type_hints
 
 from fxmeter.models.sizes import Size
@@ -123,12 +124,18 @@ class Figures:
     """All bytes moved, op by op, as PyTorch eager executes the graph."""
     flops_tflops = rescaled("flops", "TFLOP", TERA)
     io_tb = rescaled("io_bytes", "TB", TERA)
-    activations_gb = rescaled("activation_bytes", "GiB", GIB)
-    peak_activations_gb = rescaled("peak_activation_bytes", "GiB", GIB)
-    kv_gb = rescaled("kv_bytes", "GiB", GIB)
-    weights_gb = rescaled("weight_bytes", "GiB", GIB)
+    activations_gib = rescaled("activation_bytes", "GiB", GIB)
+    peak_activations_gib = rescaled("peak_activation_bytes", "GiB", GIB)
+    kv_gib = rescaled("kv_bytes", "GiB", GIB)
+    weights_gib = rescaled("weight_bytes", "GiB", GIB)
     arithmetic_intensity = derived("FLOP per byte", "ratio", ("flops", "io_bytes"), _per_byte)
     """FLOP per byte moved; 0 for a part that moves nothing."""
+
+    activations_gb = property(attrgetter("activations_gib"))
+    """The four in GiB under the names of the original system; documents say ``_gib``."""
+    peak_activations_gb = property(attrgetter("peak_activations_gib"))
+    kv_gb = property(attrgetter("kv_gib"))
+    weights_gb = property(attrgetter("weights_gib"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

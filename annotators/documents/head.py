@@ -15,7 +15,7 @@ from fxmeter.models.version import ANALYTIC_MODEL_VERSION, VERSION
 Document: TypeAlias = dict[str, Any]
 """Plain JSON data."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def head() -> Document:

@@ -7,7 +7,7 @@ import pytest
 from fxmeter.models.figures import counted_behind, shown
 from fxmeter.models.stage_cost import DERIVED, EXACT, FIELDS, FIGURES, PASS_FIGURES, StageCost
 
-SUFFIXES = {"flop": "flops", "byte": "_bytes", "memory": "_bytes", "TFLOP": "_tflops", "TB": "_tb", "GiB": "_gb"}
+SUFFIXES = {"flop": "flops", "byte": "_bytes", "memory": "_bytes", "TFLOP": "_tflops", "TB": "_tb", "GiB": "_gib"}
 
 
 @pytest.mark.parametrize("name", [*FIGURES, *PASS_FIGURES])

@@ -79,7 +79,7 @@ def test_json_has_the_promised_shape(run, tiny):
         "warnings",
         "stages",
     ]
-    assert data["schema_version"] == 1
+    assert data["schema_version"] == 2
     assert set(data["versions"]) == {"fxmeter", "torch", "transformers", "python"}
     assert set(data["model"]) == {
         "name",
@@ -173,11 +173,11 @@ def test_a_file_is_written_through_a_link_and_into_a_device(run, tiny, tmp_path)
     (tmp_path / "link.json").symlink_to(tmp_path / "real" / "cost.json")
     assert run("report", tiny, "--decode", 8, "--attention", "flash", "--json", tmp_path / "link.json").returncode == 0
     assert (tmp_path / "link.json").is_symlink()
-    assert json.loads((tmp_path / "real" / "cost.json").read_text())["schema_version"] == 1
+    assert json.loads((tmp_path / "real" / "cost.json").read_text())["schema_version"] == 2
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
         assert run("report", tiny, "--decode", 8, "--attention", "flash", "--json", tmp_path / "pipe").returncode == 0
-        assert json.loads(reader.communicate(timeout=60)[0])["schema_version"] == 1
+        assert json.loads(reader.communicate(timeout=60)[0])["schema_version"] == 2
     assert (tmp_path / "pipe").is_fifo()
 
 

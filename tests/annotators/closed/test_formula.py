@@ -278,7 +278,7 @@ def test_the_command_prints_every_field(run, config):
 @pytest.mark.parametrize(
     ("option", "start"),
     [
-        ("--json", '{\n  "schema_version": 1'),
+        ("--json", '{\n  "schema_version": 2'),
         ("--python", "def config_prefill_flash(B: int, S_q: int)"),
         ("--latex", "% "),
     ],

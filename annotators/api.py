@@ -19,6 +19,7 @@ from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.encoder import with_encoder_len
 from fxmeter.tracer.run.modules import record_module
 
 FEW_STEPS = 8
@@ -42,8 +43,8 @@ def annotate(
         model: what :func:`fxmeter.load_model` returns, or what it takes (a preset's name, a folder, a Hub id), or any
             transformers causal language model on ``meta``, wrapped or not; for a vision scenario the tower. It is
             priced as it infers, whatever its training mode.
-        scenario: :func:`fxmeter.prefill`, :func:`fxmeter.decode`, :func:`fxmeter.generation` or
-            :func:`fxmeter.vision`: batch and lengths are in it, and nowhere else.
+        scenario: :func:`fxmeter.encode`, :func:`fxmeter.prefill`, :func:`fxmeter.decode`,
+            :func:`fxmeter.generation` or :func:`fxmeter.vision`: batch and lengths are in it, and nowhere else.
         attention: the model's own "eager" code, or one fused "flash" core per layer.
         causal: "full" counts every (query, key) pair; "exact" of a fused core those that its mask lets through.
         logits: of "all" positions, or of the "last" one.
@@ -64,6 +65,8 @@ def annotate(
     """
     check_scenario(scenario)
     model = model_of(model, vision=isinstance(scenario, VisionScenario))
+    if isinstance(scenario, Scenario):
+        scenario = with_encoder_len(model, scenario)
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if isinstance(scenario, Scenario) and scenario.steps > 1:
         options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
@@ -82,7 +85,8 @@ def annotate_steps(model: Given, scenario: Scenario, **options: Any) -> Annotate
 
 
 def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, Any]) -> AnnotatedStage | None:
-    return generate(closed_form(model, stage="decode", **options).pieces, scenario)
+    form = closed_form(model, stage="decode", encoder_len=scenario.encoder_len, **options)
+    return generate(form.pieces, scenario)
 
 
 def annotate_module(

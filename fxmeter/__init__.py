@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fxmeter.annotators.closed.form import closed_form
     from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
-    from fxmeter.models.scenario import decode, generation, prefill, vision
+    from fxmeter.models.scenario import decode, encode, generation, prefill, vision
     from fxmeter.tracer.load.loading import load_model
 
 __version__ = VERSION
@@ -28,6 +28,7 @@ _HOMES = {
     "closed_form": "fxmeter.annotators.closed.form",
     "decode": "fxmeter.models.scenario",
     "deploy": "fxmeter.models.deployment",
+    "encode": "fxmeter.models.scenario",
     "generation": "fxmeter.models.scenario",
     "load_model": "fxmeter.tracer.load.loading",
     "prefill": "fxmeter.models.scenario",
@@ -44,6 +45,7 @@ __all__ = [
     "closed_form",
     "decode",
     "deploy",
+    "encode",
     "generation",
     "load_model",
     "models",

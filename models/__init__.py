@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fxmeter.models.scenario import Scenario as Scenario
     from fxmeter.models.scenario import VisionScenario as VisionScenario
     from fxmeter.models.scenario import decode as decode
+    from fxmeter.models.scenario import encode as encode
     from fxmeter.models.scenario import generation as generation
     from fxmeter.models.scenario import prefill as prefill
     from fxmeter.models.scenario import vision as vision
@@ -29,7 +30,7 @@ _NAMES = {
     "DeepseekV2Attention DeepseekV2DecoderLayer DeepseekV2Experts DeepseekV2MLP DeepseekV2MoE Embedding Linear "
     "LlamaAttention LlamaDecoderLayer LlamaFlashAttention2 LlamaMLP LlamaModel LlamaRotaryEmbedding MoEGate RMSNorm "
     "SamEncoder",
-    "scenario": "Scenario VisionScenario decode generation prefill vision",
+    "scenario": "Scenario VisionScenario decode encode generation prefill vision",
     "stage_cost": "StageCost",
 }
 _HOMES = {name: f"fxmeter.models.{home}" for home, names in _NAMES.items() for name in names.split()}

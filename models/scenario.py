@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.sizes import grid_of_crops, whole_number
 
-__all__ = ["Scenario", "Stage", "VisionScenario", "decode", "generation", "prefill", "vision"]
+__all__ = ["Scenario", "Stage", "VisionScenario", "decode", "encode", "generation", "prefill", "vision"]
 
-Stage = Literal["prefill", "decode"]
+Stage = Literal["encode", "prefill", "decode"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,10 @@ class Scenario:
 
     ``kv_len``, what attention sees, is their sum: a token attends to itself. With ``steps`` > 1 (decode only) the pass
     is repeated, each one with the new tokens of those before it in the cache.
+
+    ``encoder_len``, S_enc, is what the decoder of an encoder-decoder model attends to beside its own tokens: positions
+    of its encoder's output. None where there is no encoder, or where the model's config alone says how many. The pass
+    of the encoder itself, "encode", has them as its ``query_len``: they attend to each other, and none is cached.
     """
 
     stage: Stage
@@ -25,10 +30,15 @@ class Scenario:
     query_len: int
     past_len: int
     steps: int = 1
+    encoder_len: int | None = None
 
     def __post_init__(self) -> None:
         for name, at_least in (("batch", 1), ("query_len", 1), ("past_len", 0), ("steps", 1)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), at_least))
+        if self.encoder_len is not None:
+            object.__setattr__(self, "encoder_len", whole_number("encoder_len", self.encoder_len, 1))
+        if self.stage == "encode" and (self.past_len, self.steps, self.encoder_len) != (0, 1, None):
+            raise ScenarioError("the encoder's own pass has a batch and a query_len, nothing cached before it")
 
     @property
     def kv_len(self) -> int:
@@ -42,17 +52,35 @@ class Scenario:
 
     def step(self, index: int) -> Scenario:
         """The single pass that step ``index`` (from 0) is."""
-        past = self.past_len + index * self.query_len
-        return Scenario(stage=self.stage, batch=self.batch, query_len=self.query_len, past_len=past)
+        return replace(self, past_len=self.past_len + index * self.query_len, steps=1)
 
 
-def prefill(query_len: int, *, past_len: int = 0, batch: int = 1) -> Scenario:
+def encode(encoder_len: int, *, batch: int = 1) -> Scenario:
+    """Run the encoder of an encoder-decoder model: once for a request, before the prefill.
+
+    Args:
+        encoder_len: positions that the encoder works on, S_enc: tokens of a text; of a recording what its frames
+            become, of a picture its patches.
+        batch: sequences, B.
+
+    Returns:
+        One pass, in which every position attends to all.
+
+    Raises:
+        ScenarioError: a size that is no whole number, or too small.
+    """
+    return Scenario(stage="encode", batch=batch, query_len=encoder_len, past_len=0)
+
+
+def prefill(query_len: int, *, past_len: int = 0, batch: int = 1, encoder_len: int | None = None) -> Scenario:
     """Process a prompt, or a chunk of one.
 
     Args:
         query_len: tokens of the prompt, S_q.
         past_len: tokens cached before them, C: not 0 for a later chunk of a chunked prefill.
         batch: sequences, B.
+        encoder_len: of an encoder-decoder model, the positions of its encoder's output, S_enc; None for what its
+            config fixes.
 
     Returns:
         One pass, in which S_kv = C + S_q.
@@ -60,16 +88,17 @@ def prefill(query_len: int, *, past_len: int = 0, batch: int = 1) -> Scenario:
     Raises:
         ScenarioError: a size that is no whole number, or too small.
     """
-    return Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=past_len)
+    return Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=past_len, encoder_len=encoder_len)
 
 
-def decode(past_len: int, *, query_len: int = 1, batch: int = 1) -> Scenario:
+def decode(past_len: int, *, query_len: int = 1, batch: int = 1, encoder_len: int | None = None) -> Scenario:
     """Generate the next token.
 
     Args:
         past_len: tokens cached before it, C.
         query_len: new tokens, S_q: more than 1 for speculative or multi-token decode.
         batch: sequences, B.
+        encoder_len: as for :func:`prefill`. What the decoder needs of it is cached, unless no token is.
 
     Returns:
         One pass. A new token attends to itself too: S_kv = C + S_q.
@@ -77,16 +106,17 @@ def decode(past_len: int, *, query_len: int = 1, batch: int = 1) -> Scenario:
     Raises:
         ScenarioError: as for :func:`prefill`.
     """
-    return Scenario(stage="decode", batch=batch, query_len=query_len, past_len=past_len)
+    return Scenario(stage="decode", batch=batch, query_len=query_len, past_len=past_len, encoder_len=encoder_len)
 
 
-def generation(past_len: int, *, steps: int, batch: int = 1) -> Scenario:
+def generation(past_len: int, *, steps: int, batch: int = 1, encoder_len: int | None = None) -> Scenario:
     """Generate tokens, one at a time.
 
     Args:
         past_len: tokens cached before the first, C.
         steps: tokens to generate, K.
         batch: sequences, B.
+        encoder_len: as for :func:`decode`.
 
     Returns:
         K passes, of which step j (from 0) attends to C + j + 1 tokens. FLOPs and traffic are sums over the steps;
@@ -95,7 +125,7 @@ def generation(past_len: int, *, steps: int, batch: int = 1) -> Scenario:
     Raises:
         ScenarioError: as for :func:`prefill`.
     """
-    return Scenario(stage="decode", batch=batch, query_len=1, past_len=past_len, steps=steps)
+    return Scenario(stage="decode", batch=batch, query_len=1, past_len=past_len, steps=steps, encoder_len=encoder_len)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

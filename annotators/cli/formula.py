@@ -13,6 +13,7 @@ from fxmeter.annotators.cli.options import (
     convention_options,
     deployment_options,
     dtype_option,
+    encoder_len_option,
     model_argument,
 )
 from fxmeter.annotators.cli.output import show, write_json
@@ -30,6 +31,7 @@ from fxmeter.models.deployment import Deployment
 @convention_options
 @deployment_options()
 @dtype_option
+@encoder_len_option
 @click.option("--latex", "form", flag_value="latex", help="As LaTeX (amsmath), e.g. formula M --latex.")
 @click.option("--json", "form", flag_value="json", help="As JSON with sympy's strings, e.g. formula M --json.")
 @click.option(
@@ -43,6 +45,7 @@ def formula(
     conventions: Conventions,
     deployment: Deployment,
     dtype: str | None,
+    encoder_len: int | None,
     form: str | None,
 ) -> None:
     """Every figure of a stage of MODEL as a formula: exact for every batch and length.
@@ -62,9 +65,9 @@ def formula(
         from fxmeter.annotators.closed.formulas import formulas
         from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
 
-        priced = work.tower(dtype) if stage == "vision" else work.decoder(dtype)
+        priced = work.tower(dtype) if stage == "vision" else work.decoder(dtype, encoder=True)
         work.say(f"finding the formulas of {stage}, {attention}")
-        options = {"attention": attention, "deployment": deployment, **asdict(conventions)}
+        options = {"attention": attention, "deployment": deployment, "encoder_len": encoder_len, **asdict(conventions)}
         closed = closed_form(priced, stage=stage, **options)
         arranged = formulas(closed.pieces, model=model, module=module)
     if form == "json":

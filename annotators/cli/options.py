@@ -208,6 +208,14 @@ batch_option = click.option(
 )
 
 
+encoder_len_option = click.option(
+    "--encoder-len",
+    type=size(1),
+    metavar="N",
+    help="Positions of the encoder, where a model has one; default: what its config fixes, e.g. --encoder-len 512.",
+)
+
+
 def _read_devices(text: str) -> tuple[Device, ...]:
     return tuple(device(name.strip()) for name in text.split(","))
 

@@ -16,6 +16,7 @@ from fxmeter.annotators.cli.options import (
     deployment_options,
     devices_option,
     dtype_option,
+    encoder_len_option,
     gathered,
     json_option,
     model_argument,
@@ -50,6 +51,7 @@ def scenarios_of(
     crops: tuple[int, int] | None,
     page: tuple[int, int] | None,
     batch: int,
+    encoder_len: int | None,
 ) -> Scenarios:
     """The stages that the options of ``report`` ask for."""
     if crops is not None and page is not None:
@@ -64,8 +66,11 @@ def scenarios_of(
     elif decode is None and steps is not None:
         decode = prefill
     stages: Scenarios = () if grid is None else (make.vision(crops=grid, batch=batch),)
-    stages += () if prefill is None else (make.prefill(prefill, batch=batch),)
-    return stages if decode is None else (*stages, make.generation(decode, steps=steps or 1, batch=batch))
+    if prefill is not None:
+        stages = (*stages, make.prefill(prefill, batch=batch, encoder_len=encoder_len))
+    if decode is not None:
+        stages = (*stages, make.generation(decode, steps=steps or 1, batch=batch, encoder_len=encoder_len))
+    return stages
 
 
 scenario_options = gathered(
@@ -89,6 +94,7 @@ scenario_options = gathered(
         help="Read a page of that many pixels, cropped as the vendor does, e.g. --page 1280x640.",
     ),
     batch_option,
+    encoder_len_option,
 )
 
 
@@ -151,6 +157,7 @@ def report(
     \b
     fxmeter report deepseek-v3 --decode 32k --batch 64 --attention flash
     fxmeter report deepseek-ocr --crops 1x2 --steps 100
+    fxmeter report google/flan-t5-xl --encoder-len 512 --prefill 1 --decode 64
     fxmeter report llama-3.1-8b --decode 4096 --device h100-sxm5-80g,a100
     fxmeter report qwen3-8b --prefill 512 --json | jq .stages[0].cost
     """
@@ -159,10 +166,10 @@ def report(
         raise click.UsageError("--ops-by time needs a --device")
     with session(model, json=json_path, memory_timeline=timeline_path) as work:
         from fxmeter.annotators.api import annotate
-        from fxmeter.annotators.studies.report import build_report
+        from fxmeter.annotators.studies.report import build_report, stages_of
 
-        decoder = work.decoder(dtype)
-        scenarios = _possible(decoder, scenarios)
+        decoder = work.decoder(dtype, encoder=True)
+        scenarios = stages_of(decoder, scenarios)
         tower = work.tower(dtype) if isinstance(scenarios[0], VisionScenario) else None
         stages = []
         for scenario in scenarios:
@@ -190,14 +197,6 @@ def report(
 
         show(report_view(whole, depth=depth, ops=ops, by=ops_by, at_peak=at_peak))
     exit_unless_costed(whole.uncosted, allow_uncosted)
-
-
-def _possible(model: nn.Module, scenarios: Scenarios) -> Scenarios:
-    """The stages of a model: an encoder has no decode step, and is shown without one where anything else is asked."""
-    from fxmeter.tracer.run.prompt import is_encoder
-
-    kept = tuple(scenario for scenario in scenarios if scenario.stage != "decode")
-    return kept if kept and is_encoder(model) else scenarios
 
 
 def _check_timeline(path: str | None, json_path: str | None) -> None:

@@ -14,6 +14,7 @@ from fxmeter.annotators.cli.output import check_writable, progress
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.errors import ModelError
 from fxmeter.models.presets import Preset
 from fxmeter.models.source import HubId, locate
 
@@ -36,12 +37,20 @@ class Session:
         """Whether the model has a vision tower that can be built."""
         return isinstance(self.source, Preset) and bool(self.source.vision)
 
-    def decoder(self, dtype: str | None = None) -> nn.Module:
-        """The language model, on meta."""
+    def decoder(self, dtype: str | None = None, *, encoder: bool = False) -> nn.Module:
+        """The language model, on meta. Raises ModelError for an encoder-decoder one unless ``encoder`` says that the
+        command knows what to do with it."""
         from fxmeter.tracer.load.loading import load_model
+        from fxmeter.tracer.run.encoder import has_encoder
 
         self.say(f"building {self.name} on meta")
-        return load_model(self.name, dtype=dtype)
+        model = load_model(self.name, dtype=dtype)
+        if has_encoder(model) and not encoder:
+            raise ModelError(
+                f"{self.name} is an encoder-decoder model, which this command does not price yet; "
+                f"fxmeter report {self.name} --encoder-len N does"
+            )
+        return model
 
     def tower(self, dtype: str | None = None) -> nn.Module:
         """The vision tower beside it, on meta."""

@@ -25,9 +25,10 @@ from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.devices import device as device_named
 from fxmeter.models.errors import ScenarioError
-from fxmeter.models.scenario import Scenario, generation
+from fxmeter.models.scenario import Scenario, generation, prefill
 from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
 from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.encoder import with_encoder_len
 
 if TYPE_CHECKING:
     import sympy
@@ -47,6 +48,7 @@ def closed_form(
     causal: Literal["full", "exact"] = "full",
     logits: Literal["all", "last"] = "all",
     routing: Literal["uniform", "worst"] = "uniform",
+    encoder_len: int | None = None,
     deployment: Deployment = ONE_DEVICE,
 ) -> ClosedForm:
     """The cost of a stage for every batch, query length and past length (of a vision tower: batch and grid of crops).
@@ -55,6 +57,7 @@ def closed_form(
         model: as for :func:`fxmeter.annotate`.
         stage: "prefill", "decode" or "vision".
         attention, causal, logits, routing, deployment: as for :func:`fxmeter.annotate`.
+        encoder_len: as for :func:`fxmeter.prefill`: the form is for this one length of an encoder's output.
 
     Returns:
         The form. ``form.at(...)`` equals the cost that ``annotate`` gives, in every field. Nothing is recorded before
@@ -67,7 +70,10 @@ def closed_form(
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
     if stage not in ("prefill", "decode", "vision"):
         raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
-    return ClosedForm(Pieces(model_of(model, vision=stage == "vision"), stage, attention, conventions, deployment))
+    module = model_of(model, vision=stage == "vision")
+    if stage != "vision":
+        encoder_len = with_encoder_len(module, prefill(1, encoder_len=encoder_len)).encoder_len
+    return ClosedForm(Pieces(module, stage, attention, conventions, deployment, encoder_len))
 
 
 class ModuleForm:

@@ -86,4 +86,5 @@ def scenario_of(stage: AnnotatedStage) -> Document:
     sizes: Document = {"stage": scenario.stage, "attention": stage.attention, "batch": scenario.batch}
     if isinstance(scenario, VisionScenario):
         return {**sizes, "crops": list(scenario.crops)}
-    return {**sizes, "query_len": scenario.query_len, "past_len": scenario.past_len, "steps": scenario.steps}
+    lengths: Document = {"query_len": scenario.query_len, "past_len": scenario.past_len, "steps": scenario.steps}
+    return {**sizes, **lengths, **({} if scenario.encoder_len is None else {"encoder_len": scenario.encoder_len})}

@@ -82,7 +82,9 @@ class Pieces:
         attention: Attention,
         conventions: Conventions,
         deployment: Deployment = ONE_DEVICE,
+        encoder_len: int | None = None,
     ) -> None:
+        self.encoder_len = encoder_len
         self.stage, self.attention, self.deployment = stage, attention, deployment
         self.conventions = conventions.under(deployment)
         self.reason: str | None = None
@@ -133,7 +135,7 @@ class Pieces:
         batch, x, y = point
         if self.stage == "vision":
             return VisionScenario(batch=batch, crops=(x, y))
-        return Scenario(stage=self.stage, batch=batch, query_len=x, past_len=y)
+        return Scenario(stage=self.stage, batch=batch, query_len=x, past_len=y, encoder_len=self.encoder_len)
 
     def piece(self, point: Point) -> Piece | None:
         """The polynomials that hold at a point; None where the point has to be recorded."""

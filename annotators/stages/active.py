@@ -18,6 +18,7 @@ from fxmeter.models.scenario import decode
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.nodes import meta_of, spec_of
 from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.run.encoder import fixed_positions, has_encoder
 
 _LOOK_UP = torch.ops.aten.embedding.default
 
@@ -29,7 +30,8 @@ def active_parameters(model: nn.Module) -> int | None:
     cannot decode.
     """
     try:
-        return _read(annotate_pass(model, decode(1), Conventions()))
+        scenario = decode(1, encoder_len=(fixed_positions(model) or 1) if has_encoder(model) else None)
+        return _read(annotate_pass(model, scenario, Conventions()))
     except (ScenarioError, TraceError):
         return None
 

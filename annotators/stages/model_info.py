@@ -11,7 +11,8 @@ from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.formats import KvFormat, WeightFormats
 from fxmeter.tracer.load.loading import LEFT_OUT
 from fxmeter.tracer.load.parts import LeftOut
-from fxmeter.tracer.run.prompt import config_of, max_positions
+from fxmeter.tracer.run.encoder import encoder_of, has_encoder
+from fxmeter.tracer.run.prompt import PositionLimit, config_of, find_config, max_encoder_positions, max_positions
 from fxmeter.tracer.run.storage import formats_of, resident_bytes
 
 
@@ -20,7 +21,8 @@ class ModelInfo:
     """A model in one line. ``parameters`` counts tied ones once, ``active_parameters`` those that one token reads.
 
     ``weights`` names the storage format of the weights, ``weight_bytes`` what they take in it, and ``adds`` the work
-    that an engine does for it and that is not priced. ``left_out`` is what else the checkpoint holds.
+    that an engine does for it and that is not priced. ``left_out`` is what else the checkpoint holds. ``layers`` are
+    the decoder's, and the encoder's where there is one; ``limit`` and ``encoder_limit`` the positions that each has.
     """
 
     name: str
@@ -30,7 +32,8 @@ class ModelInfo:
     weight_bytes: int
     layers: int
     experts_implementation: str | None
-    max_positions: int | None
+    limit: PositionLimit | None
+    encoder_limit: PositionLimit | None
     vision_parameters: int
     active_parameters: int | None
     weights: str = ""
@@ -39,11 +42,20 @@ class ModelInfo:
     adds: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
-    def warnings(self, tokens: int) -> tuple[str, ...]:
-        """What to say of a context of ``tokens``: that it goes beyond the model's positions, where it does."""
-        if self.max_positions is None or tokens <= self.max_positions:
-            return ()
-        return (f"{tokens:,} tokens are more than this model's max_position_embeddings, {self.max_positions:,}",)
+    @property
+    def max_positions(self) -> int | None:
+        """The longest context that the config allows."""
+        return None if self.limit is None else self.limit.positions
+
+    def warnings(self, tokens: int, encoder_len: int = 0) -> tuple[str, ...]:
+        """What to say of a context of ``tokens``, and of so many positions of the encoder: that it goes beyond the
+        model's positions, where it does."""
+        asked = ((tokens, "tokens", self.limit), (encoder_len, "positions of the encoder", self.encoder_limit))
+        return tuple(
+            f"{count:,} {what} are more than this model's {limit.field}, {limit.positions:,}"
+            for count, what, limit in asked
+            if limit is not None and count > limit.positions
+        )
 
 
 def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Deployment = ONE_DEVICE) -> ModelInfo:
@@ -54,15 +66,20 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
     has_experts = any(hasattr(module, "num_experts") for module in model.modules())
     dtype = str(parameters[0].dtype).removeprefix("torch.")
     formats = formats_of(model, deployment)
+    layers = int(getattr(text, "num_hidden_layers", 0) or 0)
+    if has_encoder(model):
+        of_encoder = find_config(encoder_of(model)) or config
+        layers += int(getattr(of_encoder.get_text_config(encoder=True), "num_hidden_layers", 0) or 0)
     return ModelInfo(
         name=str(getattr(model, "name_or_path", "") or config.model_type),
         model_type=str(config.model_type),
         dtype=dtype,
         parameters=sum(p.numel() for p in parameters),
         weight_bytes=resident_bytes(model, deployment),
-        layers=int(getattr(text, "num_hidden_layers", 0) or 0),
+        layers=layers,
         experts_implementation=getattr(text, "_experts_implementation", None) if has_experts else None,
-        max_positions=max_positions(model),
+        limit=max_positions(model),
+        encoder_limit=max_encoder_positions(encoder_of(model)) if has_encoder(model) else None,
         vision_parameters=0 if tower is None else sum(p.numel() for p in tower.parameters()),
         active_parameters=active_parameters(model),
         weights=dtype if formats is None else formats.label,

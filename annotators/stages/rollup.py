@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 
 import networkx as nx
@@ -239,7 +240,8 @@ def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
             shapes.setdefault(key, []).append(tuple(entry.spec.shape))
             names.setdefault(key, []).append(entry.name)
             sizes[key] = sizes.get(key, 0) + entry.spec.nbytes
-    return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in sorted(sizes))
+    order = sorted(sizes, key=itemgetter(0))
+    return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in order)
 
 
 def _uncosted(graph: nx.DiGraph) -> tuple[Uncosted, ...]:

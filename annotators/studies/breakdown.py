@@ -79,9 +79,16 @@ def cache_rows(stage: AnnotatedStage) -> list[CacheRow]:
         tensors = tuple((", ".join(filter(None, names)), shape) for shape, names in named.items())
         groups.setdefault((item.kind, tensors, item.bytes), []).append(item.layer)
     return [
-        CacheRow(f"{spans(layers)} ({len(layers)}×)", KEPT.get(kind, kind), tensors, nbytes, nbytes * len(layers))
+        CacheRow(f"{spans(layers)} ({len(layers)}×)", _kept(kind), tensors, nbytes, nbytes * len(layers))
         for (kind, tensors, nbytes), layers in groups.items()
     ]
+
+
+def _kept(kind: str) -> str:
+    """What a kind of cache keeps, in words: "every token, self-attention", "encoder's output, cross-attention"."""
+    name, *of = kind.split(", ")
+    kept = "encoder's output" if of == ["cross-attention"] else KEPT.get(name, name)
+    return ", ".join([kept, *of])
 
 
 def module_tree(stage: AnnotatedStage, depth: int, least_share: float = 0.001) -> list[TreeRow]:

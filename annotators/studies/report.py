@@ -16,8 +16,10 @@ from fxmeter.annotators.studies.times import StageTiming, timings_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.figures import Figure, PassFigures
-from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.models.scenario import Scenario, VisionScenario, encode
 from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
+from fxmeter.tracer.run.encoder import encoder_positions, has_encoder, with_encoder_len
+from fxmeter.tracer.run.prompt import is_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,9 @@ class Report:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting the numbers: lengths that the model is not made for."""
-        passes = [stage.scenario for stage in self.stages]
-        return self.model.warnings(max((one.final_kv_len for one in passes if isinstance(one, Scenario)), default=0))
+        passes = [stage.scenario for stage in self.stages if isinstance(stage.scenario, Scenario)]
+        tokens = max((one.final_kv_len for one in passes if one.stage != "encode"), default=0)
+        return self.model.warnings(tokens, max((encoder_positions(one) or 0 for one in passes), default=0))
 
     @property
     def one_per_scenario(self) -> tuple[AnnotatedStage, ...]:
@@ -129,6 +132,20 @@ def build_report(
     return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices))
 
 
+def stages_of(model: nn.Module, asked: Sequence[Scenario | VisionScenario]) -> tuple[Scenario | VisionScenario, ...]:
+    """The stages that a model has of those asked for: the encoder of an encoder-decoder model goes first; what is an
+    encoder alone has no decode step, and is shown without one where anything else is asked for.
+
+    Raises ScenarioError where nothing says how long the encoder's output is.
+    """
+    stages = tuple(with_encoder_len(model, one) if isinstance(one, Scenario) else one for one in asked)
+    if has_encoder(model):
+        lengths = {(one.encoder_len, one.batch) for one in stages if isinstance(one, Scenario)}
+        return (*(encode(length, batch=batch) for length, batch in lengths if length is not None), *stages)
+    kept = tuple(one for one in stages if one.stage != "decode")
+    return kept if kept and is_encoder(model) else stages
+
+
 def title_of(stage: AnnotatedStage) -> str:
     """ "prefill S=2048", "decode C=2048, B=8": the scenario in a few words."""
     scenario = stage.scenario
@@ -137,6 +154,8 @@ def title_of(stage: AnnotatedStage) -> str:
     if isinstance(scenario, VisionScenario):
         rows, columns = scenario.crops
         text = f"vision {rows}x{columns} crops" if rows else "vision, no crops"
+    elif scenario.stage == "encode":
+        text = f"encode S={scenario.query_len}"
     elif scenario.stage == "prefill":
         text = f"prefill S={scenario.query_len}"
         text += f", C={scenario.past_len}" if scenario.past_len else ""
@@ -144,4 +163,6 @@ def title_of(stage: AnnotatedStage) -> str:
         text = f"decode C={scenario.past_len}"
         text += f", S={scenario.query_len}" if scenario.query_len > 1 else ""
         text += f", K={scenario.steps}" if scenario.steps > 1 else ""
+    if isinstance(scenario, Scenario) and scenario.encoder_len is not None:
+        text += f", E={scenario.encoder_len}"
     return text + (f", B={scenario.batch}" if scenario.batch > 1 else "")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -38,7 +38,7 @@ class StageFigures:
     @property
     def key(self) -> Key:
         """Which stage it is, with which attention."""
-        return self.scenario.stage, self.attention
+        return cast(StageName, self.scenario.stage), self.attention  # no sweep has the pass of an encoder
 
     @property
     def steps(self) -> int:

@@ -37,7 +37,7 @@ class StageTiming:
     def tokens_per_s(self) -> float | None:
         """Tokens of all sequences that a second processes, or makes; None for a stage that has no tokens."""
         scenario = self.stage.scenario
-        if not isinstance(scenario, Scenario) or not self.pass_s:
+        if not isinstance(scenario, Scenario) or scenario.stage == "encode" or not self.pass_s:
             return None
         return scenario.batch * scenario.query_len / self.pass_s
 

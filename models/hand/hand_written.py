@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ModelError
 from fxmeter.models.hand.causal_lm import CausalLM
 from fxmeter.models.hand.deepseek import DeepseekModel, DeepseekOCRModel
 from fxmeter.models.hand.llama import LlamaModel
+from fxmeter.models.scenario import Stage
 
 HAND_WRITTEN: Mapping[str, type[LlamaModel] | type[DeepseekModel] | type[DeepseekOCRModel]] = {
     "llama": LlamaModel,
@@ -25,7 +26,7 @@ def hand_written_model(config: Mapping[str, Any], *, attention: Attention, eleme
     return _class_of(config).from_config(config, attention=attention, element_bytes=element_bytes)
 
 
-def served_model(config: Mapping[str, Any], stage: StageName, *, element_bytes: int) -> CausalLM:
+def served_model(config: Mapping[str, Any], stage: Stage, *, element_bytes: int) -> CausalLM:
     """The same as an engine runs ``stage``: fused cores that compute the pairs of a causal mask, latent attention
     absorbed in decode, logits of the last position. ModelError as for :func:`hand_written_model`."""
     kind = _class_of(config)

@@ -157,7 +157,7 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
     for entry, node in resident:
         spec = spec_of(node) if node is not None else _spec_of(recorder, entry.tensor)
         last = writer.get(spec.storage.id)
-        by = last or nodes.get(entry.layer)
+        by = last or nodes.get((entry.layer, entry.kind)) or nodes.get((entry.layer, None))
         instances = meta_of(by).instances if by is not None else ()
         for instance in instances:
             if any(spec.storage in skip.given for skip in instance.skips):
@@ -167,14 +167,18 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
     return tuple(entries)
 
 
-def _nodes_of(resident: list[tuple[Any, fx.Node | None]], writer: Mapping[int, fx.Node]) -> dict[int, fx.Node]:
-    """For each layer a node that works on its cache: entries that the pass does not write are put down to it."""
-    found: dict[int, fx.Node] = {}
+def _nodes_of(
+    resident: list[tuple[Any, fx.Node | None]], writer: Mapping[int, fx.Node]
+) -> dict[tuple[int, str | None], fx.Node]:
+    """For each layer (and each kind of cache in it) a node that works on its cache: entries that the pass does not
+    write are put down to it."""
+    found: dict[tuple[int, str | None], fx.Node] = {}
     for entry, node in resident:
         if node is not None:
             last = writer.get(spec_of(node).storage.id) or next(iter(node.users), None)
             if last is not None:
-                found.setdefault(entry.layer, last)
+                found.setdefault((entry.layer, entry.kind), last)
+                found.setdefault((entry.layer, None), last)
     return found
 
 

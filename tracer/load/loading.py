@@ -22,7 +22,7 @@ from fxmeter.models.formats import WeightFormats, formats_of_config
 from fxmeter.models.names import near
 from fxmeter.models.presets import preset_names
 from fxmeter.tracer.load.decoder import DecoderWithHead
-from fxmeter.tracer.load.parts import left_out, text_decoder
+from fxmeter.tracer.load.parts import encoder_decoder_class, left_out, text_decoder
 from fxmeter.tracer.load.reading import one_line, read_fields, shown
 
 DTYPES = {name: getattr(torch, name) for name in get_args(Dtype)}
@@ -76,7 +76,10 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
 
 
 def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-    """The causal language model of the text decoder, without the towers beside it."""
+    """The language model: encoder and decoder, or the text decoder without the towers beside it."""
+    both: Any = encoder_decoder_class(text)
+    if both is not None:
+        return both._from_config(text, dtype=dtype, attn_implementation="eager")
     if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM.from_config(text, dtype=dtype, attn_implementation="eager")
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:

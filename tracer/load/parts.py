@@ -25,18 +25,13 @@ class LeftOut:
 
 
 def text_decoder(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The config of the text decoder in ``config``: itself, or its text part with the outer fields that transformers
-    obeys, such as whether embedding and head are tied.
+    """The config of what is priced of ``config``: of an encoder-decoder model both parts, else the text decoder.
 
-    Raises ModelError for an encoder-decoder model, whose decoder costs little of what the whole does.
+    That is the config itself, or its text part with the outer fields that transformers obeys, such as whether embedding
+    and head are tied. Raises ModelError for an encoder-decoder model that writes no text.
     """
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{config.model_type} is an encoder-decoder model: cross-attention and the encoder are not priced, and the "
-            "decoder alone would be a part of the cost. `annotate_module` prices one call of any module; to price the "
-            "bare decoder, set is_encoder_decoder to false in the config"
-        )
-    text = config.get_text_config(decoder=True)
+    whole = _encoder_decoder(config)
+    text = config.get_text_config(decoder=True) if whole is None else whole
     if text is config:
         return config
     text = copy.deepcopy(text)
@@ -48,14 +43,42 @@ def text_decoder(config: PreTrainedConfig) -> PreTrainedConfig:
     return text
 
 
+def _encoder_decoder(config: PreTrainedConfig) -> PreTrainedConfig | None:
+    """The config of the encoder-decoder model in ``config``: its text part, or itself; None where there is none."""
+    if not getattr(config, "is_encoder_decoder", False):
+        return None
+    text = getattr(config, "text_config", None)
+    for part in (text, config):
+        if isinstance(part, PreTrainedConfig) and encoder_decoder_class(part) is not None:
+            return part
+    raise ModelError(
+        f"{config.model_type} is an encoder-decoder model that transformers has no class for which writes text; "
+        "annotate_module prices one call of any module, and a bare decoder has is_encoder_decoder false in its config"
+    )
+
+
+def encoder_decoder_class(config: PreTrainedConfig) -> Any:
+    """transformers' own class for an encoder and a decoder that writes text; None for any other config."""
+    if not getattr(config, "is_encoder_decoder", False):
+        return None
+    mappings = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+    return next((mapping[type(config)] for mapping in mappings if type(config) in mapping), None)
+
+
 def left_out(config: PreTrainedConfig) -> tuple[LeftOut, ...]:
     """What the checkpoint of ``config`` holds beside its text decoder: towers, projectors, layers that predict further
     tokens. Builds the whole model on ``meta`` to count them, where that can be."""
     parts: list[LeftOut] = []
+    whole = _encoder_decoder(config)
     text = config.get_text_config(decoder=True)
-    if text is not config:
+    if text is not config and whole is not config:
         parts += _beside_the_text(config, text)
-    if getattr(text, "cross_attention_hidden_size", None) or getattr(text, "add_cross_attention", False):
+    crosses = getattr(text, "cross_attention_hidden_size", None) or getattr(text, "add_cross_attention", False)
+    if whole is None and crosses:
         parts.append(LeftOut("the encoder that cross-attention looks at", None))
     further = getattr(text, "num_nextn_predict_layers", None)
     if isinstance(further, int) and further > 0:

@@ -52,8 +52,10 @@ def recorded(
     cache: Any = None,
     output: Callable[[Any], Any] | None = None,
     values: Mapping[int, Tensor] | None = None,
+    part: nn.Module | None = None,
 ) -> Recording:
-    """``output`` picks the graph's output from what the module returns; ``values`` are those of tensors on meta."""
+    """``output`` picks the graph's output from what the module returns; ``values`` are those of tensors on meta. With
+    ``part`` only that part of the module is called."""
     started = time.perf_counter()
     leaves = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
     on_meta = next((tensor.is_meta for tensor in chain(leaves, module.parameters())), True)
@@ -67,7 +69,7 @@ def recorded(
         stack.enter_context(as_trace_errors(module))
         stack.enter_context(without_collecting())
         with recorder.watching():
-            out = module(*args, **kwargs)
+            out = (module if part is None else part)(*args, **kwargs)
     if cache is None:
         cache = cache_of(out)
     elif isinstance(cache, Held) and not isinstance(cache.cache, Cache):

@@ -60,7 +60,9 @@ def _hidden_behind(model: nn.Module) -> Iterator[Callable[..., Any]]:
 def require_tokens(model: nn.Module) -> None:
     """Raises ScenarioError where a model takes no tokens."""
     names = forward_of(model).names
-    if "input_ids" not in names and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _own(model)):
+    if not names & {"input_ids", "decoder_input_ids"} and not any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in _own(model)
+    ):
         raise ScenarioError(
             f"{type(model).__name__} takes no input_ids, so it is no language model that a scenario describes; "
             "annotate_module prices one call of any module"

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count
 from typing import Any, Literal
 
@@ -16,16 +17,15 @@ from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario
 from fxmeter.tracer.capture.folding import Folding, NoObserver
-from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
-from fxmeter.tracer.run.calls import declare_inputs, folded, recorded
+from fxmeter.tracer.run.calls import folded, recorded
 from fxmeter.tracer.run.devices import OneDevice
+from fxmeter.tracer.run.encoder import encoder_of, encoder_positions, has_encoder, run_encoder, with_encoder_len
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of, require_tokens
-from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_positions, run_prompt
+from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.serving import absorbing
 from fxmeter.tracer.run.storage import as_deployed
@@ -71,6 +71,7 @@ def record(
     if input_ids is not None and tuple(input_ids.shape) != shape:
         raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
     require_tokens(model)
+    scenario = with_encoder_len(model, scenario)
     if scenario.stage == "decode" and is_encoder(model):
         raise ScenarioError(
             f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has no "
@@ -88,12 +89,22 @@ def record(
             try:
                 recording = _attempt(replace(wanted, careful=True), folding)
             except TraceError:
-                limit = max_positions(model)
-                if limit is not None and scenario.kv_len > limit:
-                    asked = f"{scenario.kv_len:,} tokens are more than its {limit:,} positions"
-                    raise TraceError(f"{type(model).__name__}: {asked}, and its code cannot run them") from failure
+                if (beyond := _beyond(model, scenario)) is not None:
+                    raise TraceError(f"{type(model).__name__}: {beyond}, and its code cannot run them") from failure
                 raise failure from failure.__cause__
     return as_deployed(recording, model, deployment)
+
+
+def _beyond(model: nn.Module, scenario: Scenario) -> str | None:
+    """That a pass has more tokens than the model has positions, where it has."""
+    limits = [] if scenario.stage == "encode" else [(scenario.kv_len, max_positions(model), "tokens")]
+    if has_encoder(model):
+        limit = max_encoder_positions(encoder_of(model))
+        limits.append((encoder_positions(scenario) or 0, limit, "positions of the encoder"))
+    over = [(count, limit, what) for count, limit, what in limits if limit is not None and count > limit.positions]
+    return next(
+        (f"{count:,} {what} are more than its {limit.positions:,} positions" for count, limit, what in over), None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,44 +145,49 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
         before = stack.enter_context(attributes_restored(model))
         if wanted.careful:
             stack.enter_context(OneDevice(device))
+        encoded = None
+        if has_encoder(model):
+            with as_trace_errors(model):
+                run = run_encoder(model, scenario.batch, encoder_positions(scenario), partial(_once_each, folding))
+            if scenario.stage == "encode":
+                encoder = encoder_of(model)
+                return recorded(model, (), run.arguments, folding=folding, part=encoder)
+            encoded = run.output
         if cache is None:
-            cache = filled_cache(model, scenario, folding)
+            cache = filled_cache(model, scenario, folding, encoded)
         held = Held(cache, before, scenario.batch)
         if input_ids is None:
             keeps = scenario.past_len == 0 or any(held.tensors())
             length = scenario.query_len if keeps else scenario.kv_len  # without a cache every step is a whole prefill
             input_ids = torch.zeros((scenario.batch, length), dtype=torch.long, device=device)
-        kwargs = _forward_arguments(model, input_ids, cache, wanted.logits)
+        kwargs = _forward_arguments(model, input_ids, cache, wanted.logits, encoded)
         return recorded(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
 
 
-def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None) -> Any:
-    """A cache of the model's own class that holds ``scenario.past_len`` tokens; None where the model makes its own."""
+def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None, encoded: Any = None) -> Any:
+    """A cache of the model's own class that holds ``scenario.past_len`` tokens, and what the decoder keeps of
+    ``encoded``, its encoder's output; None where the model makes its own."""
     if scenario.past_len == 0:
         return empty_cache(model)
 
     def arguments(prompt: Tensor, cache: Any) -> dict[str, Any]:
-        return _forward_arguments(model, prompt, cache, "last", strict=False)
+        return _forward_arguments(model, prompt, cache, "last", encoded, strict=False)
 
-    def around() -> AbstractContextManager[Any]:
-        return nullcontext() if folding is None else folding.active(NoObserver())
+    return run_prompt(model, scenario.batch, scenario.past_len, arguments, partial(_once_each, folding))
 
-    def recording(kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
-        recorder = Recorder(model)
-        declare_inputs(recorder, (), kwargs)
-        return recorder.watching()
 
-    fast = MetaKernels if device_of(model).type == "meta" else nullcontext
-    modes = [lambda _: fast(), recording]
-    with as_trace_errors(model):
-        return run_prompt(model, scenario.batch, scenario.past_len, arguments, modes, around)
+def _once_each(folding: Folding | None) -> AbstractContextManager[Any]:
+    """Identical layers run once, and nobody watches."""
+    return nullcontext() if folding is None else folding.active(NoObserver())
 
 
 def _forward_arguments(
-    model: nn.Module, input_ids: Tensor, cache: Any, logits: Logits, *, strict: bool = True
+    model: nn.Module, tokens: Tensor, cache: Any, logits: Logits, encoded: Any = None, *, strict: bool = True
 ) -> dict[str, Any]:
     forward = forward_of(model)
-    kwargs: dict[str, Any] = {"input_ids": input_ids, "use_cache": not is_encoder(model)}
+    kwargs: dict[str, Any] = {"input_ids": tokens, "use_cache": not is_encoder(model)}
+    if encoded is not None:
+        kwargs = {"encoder_outputs": encoded, "decoder_input_ids": tokens, "use_cache": True}
     if forward.cache is not None:
         kwargs[forward.cache] = cache
     if logits == "last":

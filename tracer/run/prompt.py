@@ -7,8 +7,9 @@ transformers' own class for the config, so a layer with a window keeps a window,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig
 
 from fxmeter.models.errors import TraceError
+from fxmeter.tracer.capture.recorder import Recorder
+from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.private import Cache, DynamicLayer
+from fxmeter.tracer.run.calls import declare_inputs
+from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of
 from fxmeter.tracer.state.cache import cache_of
 from fxmeter.tracer.state.tree import walk
@@ -25,6 +30,8 @@ from fxmeter.tracer.state.tree import walk
 def empty_cache(model: nn.Module) -> Any:
     """The cache that generation would start with; None where the model makes its own, or takes none."""
     if forward_of(model).cache != "past_key_values" or _has_cache_class(model) or is_encoder(model):
+        return None
+    if getattr(find_config(model), "is_encoder_decoder", False):  # its own code makes a cache of two parts
         return None
     try:
         cache = DynamicCache(config=config_of(model))
@@ -37,7 +44,8 @@ def empty_cache(model: nn.Module) -> Any:
 
 def is_encoder(model: nn.Module) -> bool:
     """Whether a model sees all tokens at once and keeps none: its config says that it is no decoder."""
-    return getattr(_config(model), "is_decoder", None) is False
+    config = find_config(model)
+    return getattr(config, "is_decoder", None) is False and not getattr(config, "is_encoder_decoder", False)
 
 
 def _has_cache_class(model: nn.Module) -> bool:
@@ -54,47 +62,86 @@ def run_prompt(
     batch: int,
     length: int,
     arguments: Callable[[Tensor, Any], dict[str, Any]],
-    modes: Sequence[Callable[[dict[str, Any]], AbstractContextManager[Any]]],
     around: Callable[[], AbstractContextManager[Any]],
 ) -> Any:
-    """A cache with ``length`` tokens in it, from one pass under the first of ``modes`` that gets through.
+    """A cache with ``length`` tokens in it, from one pass.
 
-    The fast mode records nothing; one that records can answer what a model's code asks about data. Layers folded away
-    (``around`` folds) leave their own cache empty; the pass that follows folds the same ones.
+    Layers folded away (``around`` folds) leave their own cache empty; the pass that follows folds the same ones.
     """
-    device = device_of(model)
-    for index, mode in enumerate(modes):
+    cache = None
+
+    def given() -> dict[str, Any]:
+        nonlocal cache
         cache = empty_cache(model)
-        prompt = torch.zeros((batch, length), dtype=torch.long, device=device)
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(around())
-                kwargs = arguments(prompt, cache)
-                stack.enter_context(mode(kwargs))
-                out = model(**kwargs)
-            return cache_of(out) if cache is None else cache
-        except (NotImplementedError, RuntimeError):
-            if index == len(modes) - 1:
-                raise
-    return None
+        return arguments(torch.zeros((batch, length), dtype=torch.long, device=device_of(model)), cache)
+
+    with as_trace_errors(model):
+        out = run_unrecorded(model, given, around)
+    return cache_of(out) if cache is None else cache
+
+
+def run_unrecorded(
+    model: nn.Module,
+    arguments: Callable[[], dict[str, Any]],
+    around: Callable[[], AbstractContextManager[Any]],
+    part: nn.Module | None = None,
+) -> Any:
+    """What ``model``, or the ``part`` of it, returns for ``arguments()``: a pass for what it leaves behind.
+
+    The fast way records nothing; where it does not get through, a recording can answer what code asks about data.
+    """
+    call = model if part is None else part
+    fast = MetaKernels if device_of(model).type == "meta" else nullcontext
+    try:
+        with around(), fast():
+            return call(**arguments())
+    except (NotImplementedError, RuntimeError):
+        recorder = Recorder(model)
+        with around():
+            kwargs = arguments()
+            declare_inputs(recorder, (), kwargs)
+            with recorder.watching():
+                return call(**kwargs)
 
 
 def config_of(model: nn.Module) -> PreTrainedConfig:
     """The config that a transformers model carries, or the first of its parts that has one."""
-    config = _config(model)
+    config = find_config(model)
     if config is None:
         raise TraceError(f"{type(model).__name__} carries no transformers config; annotate_module prices any module")
     return config
 
 
-def _config(model: nn.Module) -> PreTrainedConfig | None:
+def find_config(model: nn.Module) -> PreTrainedConfig | None:
+    """The same, or None where no part has one."""
     configs = (getattr(module, "config", None) for _, module in walk(model))
     return next((config for config in configs if isinstance(config, PreTrainedConfig)), None)
 
 
-def max_positions(model: nn.Module) -> int | None:
+@dataclass(frozen=True, slots=True)
+class PositionLimit:
+    """The most positions that a config allows, and the field that says so."""
+
+    field: str
+    positions: int
+
+
+_DECODER_LIMITS = ("max_position_embeddings", "max_decoder_position_embeddings", "max_target_positions")
+_ENCODER_LIMITS = ("max_encoder_position_embeddings", "max_position_embeddings", "max_source_positions")
+
+
+def max_positions(model: nn.Module) -> PositionLimit | None:
     """The longest context that a model's config allows; None where it has no limit."""
-    config = _config(model)
-    text = None if config is None else config.get_text_config(decoder=True)
-    limit = getattr(text, "max_position_embeddings", None)
-    return limit if type(limit) is int and limit > 0 else None
+    config = find_config(model)
+    return None if config is None else _limit(config.get_text_config(decoder=True), _DECODER_LIMITS)
+
+
+def max_encoder_positions(encoder: nn.Module) -> PositionLimit | None:
+    """The same of what an encoder reads."""
+    config = find_config(encoder)
+    return None if config is None else _limit(config, _ENCODER_LIMITS)
+
+
+def _limit(config: PreTrainedConfig, fields: tuple[str, ...]) -> PositionLimit | None:
+    found = ((field, getattr(config, field, None)) for field in fields)
+    return next((PositionLimit(field, n) for field, n in found if type(n) is int and n > 0), None)

@@ -7,15 +7,20 @@ How many tokens a layer keeps (all, a window, compressed blocks) is the doing of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
+from transformers import EncoderDecoderCache
 
 from fxmeter.tracer.private import Cache, storage_key
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
 """Names that transformers gives the cache, among the arguments of forward methods and in what they return."""
+
+
+SELF, CROSS = ", self-attention", ", cross-attention"
+"""What the kinds of an encoder-decoder model's cache end in: of the decoder's tokens, of the encoder's output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,10 @@ def _all_entries(cache: Any) -> Iterator[CacheTensor]:
     layers = getattr(cache, "layers", None)
     if hasattr(cache, "tensors"):
         yield from cache.tensors()
+    elif isinstance(cache, EncoderDecoderCache):
+        for part, of in ((cache.self_attention_cache, SELF), (cache.cross_attention_cache, CROSS)):
+            for entry in _all_entries(part):
+                yield replace(entry, kind=f"{entry.kind}{of}")
     elif isinstance(cache, Cache) and layers is not None:
         for index, layer in enumerate(layers):
             for name, tensor in _tensors(vars(layer)):
@@ -69,6 +78,10 @@ def cache_counters(cache: Any) -> Iterator[Tensor]:
 
 def tensors_of(cache: Any) -> Iterator[Tensor]:
     """Whatever tensor a transformers cache refers to, some of them twice; none where it is something else."""
+    if isinstance(cache, EncoderDecoderCache):
+        yield from tensors_of(cache.self_attention_cache)
+        yield from tensors_of(cache.cross_attention_cache)
+        return
     layers = getattr(cache, "layers", None)
     for _, tensor in _all_tensors({"rest": vars(cache), "layers": [vars(layer) for layer in layers]} if layers else ()):
         yield tensor

@@ -9,6 +9,8 @@ from transformers import (
     BartConfig,
     BertConfig,
     DeepseekV3Config,
+    DetrConfig,
+    Florence2Config,
     Gemma3Config,
     Llama4Config,
     LlavaConfig,
@@ -75,9 +77,23 @@ def test_layers_that_predict_further_tokens_are_named():
     assert load_model("llama-3.1-8b").left_out == ()
 
 
-@pytest.mark.parametrize("config", [WhisperConfig, BartConfig, T5Config, MusicgenConfig], ids=lambda c: c.__name__)
-def test_encoder_decoder_models_are_refused_in_one_line(config):
-    with pytest.raises(ModelError, match="is an encoder-decoder model") as caught:
+@pytest.mark.parametrize("config", [WhisperConfig, BartConfig, T5Config], ids=lambda c: c.__name__)
+def test_an_encoder_and_its_decoder_are_both_built(config):
+    model = load_model(config())
+    assert model.left_out == ()
+    assert {name.split(".")[0] for name, _ in model.named_modules() if name.endswith("encoder")} <= {"model", "encoder"}
+    assert type(model).__name__.endswith("ForConditionalGeneration")
+
+
+def test_a_tower_beside_an_encoder_and_a_decoder_is_left_out_and_named():
+    model = load_model(Florence2Config())
+    assert type(model).__name__ == "BartForConditionalGeneration"
+    assert [part.name for part in model.left_out] == ["vision_tower", "multi_modal_projector"]
+
+
+@pytest.mark.parametrize("config", [MusicgenConfig, DetrConfig], ids=lambda c: c.__name__)
+def test_an_encoder_and_a_decoder_that_write_no_text_are_refused_in_one_line(config):
+    with pytest.raises(ModelError, match="no class for which writes text") as caught:
         load_model(config())
     assert "\n" not in str(caught.value)
 

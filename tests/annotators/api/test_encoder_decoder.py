@@ -1,0 +1,136 @@
+"""Encoder-decoder models: FLOPs and cache equal those of a real small model, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    MarianConfig,
+    MT5Config,
+    PegasusConfig,
+    T5Config,
+)
+
+from fxmeter import annotate, closed_form, decode, encode, generation, load_model, prefill
+from tests.tracer.run.test_encoder import BART, HEADS, SMALL, SPEECH, TROCR, WHISPER
+
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 96}
+CASES = {
+    "t5": (T5Config(**T5), AutoModelForSeq2SeqLM, ("input_ids", (2, 11)), 11),
+    "mt5": (MT5Config(**T5), AutoModelForSeq2SeqLM, ("input_ids", (2, 11)), 11),
+    "bart": (BART, AutoModelForSeq2SeqLM, ("input_ids", (2, 11)), 11),
+    "marian": (MarianConfig(**SMALL, **HEADS), AutoModelForSeq2SeqLM, ("input_ids", (2, 9)), 9),
+    "pegasus": (PegasusConfig(**SMALL, **HEADS), AutoModelForSeq2SeqLM, ("input_ids", (2, 9)), 9),
+    "whisper": (WHISPER, AutoModelForSpeechSeq2Seq, ("input_features", (2, 8, 40)), 20),
+    "speech_to_text": (SPEECH, AutoModelForSpeechSeq2Seq, ("input_features", (2, 48, 6)), 12),
+    "trocr": (TROCR, AutoModelForImageTextToText, ("pixel_values", (2, 3, 48, 48)), 10),
+}
+"""Type → config, transformers' own class, what the encoder is given, and how many positions that is."""
+
+
+@pytest.fixture(params=CASES, scope="module")
+def case(request):
+    config, auto, (name, shape), positions = CASES[request.param]
+    real = auto.from_config(config, attn_implementation="eager").float().eval()
+    given = torch.zeros(shape, dtype=torch.long if name == "input_ids" else torch.float32)
+    return load_model(config, dtype="float32"), real, {name: given}, positions
+
+
+def counted(call):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = call()
+    return counter.get_total_flops(), out
+
+
+def cached_bytes(cache):
+    parts = (cache.self_attention_cache, cache.cross_attention_cache)
+    return sum(t.nbytes for part in parts for layer in part.layers for t in (layer.keys, layer.values))
+
+
+def test_each_stage_has_the_flops_and_the_cache_of_a_real_one(case):
+    model, real, given, positions = case
+    encoding, states = counted(lambda: real.get_encoder()(**given, return_dict=True))
+    tokens = torch.zeros(2, 7, dtype=torch.long)
+    prompt, out = counted(lambda: real(encoder_outputs=states, decoder_input_ids=tokens, use_cache=True))
+    held = cached_bytes(out.past_key_values)
+    step, after = counted(
+        lambda: real(
+            encoder_outputs=states,
+            decoder_input_ids=tokens[:, :1],
+            past_key_values=out.past_key_values,
+            use_cache=True,
+        )
+    )
+    expected = [
+        (encode(positions, batch=2), encoding, 0),
+        (prefill(7, batch=2, encoder_len=positions), prompt, held),
+        (decode(7, batch=2, encoder_len=positions), step, cached_bytes(after.past_key_values)),
+    ]
+    weights = sum(parameter.nbytes for parameter in real.parameters())
+    for scenario, flops, kv in expected:
+        for attention in ("eager", "flash"):
+            stage = annotate(model, scenario, attention=attention)
+            assert stage.cost.matmul_flops == flops > 0
+            assert stage.cost.kv_bytes == kv == sum(layer.bytes for layer in stage.kv_cache)
+            assert stage.cost.weight_bytes == weights
+            assert not stage.uncosted
+
+
+def test_folded_is_full(case):
+    model, _, _, positions = case
+    for scenario in (encode(positions), prefill(7, encoder_len=positions), decode(7, encoder_len=positions)):
+        folded, full = annotate(model, scenario), annotate(model, scenario, fold=False)
+        assert folded.cost == full.cost
+        for path, module in full.modules.items():
+            assert without_levels(folded.modules[path].cost) == without_levels(module.cost)
+
+
+def without_levels(cost):
+    """A cost without its peaks: that of a module which stands for others is the highest of theirs."""
+    return replace(cost, peak_activation_bytes=0, ideal_peak_activation_bytes=0)
+
+
+@pytest.mark.slow
+def test_a_closed_form_is_a_pass(case):
+    model, _, _, positions = case
+    for stage, scenario in (
+        ("prefill", prefill(9, encoder_len=positions)),
+        ("decode", decode(9, encoder_len=positions)),
+    ):
+        form = closed_form(model, stage=stage, encoder_len=positions)
+        cost = form.at(batch=1, query_len=scenario.query_len, past_len=scenario.past_len)
+        assert cost == annotate(model, scenario).cost
+
+
+def test_the_encoders_output_is_cached_once_and_only_read_afterwards():
+    model, width, layers = load_model(BART, dtype="float32"), 32 * 4, 2
+    first, next_ = (annotate(model, s) for s in (prefill(7, encoder_len=11), decode(7, encoder_len=11)))
+    assert first.cost.kv_write_bytes == layers * 2 * (7 + 11) * width
+    assert next_.cost.kv_write_bytes == layers * 2 * 1 * width
+    assert next_.cost.kv_read_bytes == layers * 2 * (8 + 11) * width
+    cross = next_.modules["model.decoder.layers.0.encoder_attn"]
+    assert cross.cost.kv_bytes == 2 * 11 * width
+    assert cross.cost.matmul_flops == 2 * 2 * 32 * 32 + 2 * 2 * 32 * 11  # q, o; scores, weighted values: no k, no v
+    assert {layer.kind for layer in next_.kv_cache} == {"DynamicLayer, self-attention", "DynamicLayer, cross-attention"}
+
+
+def test_every_position_of_an_encoder_attends_to_all():
+    model = load_model(BART)
+    full, exact = (annotate(model, encode(11), causal=causal).cost for causal in ("full", "exact"))
+    assert full == exact
+    crossing = [annotate(model, decode(7, encoder_len=11), causal=causal).cost for causal in ("full", "exact")]
+    assert crossing[0] == crossing[1]
+
+
+def test_many_steps_are_the_sum_of_each():
+    model = load_model(BART)
+    steps = [annotate(model, decode(past, encoder_len=11)).cost for past in range(3, 12)]
+    cost = annotate(model, generation(3, steps=9, encoder_len=11)).cost
+    assert cost.matmul_flops == sum(step.matmul_flops for step in steps)
+    assert cost.kv_bytes == steps[-1].kv_bytes

@@ -18,7 +18,8 @@ class Deployment:
     """How a model runs. The default is what transformers executes on one device, weights as the checkpoint has them.
 
     ``weights`` None: as the model's config says. ``kv`` None: the dtype that the pass computes in. ``tp``, ``ep``,
-    ``dp`` and ``pp`` are sizes of tensor, expert, data and pipeline parallelism. ``kernels``: "transformers", the
+    ``dp`` and ``pp`` are sizes of tensor, expert, data and pipeline parallelism; with ``ep`` above ``tp`` and no ``dp``
+    there are ``ep // tp`` groups that attend to sequences of their own. ``kernels``: "transformers", the
     model's own code, or "serving", what an engine runs instead. ``page_size``: tokens that a paged cache allots at
     once.
     """
@@ -37,26 +38,51 @@ class Deployment:
             object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         if self.page_size is not None:
             object.__setattr__(self, "page_size", whole_number("page_size", self.page_size, 1))
-        sharded = [name for name in ("tp", "ep", "dp", "pp") if getattr(self, name) > 1]
-        if sharded:
-            raise DeploymentError(f"{', '.join(sharded)} above 1: sharding over devices is not priced yet")
         if self.page_size is not None and self.page_size > 1:
             raise DeploymentError("page_size above 1: the rounding of a paged cache is not priced yet")
         if self.kernels not in get_args(Kernels):
             raise DeploymentError(f"kernels must be {' or '.join(get_args(Kernels))}, not {self.kernels!r}")
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Check the sizes: experts are spread over whole tensor-parallel groups, and so are there more of those."""
+        if self.pp > 1:
+            raise DeploymentError("pp above 1: pipeline stages are not priced yet")
+        if self.ep > 1 and self.ep % self.tp:
+            raise DeploymentError(f"ep={self.ep} is no multiple of tp={self.tp}: experts are spread over whole groups")
+        if self.ep > self.tp * self.dp and self.dp == 1:
+            object.__setattr__(self, "dp", self.ep // self.tp)
+        if self.ranks % self.ep:
+            raise DeploymentError(f"ep={self.ep} does not divide the {self.ranks} ranks of tp={self.tp}, dp={self.dp}")
+
+    @property
+    def ranks(self) -> int:
+        """Devices of one pipeline stage: ``dp`` groups of ``tp``, each group with sequences of its own."""
+        return self.tp * self.dp
 
     @property
     def devices(self) -> int:
-        """Devices that hold one copy of the model, or share the work of ``dp`` copies of its attention."""
-        return max(self.tp * self.dp, self.ep) * self.pp
+        """All devices."""
+        return self.ranks * self.pp
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a device has another part of the model than the next one."""
+        return self.tp > 1 or self.ep > 1
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Sizes of tensor, expert, data and pipeline parallelism, by the names of their options."""
+        return {"tp": self.tp, "ep": self.ep, "dp": self.dp, "pp": self.pp}
 
     @property
     def asked(self) -> Mapping[str, str]:
-        """What was asked for beside the default, in words: "weights", "kv" and "kernels"."""
+        """What was asked for beside the default, in words: formats, kernels, and sizes of parallelism."""
         words = {
             "weights": "" if self.weights is None else self.weights.label,
             "kv": "" if self.kv is None else self.kv.name,
             "kernels": "" if self.kernels == "transformers" else self.kernels,
+            **{name: str(size) for name, size in self.sizes.items() if size > 1},
         }
         return {name: word for name, word in words.items() if word}
 

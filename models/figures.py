@@ -33,6 +33,7 @@ class Figure:
         over_steps: of the steps of a generation, their sum, the largest, or what the last one leaves.
         under: the figure that tables show it below.
         share_of: the figure that tables show it as a share of.
+        hidden_at_zero: tables leave the row out where nothing has any.
         name: of the attribute that has it, and its key in JSON, SQL and CSV; a unit is part of it.
         sources: names of the figures that it is derived from; () for one that is counted.
     """
@@ -44,6 +45,7 @@ class Figure:
     over_steps: Literal["sum", "max", "last"] = "sum"
     under: str | None = None
     share_of: str | None = None
+    hidden_at_zero: bool = False
     name: str = ""
     sources: tuple[str, ...] = ()
 
@@ -95,6 +97,8 @@ class Figures:
     """Every other tensor read (inputs of the pass included)."""
     activation_write_bytes: Annotated[Size, Figure("activations written", "byte")] = 0
     """Every other tensor written."""
+    network_bytes: Annotated[Size, Figure("sent to others", "byte", hidden_at_zero=True)] = 0
+    """What this rank sends to other ranks in collectives; nothing on one device."""
     fused_io_bytes: Annotated[Size, Figure("I/O if fused", "byte", share_of="io_bytes")] = 0
     """What is left of ``io_bytes`` once pointwise and reduction chains are fused."""
     activation_bytes: Annotated[Size, Figure("activations made", "memory", over_steps="max")] = 0

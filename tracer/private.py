@@ -85,6 +85,21 @@ NAMES = (
 
 COMPILED = Name("torch._dynamo.eval_frame", "OptimizedModule", "price what a compiled module was made from")
 
+_PROPAGATION = "torch.distributed.tensor._sharding_prop"
+SHARDING = (
+    Name("torch.testing._internal.distributed.fake_pg", "FakeStore", "be one rank of many without the others"),
+    Name(_PROPAGATION, "ShardingPropagator._propagate_tensor_meta_non_cached", "record the ops of a rank alone"),
+    Name("torch.distributed.tensor", "DTensor._local_tensor", "know what a rank holds of a weight"),
+    Name("torch.distributed.distributed_c10d", "_resolve_process_group", "know which ranks exchange something"),
+    Name("torch.distributed._functional_collectives", "all_to_all_single", "exchange the tokens of experts"),
+    Name("torch.distributed._functional_collectives", "wait_tensor", "exchange the tokens of experts"),
+    Name("transformers.distributed.tensor_parallel", "apply_tensor_parallelism", "shard a model by its own plan"),
+    Name("transformers.distributed.expert_parallel", "apply_expert_parallelism", "give each rank its experts"),
+    Name("transformers.distributed.parallel_utils", "_get_parameter_plan", "read a sharding plan"),
+    Name("transformers.distributed.parallel_utils", "replace_layer_number_by_wildcard", "write a sharding plan"),
+)
+"""Needed by sharded deployments alone: :func:`distributed` looks for them."""
+
 
 def require(name: Name) -> None:
     """Raises FxmeterError, which says what is missing and what for, where ``name`` does not exist."""
@@ -113,6 +128,17 @@ def storage_key(tensor: Tensor) -> int:
     """The same number for tensors that share a storage, as long as it lives."""
     key: int = tensor.untyped_storage()._cdata
     return key
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a distributed tensor; any other tensor itself."""
+    part: Tensor = getattr(tensor, "_local_tensor", tensor)
+    return part
+
+
+def is_distributed(types: tuple[type, ...]) -> bool:
+    """Whether among the tensor subclasses that an op was called with is one of torch.distributed."""
+    return any(kind.__module__.startswith("torch.distributed.") for kind in types)
 
 
 def without_dispatch() -> AbstractContextManager[None]:
@@ -160,6 +186,13 @@ def is_composite(op: OpOverload) -> bool:
     return has_kernel("CompositeImplicitAutograd") and not has_kernel("CPU")
 
 
+def distributed(name: str) -> Any:
+    """An object of :data:`SHARDING`, by the first part of its attribute. Not imported before it is asked for."""
+    (found,) = (known for known in SHARDING if known.attribute.partition(".")[0] == name)
+    require(found)
+    return getattr(import_module(found.module), name)
+
+
 def attention_name(config: PreTrainedConfig) -> str | None:
     """The attention implementation that a config has chosen, itself alone."""
     name: str | None = config._attn_implementation_internal
@@ -203,11 +236,14 @@ __all__ = [
     "attention_name",
     "can_fuse",
     "choose_attention",
+    "distributed",
     "has_attention_interface",
     "has_global_hooks",
     "in_function_transform",
     "is_composite",
+    "is_distributed",
     "kernel_of",
+    "local_part",
     "pytree",
     "require",
     "sdpa_mask",

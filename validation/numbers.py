@@ -57,6 +57,9 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 }
 """Keys that a report has got since the digests were taken, by the object that they are in: no number that moved."""
 
+NEW_FIGURES = ("network_bytes",)
+"""Figures that costs have got since, which are 0 on one device."""
+
 HOMES = ("fxmeter", "fxmeter.annotators.cli.main", "fxmeter.models.presets", "fxmeter.tracer.load.vision")
 HOMES_BEFORE = ("annotators", "annotators.cli", "models", "models.presets", "tracer", "tracer.vision")
 """Where the names used here are; the second, while the three folders were packages of their own."""
@@ -211,10 +214,15 @@ def under_old_names(document: Any) -> Any:
     """The document as it was before anything in ``RENAMED`` got its new name."""
     old = {new: name for name, new in RENAMED.items()}
     if isinstance(document, Mapping):
-        return {old.get(key, key): under_old_names(value) for key, value in document.items()}
+        kept = {key: value for key, value in document.items() if key not in NEW_FIGURES or any(_listed(value))}
+        return {old.get(key, key): under_old_names(value) for key, value in kept.items()}
     if isinstance(document, list | tuple):
         return [under_old_names(value) for value in document]
     return old.get(document, document) if isinstance(document, str) else document
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def digest_of(document: Any) -> str:

@@ -63,7 +63,7 @@ def gathered(name: str, make: Callable[..., object], *options: Decorator) -> Dec
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_gathered(**given: Any) -> Any:
-            values = {option: given.pop(option) for option in names}
+            values = {option: given.pop(option) for option in names if option in given}  # but for what one inside made
             try:
                 gathered = make(**values)
             except (ScenarioError, DeploymentError) as error:
@@ -151,7 +151,7 @@ dtype_option = choice(
 
 
 def deployment_options(*, kernels: Kernels = "transformers") -> Decorator:
-    """--weights, --kv and --kernels as ``deployment``, with the ``kernels`` that a command takes unless told."""
+    """--weights, --kv, --tp, --ep, --dp and --kernels as ``deployment``, with a command's usual ``kernels``."""
     options = gathered(
         "deployment",
         deploy,
@@ -161,6 +161,21 @@ def deployment_options(*, kernels: Kernels = "transformers") -> Decorator:
             help="Storage format of the weights; default: the checkpoint's, e.g. --weights fp8, int4-g64, bfloat16.",
         ),
         click.option("--kv", metavar="FMT", help="Storage format of the KV cache, e.g. --kv fp8."),
+        click.option("--tp", type=size(1), default=1, metavar="N", help="Tensor-parallel ranks, e.g. --tp 8."),
+        click.option(
+            "--ep",
+            type=size(1),
+            default=1,
+            metavar="N",
+            help="Ranks that share the experts; above --tp, groups of ranks attend on their own, e.g. --ep 64.",
+        ),
+        click.option(
+            "--dp",
+            type=size(1),
+            default=1,
+            metavar="N",
+            help="Groups of --tp ranks with --batch sequences each of their own, e.g. --dp 8.",
+        ),
         choice(
             "--kernels",
             Kernels,
@@ -221,15 +236,34 @@ def _read_devices(text: str) -> tuple[Device, ...]:
 
 
 def devices_option(**more: Any) -> Decorator:
-    """--device as ``devices``, one or several."""
-    return click.option(
-        "--device",
+    """--device as ``devices``, one or several, in nodes of --node that have --across between them."""
+
+    def make(devices: tuple[Device, ...] | None, node: int | None, across: float | None) -> tuple[Device, ...]:
+        if (node is None) != (across is None):
+            raise DeploymentError("--node and --across go together: how many devices have direct links, and the rest")
+        found = devices or ()
+        return found if across is None else tuple(device.in_nodes(node, across * 1e9) for device in found)
+
+    return gathered(
         "devices",
-        type=Read("devices", _read_devices),
-        callback=lambda context, option, found: found or (),
-        metavar="NAME[,NAME]",
-        help="Where it runs: names of `fxmeter devices`, or device files, e.g. --device h100-sxm5-80g,a100.",
-        **more,
+        make,
+        click.option(
+            "--device",
+            "devices",
+            type=Read("devices", _read_devices),
+            metavar="NAME[,NAME]",
+            help="Where it runs: names of `fxmeter devices`, or device files, e.g. --device h100-sxm5-80g,a100.",
+            **more,
+        ),
+        click.option(
+            "--node", type=size(1), metavar="N", help="Devices of a node, which have direct links, e.g. --node 8."
+        ),
+        click.option(
+            "--across",
+            type=click.FloatRange(0, min_open=True),
+            metavar="GB/S",
+            help="Bandwidth of a device to other nodes, in one direction, e.g. --across 50.",
+        ),
     )
 
 

@@ -66,6 +66,7 @@ def price_op(node: fx.Node, conventions: Conventions) -> OpPrice:
     if not changed and results and all(spec.storage.id in held for spec in results):
         return OpPrice(traffic.fields, costed=known is not None)  # a view: nothing moves
     moves = _NO_MOVES if known is None else known.traffic(arguments)
+    traffic.add("network_bytes", moves.sent)
     read_of: dict[int, Size] = {}
     seen: list[Spec] = []
     for name, specs in operands.items():
@@ -127,17 +128,32 @@ _NO_MOVES = Moves()
 def _routing_of(node: fx.Node) -> Routed | None:
     """The top-k selection that a grouped product's group offsets come from, nearest first; None where there is none."""
     offsets = node.args[2] if len(node.args) > 2 else node.kwargs.get("offs")
-    rows = spec_of(node.all_input_nodes[0]).shape[0]
+    left, right = (spec_of(operand) for operand in node.all_input_nodes[:2])
+    rows, experts = left.shape[0], right.shape[0]
     queue, seen = [offsets] if isinstance(offsets, fx.Node) else [], set()
     while queue:
         current = queue.pop(0)
         if current.target is _TOPK:
             *tokens, top_k = next(specs_of(current)).shape
-            routed = Routed(math.prod(tokens), top_k)
-            if routed.tokens * routed.top_k == rows:
+            routed = _routed(rows, experts, math.prod(tokens), top_k, spec_of(current.all_input_nodes[0]).shape[-1])
+            if routed is not None:
                 return routed
         for source in current.all_input_nodes:
             if source not in seen:
                 seen.add(source)
                 queue.append(source)
     return None
+
+
+def _routed(rows: Size, here: Size, tokens: Size, top_k: Size, experts: Size) -> Routed | None:
+    """The choice that ``rows`` rows for the ``here`` experts of a rank come from; None if not from this one.
+
+    ``tokens`` chose ``top_k`` of ``experts`` each. Where other ranks have experts too, a rank has an equal part:
+    its rows are those of its own tokens, or of as many tokens of all ranks as give that many rows.
+    """
+    if experts == here or experts % here:
+        return Routed(tokens, top_k) if tokens * top_k == rows else None
+    ranks = experts // here
+    if rows != -(-tokens * top_k // ranks):
+        tokens = rows * ranks // top_k
+    return Routed(tokens, top_k / ranks)

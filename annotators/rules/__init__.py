@@ -2,6 +2,7 @@
 
 from fxmeter.annotators.rules import (
     attention,
+    collectives,
     convolutions,
     elementwise,
     gradients,
@@ -22,6 +23,7 @@ from fxmeter.annotators.rules import (
 
 __all__ = [
     "attention",
+    "collectives",
     "convolutions",
     "elementwise",
     "gradients",

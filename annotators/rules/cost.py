@@ -42,6 +42,8 @@ class Moves:
 
     read: Mapping[str, Size] = field(default_factory=dict)
     written: Mapping[str, Size] = field(default_factory=dict)
+    sent: Size = 0
+    """To other devices: nothing, unless the op is a collective."""
 
 
 def distinct_experts(experts: int, top_k: Size, tokens: Size, routing: str) -> Size:

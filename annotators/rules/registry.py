@@ -63,7 +63,7 @@ class Rule:
         if not self.outs:
             return moves
         written = {self.outs[0] if name == "out" else name: nbytes for name, nbytes in moves.written.items()}
-        return Moves({**moves.read, **dict.fromkeys(self.outs, 0)}, written)
+        return Moves({**moves.read, **dict.fromkeys(self.outs, 0)}, written, moves.sent)
 
 
 _NOTHING = Flops()

@@ -183,6 +183,8 @@ def check_decoder(
     """
     if deployment.kv is not None or deployment.weights not in (None, AS_CODED.weights):
         raise ScenarioError("hand-written layers keep weights and cache in one dtype; leave --weights and --kv out")
+    if deployment.devices > 1:
+        raise ScenarioError("hand-written layers are on one device; leave --tp, --ep and --dp out")
     element_bytes = next(model.parameters()).element_size()
     if deployment.kernels == "serving":
         written = served_model(config, scenario.stage, element_bytes=element_bytes)

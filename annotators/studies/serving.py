@@ -8,7 +8,8 @@
     price        price per hour / (3600 · tokens/s)
     energy       the device's power / (tokens/s): as if it drew all of it all the time, so an upper figure
 
-No scheduler, no network and no idle time: what the device itself can do.
+No scheduler, no network and no idle time: what the device itself can do. Where n devices share a model, the batch is
+that of each data-parallel group, and devices, price and energy are those of all n.
 """
 
 from __future__ import annotations
@@ -51,8 +52,11 @@ NOTHING_ASKED = Demand()
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What one device serves: ``requests_per_s`` is None where there is no prompt, or no output to speak of (one
-    step). Tokens are new ones, of all sequences."""
+    """What one device serves, or all that share the model: ``batch`` sequences in each data-parallel group.
+
+    ``requests_per_s`` is None where there is no prompt, or no output to speak of (one step). Tokens are new ones, of
+    all sequences.
+    """
 
     batch: int
     tpot_s: float
@@ -137,16 +141,17 @@ def _served(
         return None
     step = step_s(batch)
     prompts = prompts_on(forms, attention, point, device, demand, batch) if point.steps > 1 else None
-    requests = None if prompts is None else batch / (prompts.estimate_s + point.steps * step)
-    tokens = batch / step if requests is None else point.steps * requests
+    devices, sequences = forms.deployment.devices, batch * forms.deployment.dp
+    requests = None if prompts is None else sequences / (prompts.estimate_s + point.steps * step)
+    tokens = sequences / step if requests is None else point.steps * requests
     price = demand.price_of(device)
     return Served(
         batch=batch,
         tpot_s=step,
-        decode_tokens_per_s=batch / step,
+        decode_tokens_per_s=sequences / step,
         tokens_per_s=tokens,
         requests_per_s=requests,
-        devices=None if demand.rate is None or requests is None else math.ceil(demand.rate / requests),
-        price_per_million_tokens=None if price is None else price / 3600 / tokens * 1e6,
-        joules_per_token=None if device.power_w is None else device.power_w / tokens,
+        devices=None if demand.rate is None or requests is None else devices * math.ceil(demand.rate / requests),
+        price_per_million_tokens=None if price is None else devices * price / 3600 / tokens * 1e6,
+        joules_per_token=None if device.power_w is None else devices * device.power_w / tokens,
     )

@@ -19,6 +19,7 @@ from torch import fx
 from fxmeter.annotators.pricing.graph import PricedNode, priced_node
 from fxmeter.models.stage_cost import StageCost, is_nothing
 from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.group import Group
 from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
 from fxmeter.tracer.graph.spec import Spec
 
@@ -44,7 +45,7 @@ class Kernel:
 
     ``name`` and ``op`` are those of its first op, ``module`` the module that runs it, ``times`` identical launches
     in the pass. ``dtype`` is what its matrix units, or its vector units, compute in. ``nbytes`` moves through memory,
-    ``network_bytes`` to other devices.
+    ``network_bytes`` to other devices, those of ``ranks``.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Kernel:
     vector_flops: Any
     nbytes: Any
     network_bytes: Any = 0
+    ranks: tuple[int, ...] = ()
 
 
 AMOUNTS = ("matmul_flops", "vector_flops", "nbytes", "network_bytes")
@@ -110,7 +112,10 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph, fuse
     first = nodes[parts.names[0]]
     op = priced[0].op
     product = not is_nothing(cost.matmul_flops)
-    kind: Kind = "attention" if product and "attention" in op else "product" if product else "elementwise"
+    if not is_nothing(cost.network_bytes):
+        kind: Kind = "collective"
+    else:
+        kind = "attention" if product and "attention" in op else "product" if product else "elementwise"
     return Kernel(
         name=parts.names[0],
         op=op,
@@ -121,7 +126,15 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph, fuse
         matmul_flops=cost.matmul_flops,
         vector_flops=cost.vector_flops,
         nbytes=cost.fused_io_bytes - parts.saved if fused else cost.io_bytes,
+        network_bytes=cost.network_bytes,
+        ranks=_ranks(first),
     )
+
+
+def _ranks(node: fx.Node) -> tuple[int, ...]:
+    """Who takes part in a collective; nobody in any other op."""
+    values: tuple[Any, ...] = node.args
+    return next((value.ranks for value in values if isinstance(value, Group)), ())
 
 
 def _dtype(node: fx.Node) -> str:

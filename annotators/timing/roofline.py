@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.links import sending_s
 from fxmeter.models.devices.device import Device
 
 ROOFS = ("compute", "vector", "memory", "network", "launch")
@@ -55,7 +56,6 @@ def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
     reached = device.efficiency
     dtype, peak = device.matrix(kernel.dtype)
     vector_peak = device.vector(kernel.dtype)
-    link = device.link_bytes_per_s or np.inf
     ideal = (
         kernel.matmul_flops / peak,
         kernel.vector_flops / vector_peak,
@@ -64,7 +64,7 @@ def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
     share = {"attention": reached.attention, "product": reached.of_matrix(dtype)}.get(kernel.kind, 1.0)
     stream = reached.elementwise if kernel.kind == "elementwise" else reached.bandwidth
     real = (ideal[0] / share, ideal[1] / reached.vector, ideal[2] / stream)
-    sent = kernel.network_bytes / link
+    sent = sending_s(kernel, device)
     sending = sent / reached.network
     launch = reached.collective_s if kernel.kind == "collective" else reached.launch_s
     norm = np.sqrt(real[0] * real[0] + real[1] * real[1] + real[2] * real[2])

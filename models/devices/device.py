@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fxmeter.models.errors import DeviceError
@@ -63,6 +63,8 @@ class Efficiency:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One accelerator. Rates are per second, dense; ``link_bytes_per_s`` is one direction of a device's links.
+    ``node_size`` devices have these links to one another, all of them unless it is given; ``across_bytes_per_s`` is
+    what each device has to those of other nodes. No file says either: :meth:`in_nodes`.
 
     ``sources`` says what each key stands for, ``cited`` has for each number ("matrix_flops_per_s.bf16") the keys, or
     the words, of where it is from, and ``unconfirmed`` the numbers that nobody could look up.
@@ -77,12 +79,18 @@ class Device:
     memory_bytes: int
     l2_bytes: int | None = None
     link_bytes_per_s: float | None = None
+    node_size: int | None = None
+    across_bytes_per_s: float | None = None
     power_w: float | None = None
     efficiency: Efficiency = field(default_factory=Efficiency)
     sources: Mapping[str, str] = field(default_factory=dict)
     cited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unconfirmed: tuple[str, ...] = ()
     notes: str = ""
+
+    def in_nodes(self, size: int | None, across_bytes_per_s: float | None) -> Device:
+        """The device in nodes of ``size``, each with ``across_bytes_per_s`` to other nodes, in one direction."""
+        return replace(self, node_size=size, across_bytes_per_s=across_bytes_per_s)
 
     def matrix(self, dtype: str) -> tuple[str, float]:
         """(dtype that computes, its peak): ``dtype`` itself, or what it is widened to where the device lacks it.

@@ -30,12 +30,14 @@ QUANTISES = "activations are quantised before each product"
 @dataclass(frozen=True, slots=True)
 class StorageFormat:
     """One format. ``computes`` is the dtype that multiplies (a device file's name for it; empty: the model's own);
-    ``adds`` is the work beside the products that an engine does for it, in words, and that is not priced."""
+    ``adds`` is the work beside the products that an engine does for it, in words, and that is not priced. The
+    weights of a ``block`` (rows, columns) have a scale in common."""
 
     name: str
     parts: Callable[[int, int], Parts] = field(repr=False)
     computes: str = ""
     adds: str = ""
+    block: tuple[int, int] = (1, 1)
 
     def nbytes(self, rows: int, columns: int) -> int:
         """Bytes of a matrix [rows = out, columns = in]."""
@@ -92,6 +94,7 @@ def blocked_fp8(height: int, width: int, scale_bytes: int = 4) -> StorageFormat:
         _scaled(lambda rows, columns: _over(rows, height) * _over(columns, width) * scale_bytes),
         "fp8",
         QUANTISES,
+        (height, width),
     )
 
 
@@ -113,12 +116,14 @@ _PLAIN: dict[str, StorageFormat] = {
             lambda rows, columns: {"weights": _packed(rows, columns, 4), "scales": rows * _over(columns, 32)},
             "",
             DEQUANTISES,
+            (1, 32),
         ),
         StorageFormat(
             "mxfp8",
             lambda rows, columns: {"weights": rows * columns, "scales": rows * _over(columns, 32)},
             "fp8",
             QUANTISES,
+            (1, 32),
         ),
         StorageFormat(
             "nvfp4",
@@ -129,6 +134,7 @@ _PLAIN: dict[str, StorageFormat] = {
             },
             "fp4",
             QUANTISES,
+            (1, 16),
         ),
         StorageFormat(
             "nvfp4a16",
@@ -139,6 +145,7 @@ _PLAIN: dict[str, StorageFormat] = {
             },
             "",
             DEQUANTISES,
+            (1, 16),
         ),
         StorageFormat(
             "bitnet", lambda rows, columns: {"weights": _packed(rows, columns, 2), "scales": 2}, "int8", QUANTISES
@@ -170,7 +177,7 @@ def _grouped(
             }
             return {label: amount for label, amount in stored.items() if amount}
 
-        return StorageFormat(f"{name}-g{group}", parts, "", DEQUANTISES)
+        return StorageFormat(f"{name}-g{group}", parts, "", DEQUANTISES, (1, group))
 
     return made
 
@@ -236,7 +243,7 @@ def _gguf(name: str, weights: int, nbytes: int) -> StorageFormat:
     def parts(rows: int, columns: int) -> Parts:
         return {"blocks": _over(rows * columns, weights) * nbytes}
 
-    return StorageFormat(f"gguf-{name}", parts, "", DEQUANTISES)
+    return StorageFormat(f"gguf-{name}", parts, "", DEQUANTISES, (1, weights))
 
 
 _PLAIN.update({f"gguf-{name}": _gguf(name, *block) for name, block in _GGUF.items()})

@@ -38,6 +38,7 @@ def test_people_see_a_whole_above_its_parts_and_no_figure_twice():
     assert [name for name, under in rows if under is None] == [
         "flops",
         "io_bytes",
+        "network_bytes",
         "fused_io_bytes",
         "floor_io_bytes",
         "arithmetic_intensity",

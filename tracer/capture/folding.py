@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxmeter.models.errors import FxmeterError
-from fxmeter.tracer.capture.groups import PLAIN, Known, Member, alike_members, list_of
+from fxmeter.tracer.capture.groups import PLAIN, Known, Member, alike_members, list_of, on_rank
 from fxmeter.tracer.graph.instances import Instance, Skip
 from fxmeter.tracer.graph.nodes import meta_of, specs_of
 from fxmeter.tracer.graph.spec import Role, Storage
@@ -85,12 +85,15 @@ class CannotFoldError(FxmeterError):
 class Folding:
     """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed.
 
-    ``trusted``: the caller vouches for code of whoever it is. ``skipped`` says whether a call was not run.
+    ``trusted``: the caller vouches for code of whoever it is. ``like``: the whole that ``model`` is a rank of, whose
+    layers are alike where those of the whole are. ``skipped`` says whether a call was not run.
     """
 
-    def __init__(self, model: nn.Module, *, trusted: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, trusted: bool = False, like: nn.Module | None = None) -> None:
         self._trusted = trusted
-        self._members = [] if has_global_hooks() and not trusted else alike_members(model, trusted=trusted)
+        self._members = [] if has_global_hooks() and not trusted else alike_members(like or model, trusted=trusted)
+        if like is not None:
+            self._members = on_rank(self._members, model)
         self._never_ran: frozenset[str] = frozenset()
         self.skipped = False
 

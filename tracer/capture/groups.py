@@ -13,14 +13,14 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fxmeter.tracer.state.tree import HOOKS, derived, walk
+from fxmeter.tracer.state.tree import HOOKS, derived, named_tensors, walk
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
@@ -28,11 +28,11 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a list that is not the only one of its kind; ``kind`` is the number of those that are alike."""
+    """A member of a list that is not the only one of its kind; ``kind`` is equal for those that are alike."""
 
     path: str
     module: nn.Module
-    kind: int
+    kind: Hashable
 
     @property
     def in_list(self) -> str:
@@ -55,6 +55,20 @@ def alike_members(model: nn.Module, *, trusted: bool) -> list[Member]:
         return members
     changed = {m.in_list for m in members if any(type(part) in strangers for part in m.module.modules())}
     return [member for member in members if member.in_list not in changed]
+
+
+def on_rank(members: list[Member], rank: nn.Module) -> list[Member]:
+    """``members`` of a whole model as they are on one rank of it, alike where they also hold equal parts.
+
+    What a rank holds and exchanges goes by patterns that know no layer's number.
+    """
+    held: dict[str, list[object]] = {member.path: [] for member in members}
+    for name, tensor in named_tensors(rank, "_parameters"):
+        steps = name.split(".")
+        for length in range(1, len(steps)):
+            if (path := ".".join(steps[:length])) in held:
+                held[path].append((tuple(steps[length:]), tuple(tensor.shape)))
+    return [Member(m.path, rank.get_submodule(m.path), (m.kind, tuple(held[m.path]))) for m in members]
 
 
 def _trusted(model: nn.Module) -> list[Member]:

@@ -30,7 +30,14 @@ from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.operators.devices import run_together
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
 from fxmeter.tracer.operators.remembered import run_or_remember
-from fxmeter.tracer.private import TorchDispatchMode, is_composite, storage_key, target_name, without_dispatch
+from fxmeter.tracer.private import (
+    TorchDispatchMode,
+    is_composite,
+    is_distributed,
+    storage_key,
+    target_name,
+    without_dispatch,
+)
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
 _META = torch.device("meta")
@@ -110,6 +117,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if types and is_distributed(types):
+            return NotImplemented  # a distributed tensor runs the ops of this rank, which come back here
         if is_composite(func):  # in inference mode, where torch would run it whole
             with self:
                 return func.decompose(*args, **kwargs)

@@ -79,8 +79,22 @@ def record(
         )
     absorbed = deployment.kernels == "serving" and attention == "flash" and scenario.stage == "decode"
     wanted = _Pass(model, scenario, attention, logits, input_ids, cache, absorbed)
+    if not deployment.sharded:
+        return as_deployed(_recorded(wanted, fold), model, deployment)
+    from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
+    from fxmeter.tracer.shard.rank import rank_of
+
+    with rank_of(model, deployment) as rank:
+        recording = _recorded(replace(wanted, model=rank), fold, whole=model)
+        name_groups(recording.graph)
+        return as_deployed(recording, rank, deployment)
+
+
+def _recorded(wanted: _Pass, fold: bool | None, whole: nn.Module | None = None) -> Recording:
+    """``wanted`` recorded. Of a rank of a ``whole`` model those layers are alike that are so in the whole."""
+    model, scenario, cache = wanted.model, wanted.scenario, wanted.cache
     with one_recording(), unchanging(model):
-        folding = None if fold is False else Folding(model, trusted=bool(fold))
+        folding = None if fold is False else Folding(model, trusted=bool(fold), like=whole)
         try:
             recording = _attempt(wanted, folding)
         except TraceError as failure:
@@ -92,7 +106,7 @@ def record(
                 if (beyond := _beyond(model, scenario)) is not None:
                     raise TraceError(f"{type(model).__name__}: {beyond}, and its code cannot run them") from failure
                 raise failure from failure.__cause__
-    return as_deployed(recording, model, deployment)
+    return recording
 
 
 def _beyond(model: nn.Module, scenario: Scenario) -> str | None:

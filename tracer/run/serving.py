@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fxmeter.tracer.operators.ops import latent_attention
+from fxmeter.tracer.private import local_part
 from fxmeter.tracer.state.tree import derived, walk
 
 Latents = tuple[Tensor, Tensor]
@@ -84,7 +85,7 @@ def absorbed_attention(
     """
     latent, rotated = latents
     rank, kept = latent.shape[-1], query.shape[-1] - rotated.shape[-1]
-    projection = module.kv_b_proj.weight.view(query.shape[1], -1, rank)
+    projection = local_part(module.kv_b_proj.weight).view(query.shape[1], -1, rank)
     absorbed = torch.einsum("bhsn,hnr->bhsr", query[..., :kept], projection[:, :kept])
     query = torch.cat([absorbed, query[..., kept:]], dim=-1)
     out = latent_attention(query, latent, rotated, indices, bias, scale, causal)

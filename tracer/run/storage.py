@@ -13,10 +13,12 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.errors import DeploymentError
 from fxmeter.models.formats import KvFormat, StorageFormat, WeightFormats
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
+from fxmeter.tracer.private import local_part
 from fxmeter.tracer.state.tree import named_tensors, walk
 
 
@@ -80,24 +82,41 @@ def _is_head(model: nn.Module, parameter: nn.Parameter) -> bool:
     return head is not None and getattr(head, "weight", None) is parameter
 
 
-def _bytes(model: nn.Module, path: str, parameter: Tensor, found: StorageFormat) -> int:
+def _matrices_in(model: nn.Module, path: str, parameter: Tensor) -> tuple[int, int, int]:
+    """How many matrices a parameter is, and their rows (outputs) and columns (inputs)."""
     if parameter.dim() == 2:
-        return found.nbytes(*parameter.shape)
+        rows, columns = parameter.shape
+        return 1, rows, columns
     experts, rows, columns = parameter.shape
     owner = model.get_submodule(path.rpartition(".")[0])
     if getattr(owner, "is_transposed", False):  # [E, in, out], as gpt-oss and Llama 4 keep them
         rows, columns = columns, rows
     if "gate_up" in path and rows % 2 == 0:  # two matrices side by side, each with scales of its own
-        return 2 * experts * found.nbytes(rows // 2, columns)
-    return experts * found.nbytes(rows, columns)
+        return 2 * experts, rows // 2, columns
+    return experts, rows, columns
+
+
+def _bytes(model: nn.Module, path: str, parameter: nn.Parameter, found: StorageFormat) -> int:
+    """Stored bytes of a parameter, of a distributed one those of this rank.
+
+    Raises DeploymentError where ranks would share a block that has one scale.
+    """
+    count, *sides = _matrices_in(model, path, local_part(parameter))
+    for side, whole, block in zip(sides, _matrices_in(model, path, parameter)[1:], found.block, strict=True):
+        if side != whole and side % block and whole % block == 0:
+            raise DeploymentError(
+                f"{path}: a rank has {side} of {whole}, which cuts through the blocks of {block} that {found.name} has "
+                "scales for; use fewer ranks, or another format"
+            )
+    return count * found.nbytes(*sides)
 
 
 def _weights_as(recording: Recording, stored: Mapping[str, tuple[int, StorageFormat]]) -> Recording:
     for node in recording.graph.nodes:
         if node.op == "get_attr" and str(node.target) in stored:
             nbytes, found = stored[str(node.target)]
-            storage = spec_of(node).storage
-            storage.ratio, storage.computes = Fraction(nbytes, storage.nbytes), found.computes
+            spec = spec_of(node)
+            spec.storage.ratio, spec.storage.computes = Fraction(nbytes, spec.numel * spec.itemsize), found.computes
     weights = tuple(
         replace(weight, nbytes=stored[weight.path][0]) if weight.path in stored else weight
         for weight in recording.weights

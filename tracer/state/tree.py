@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
+from fxmeter.tracer.private import local_part
+
 T = TypeVar("T")
 Walk = list[tuple[str, nn.Module]]
 
@@ -145,13 +147,14 @@ class unchanging:  # noqa: N801  reads as a word in a with statement
 
 
 def named_tensors(root: nn.Module, store: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in ``store`` ("_parameters" or "_buffers") of all modules, tied ones once, under their first name."""
+    """The tensors in ``store`` ("_parameters" or "_buffers") of all modules, tied ones once, under their first name;
+    of one that is distributed over ranks what this rank has of it."""
     seen: set[int] = set()
     for path, module in walk(root):
         for name, tensor in getattr(module, store).items():
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
-                yield (f"{path}.{name}" if path else name), tensor
+                yield (f"{path}.{name}" if path else name), local_part(tensor)
 
 
 def _entry(root: nn.Module) -> _Known:

@@ -9,13 +9,14 @@ import pytest
 from transformers import AutoConfig
 
 from fxmeter.annotators import annotate
-from fxmeter.annotators.studies.axes import Axes
+from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.annotators.studies.capacity import capacity
 from fxmeter.annotators.studies.chunks import passes
 from fxmeter.annotators.studies.rates import Measured
-from fxmeter.annotators.studies.serving import Demand
+from fxmeter.annotators.studies.serving import Demand, reached
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.models import decode, generation, prefill
+from fxmeter.models.deployment import deploy
 from fxmeter.models.devices import device
 from fxmeter.models.errors import ScenarioError
 from fxmeter.tracer import load_model
@@ -156,3 +157,17 @@ def test_a_mistake_is_one_line(run, config, arguments, message):
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
+
+
+def test_devices_that_share_a_model_serve_together_and_are_paid_together(small):
+    """Two groups of two ranks: twice the sequences of one group, and four devices to pay."""
+    point = SweepPoint(prefill=16, decode=16, crops=None, batch=1, steps=8)
+    demand = Demand(devices=(H100,), rate=1e9, price_per_h=(2.0,))
+    group, both = (
+        reached(StageForms(small.model, deployment=deploy(tp=2, dp=dp)), "flash", point, H100, 4, demand, 0.05).served
+        for dp in (1, 2)
+    )
+    assert both.requests_per_s == pytest.approx(2 * group.requests_per_s)
+    assert both.price_per_million_tokens == pytest.approx(group.price_per_million_tokens)
+    assert group.devices == 2 * math.ceil(1e9 / group.requests_per_s)
+    assert both.devices == 4 * math.ceil(1e9 / both.requests_per_s)

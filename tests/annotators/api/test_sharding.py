@@ -1,0 +1,162 @@
+"""One rank of a sharded model: what it does, holds and sends, against the model on one device."""
+
+from __future__ import annotations
+
+import pytest
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import LlamaConfig
+
+from fxmeter import annotate, closed_form, decode, deploy, load_model, prefill
+from fxmeter.annotators.pricing.graph import priced_nodes
+from fxmeter.models.errors import DeploymentError, FxmeterError
+from fxmeter.models.stage_cost import FIELDS
+from fxmeter.tracer.load.loading import load_config
+from tests.tracer import tiny
+
+LAYERS, HIDDEN, FFN, KV, VOCABULARY, HEADS = 32, 4096, 14336, 1024, 128256, 32  # of Llama-3.1-8B
+
+
+def ops_with_flops(stage):
+    """(module, op) → FLOPs of each op that has any, in order."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for node in priced_nodes(stage.graph):
+        if node.cost.flops:
+            found.setdefault((node.module, node.op), []).append(node.cost.flops * node.times)
+    return found
+
+
+@pytest.mark.parametrize("tp", [2, 8])
+@pytest.mark.parametrize("scenario", [prefill(2048), decode(4096, batch=8)], ids=["prefill", "decode"])
+def test_every_op_of_a_rank_is_a_share_or_replicated(preset_model, tp, scenario):
+    model = preset_model("llama-3.1-8b")
+    one, rank = annotate(model, scenario), annotate(model, scenario, deployment=deploy(tp=tp))
+    whole, part = ops_with_flops(one), ops_with_flops(rank)
+    assert whole.keys() == part.keys()
+    pairs = [pair for key in whole for pair in zip(whole[key], part[key], strict=True)]
+    replicated = sum(mine for all, mine in pairs if all == mine)
+    assert all(mine in (all, all // tp) for all, mine in pairs)
+    assert tp * rank.cost.flops - one.cost.flops == (tp - 1) * replicated > 0
+    assert tp * rank.cost.matmul_flops == one.cost.matmul_flops
+    norms = (2 * LAYERS + 1) * HIDDEN * 2
+    assert tp * rank.cost.weight_bytes - one.cost.weight_bytes == (tp - 1) * norms
+    assert tp * rank.cost.kv_bytes == one.cost.kv_bytes
+    assert one.cost.network_bytes == 0
+
+
+def test_all_reduces_and_the_gathering_of_logits(preset_model):
+    """Two all-reduces a layer and one of the embedding, of all hidden states; the logits are gathered."""
+    stage = annotate(preset_model("llama-3.1-8b"), prefill(2048), deployment=deploy(tp=8))
+    hidden = 2048 * HIDDEN * 2
+    summed = [node for node in priced_nodes(stage.graph) if "all_reduce" in node.op or "allreduce" in node.op]
+    assert sum(node.times for node in summed) == 2 * LAYERS + 1
+    assert sum(node.times * node.operands[0].nbytes for node in summed) == (2 * LAYERS + 1) * hidden == 1_090_519_040
+    logits = 2048 * VOCABULARY * 2
+    assert stage.cost.network_bytes == 2 * 1_090_519_040 * 7 // 8 + logits * 7 // 8
+    assert not stage.uncosted
+
+
+@pytest.mark.parametrize(
+    ("name", "deployment"),
+    [
+        ("llama-3.1-8b", deploy(tp=4)),
+        ("gpt-oss-20b", deploy(tp=8, ep=8)),
+        ("qwen3-30b-a3b", deploy(ep=8)),
+    ],
+)
+def test_a_folded_rank_costs_what_the_full_one_does(name, deployment):
+    config = load_config(name)
+    config.num_hidden_layers, config.layer_types = 4, (config.to_dict().get("layer_types") or [])[:4] or None
+    model, scenario = load_model(config), decode(300, batch=8)
+    folded, full = (annotate(model, scenario, deployment=deployment, fold=fold) for fold in (None, False))
+    assert len(folded.fx_graph.nodes) < 0.6 * len(full.fx_graph.nodes)
+    assert {field for field in FIELDS if getattr(folded.cost, field) != getattr(full.cost, field)} == set()
+
+
+def test_heads_of_keys_and_values_are_copied_where_there_are_fewer_than_ranks(preset_model):
+    """16 ranks, 8 heads: twice the projections of keys and values in all, one head on each rank."""
+    model = preset_model("llama-3.1-8b")
+    one, rank = annotate(model, prefill(2048)), annotate(model, prefill(2048), deployment=deploy(tp=16))
+    assert 16 * rank.cost.matmul_flops - one.cost.matmul_flops == LAYERS * 2 * 2048 * HIDDEN * 2 * KV
+    assert rank.cost.kv_bytes == LAYERS * 2 * 2048 * 128 * 2
+    copies = LAYERS * 2 * KV * HIDDEN * 2
+    assert 16 * rank.cost.weight_bytes - one.cost.weight_bytes == copies + 15 * (2 * LAYERS + 1) * HIDDEN * 2
+
+
+def test_latent_attention_is_sharded_by_heads_and_experts_are_spread(preset_model):
+    """DeepSeek-V3: eight ranks compute the low-rank projections and the router each for itself, and share the rest."""
+    model, step = preset_model("deepseek-v3"), decode(4096, batch=8)
+    one = annotate(model, step, deployment=deploy(kernels="serving"))
+    rank = annotate(model, step, deployment=deploy(tp=8, ep=8, kernels="serving"))
+    assert one.cost.matmul_flops == 1_142_864_609_280
+    assert rank.cost.matmul_flops == 157_276_651_520
+    latents, router = 61 * 7168 * (1536 + 512 + 64), 58 * 7168 * 256
+    assert 8 * rank.cost.matmul_flops - one.cost.matmul_flops == 7 * 2 * 8 * (latents + router)
+    assert rank.cost.kv_bytes == one.cost.kv_bytes
+
+
+def test_sinks_are_sharded_with_their_heads_without_a_plan_of_transformers(preset_model):
+    model = preset_model("gpt-oss-120b")
+    one, rank = annotate(model, prefill(2048)), annotate(model, prefill(2048), deployment=deploy(tp=8, ep=8))
+    router = 36 * 2 * 2048 * 2880 * 128
+    assert 8 * rank.cost.matmul_flops - one.cost.matmul_flops == 7 * router
+    assert 8 * rank.cost.kv_bytes == one.cost.kv_bytes
+    assert sum(node.times for node in priced_nodes(rank.graph) if node.op == "c10d.allreduce_.default") == 36 * 2
+
+
+def test_tokens_go_to_experts_on_other_ranks_and_come_back(preset_model):
+    """64 ranks with 8 sequences each: of 8 · 8 rows one goes to each rank, the same come in, in both exchanges."""
+    model = preset_model("deepseek-v3")
+    one = annotate(model, decode(4096, batch=8))
+    rank = annotate(model, decode(4096, batch=8), deployment=deploy(ep=64))
+    rows = 8 * 8 * 7168 * 2
+    counts = 256 * 8
+    assert rank.cost.network_bytes == 58 * (2 * rows + counts) * 63 // 64
+    assert rank.cost.matmul_flops == one.cost.matmul_flops  # as many rows from others as go to others
+    experts = rank.modules["model.layers.3.mlp.experts"].cost
+    assert experts.weight_bytes * 64 == one.modules["model.layers.3.mlp.experts"].cost.weight_bytes
+    touched = 4 * (1 - (1 - 8 / 256) ** (8 * 64))
+    assert experts.weight_read_bytes == pytest.approx(experts.weight_bytes * touched / 4, rel=1e-8)
+
+
+def test_closed_forms_know_ranks():
+    model, deployment = load_model(LlamaConfig(**tiny.LLAMA)), deploy(tp=2)
+    form = closed_form(model, deployment=deployment)
+    assert form.at(batch=3, past_len=77) == annotate(model, decode(77, batch=3), deployment=deployment).cost
+    batch = form.expressions["network_bytes"].free_symbols.pop()
+    assert form.expressions["network_bytes"] == batch * (2 * (2 * 3 + 1) * 32 * 2 + 40 * 2) / 2
+    assert form.reason is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("llama-3.1-8b", {"tp": 3}, "32 attention heads, which tp=3 ranks cannot share"),
+        ("qwen2.5-7b", {"tp": 7}, "4 heads of keys and values, which tp=7 ranks cannot share"),
+        ("llama-3.1-8b", {"tp": 32, "weights": "fp8-block"}, "cuts through the blocks of 128"),
+        ("llama-3.1-8b", {"ep": 8}, "no experts"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(preset_model, name, options, said):
+    with pytest.raises(FxmeterError, match=said):
+        annotate(preset_model(name), prefill(16), deployment=deploy(**options))
+    assert not dist.is_initialized()
+
+
+def test_a_process_group_of_the_users_own_is_left_alone(preset_model):
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=4)
+    try:
+        with pytest.raises(DeploymentError, match="process group of its own"):
+            annotate(preset_model("llama-3.1-8b"), prefill(16), deployment=deploy(tp=2))
+        assert (dist.get_rank(), dist.get_world_size()) == (1, 4)
+        assert annotate(preset_model("llama-3.1-8b"), prefill(16)).cost.network_bytes == 0
+    finally:
+        dist.destroy_process_group()
+
+
+def test_the_model_is_unchanged_and_no_group_is_left(preset_model):
+    model = preset_model("llama-3.1-8b")
+    before = annotate(model, prefill(16)).cost
+    annotate(model, prefill(16), deployment=deploy(tp=2))
+    assert not dist.is_initialized()
+    assert annotate(model, prefill(16)).cost == before

@@ -1,0 +1,97 @@
+"""How experts on other ranks get their tokens, with the row counts that are expected of a router without favourites.
+
+Which rank a token goes to is data. In a real run each rank tells the others how many rows it sends; here every expert
+is chosen equally often, so that of T tokens with k experts each every one of p ranks gets T·k/p. The code is that of
+transformers' own exchanges (``transformers.distributed.expert_parallel``) but for those counts, and for the rows of
+other ranks' experts: its all-reduce computes and masks them, engines leave them out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from transformers.distributed.expert_parallel import EPImplementation, EPImplementationInterface
+
+from fxmeter.models.deployment import Deployment
+from fxmeter.tracer.private import distributed
+
+
+def shares(rows: int, ranks: int) -> list[int]:
+    """``rows`` dealt out to ``ranks`` as evenly as whole numbers go, the first ones first."""
+    return [rows // ranks + (rank < rows % ranks) for rank in range(ranks)]
+
+
+class ExpectedAllToAll(EPImplementation):
+    """Ranks with sequences of their own send each token to the ranks of its experts, and get it back from them.
+
+    Ranks of one tensor-parallel group share their sequences: each sends its part of them, and gathers the rest.
+    """
+
+    def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        tokens, top_k = hidden_states.size(0), top_k_index.size(-1)
+        shared = self.tp_mesh.size() > 1
+        if shared:
+            hidden_states, top_k_index, top_k_weights = map(self._own, (hidden_states, top_k_index, top_k_weights))
+        expert_ids = top_k_index.reshape(-1)
+        order = torch.argsort(expert_ids)
+        sizes = shares(expert_ids.numel(), self.ep_mesh.size())
+        local: Any = self.num_local_experts
+        counts = torch.zeros(local * len(sizes), dtype=torch.long, device=expert_ids.device)
+        counts = self._exchange(counts.scatter_add_(0, expert_ids, torch.ones_like(expert_ids)))
+        received = self._exchange(hidden_states[order // top_k], sizes)
+        local_ids = torch.arange(local, device=expert_ids.device).repeat(len(sizes))
+        local_ids = local_ids.repeat_interleave(counts, output_size=sum(sizes)).unsqueeze(-1)
+        out = self.experts_forward(received, local_ids, torch.ones_like(local_ids, dtype=received.dtype))
+        returned = self._exchange(out.contiguous(), sizes)
+        in_order = torch.empty_like(returned)
+        in_order[order] = returned
+        result = (in_order.view(*top_k_weights.shape, -1) * top_k_weights.unsqueeze(-1)).sum(dim=1)
+        return self._gathered(result, tokens) if shared else result
+
+    def _exchange(self, rows: Tensor, sizes: list[int] | None = None) -> Tensor:
+        exchange = distributed("all_to_all_single")
+        sent: Tensor = distributed("wait_tensor")(exchange(rows, sizes, sizes, self.ep_mesh.get_group()))
+        return sent
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """This rank's part of what its tensor-parallel group shares."""
+        whole = DTensor.from_local(rows, self.tp_mesh, [Replicate()], run_check=False)
+        return whole.redistribute(self.tp_mesh, [Shard(0)]).to_local()
+
+    def _gathered(self, rows: Tensor, tokens: int) -> Tensor:
+        width = rows.size(-1)
+        parts = DTensor.from_local(
+            rows.contiguous(), self.tp_mesh, [Shard(0)], shape=torch.Size((tokens, width)), stride=(width, 1)
+        )
+        return parts.full_tensor()
+
+
+class ExpectedAllReduce(EPImplementation):
+    """Ranks that share their sequences compute the rows of their own experts, and add their outputs up."""
+
+    needs_shared_batch = True
+
+    def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        expert_ids, top_k = top_k_index.reshape(-1), top_k_index.size(-1)
+        local: Any = self.num_local_experts
+        rows = shares(expert_ids.numel(), self.ep_mesh.size())[0]
+        own = torch.argsort(expert_ids)[:rows]
+        local_ids = (expert_ids[own] % local).unsqueeze(-1)
+        weights = top_k_weights.reshape(-1)[own].unsqueeze(-1)
+        out = self.experts_forward(hidden_states[own // top_k], local_ids, weights)
+        result = torch.zeros_like(hidden_states).index_add_(0, own // top_k, out.to(hidden_states.dtype))
+        dist.all_reduce(result, group=self.ep_mesh.get_group())
+        return result
+
+
+EPImplementationInterface.register("fxmeter_all_to_all", ExpectedAllToAll)
+EPImplementationInterface.register("fxmeter_all_reduce", ExpectedAllReduce)
+
+
+def exchange_of(deployment: Deployment) -> str:
+    """The name that transformers knows the exchange by: ranks with one batch need not send it to one another."""
+    return "fxmeter_all_reduce" if deployment.ep == deployment.tp else "fxmeter_all_to_all"

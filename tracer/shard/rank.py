@@ -1,0 +1,103 @@
+"""Rank 0 of a sharded model, on meta: a copy whose parameters are this rank's, and whose forwards exchange the rest.
+
+Rank 0 is the fullest: what does not divide evenly is dealt out from it on.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+from fxmeter.models.deployment import Deployment
+from fxmeter.models.errors import DeploymentError
+from fxmeter.tracer.private import distributed
+from fxmeter.tracer.shard.experts import exchange_of
+from fxmeter.tracer.shard.plans import experts_plan, tensor_plan
+from fxmeter.tracer.shard.world import Meshes, world_of
+from fxmeter.tracer.state.tree import derived
+
+_HEADS = ("q_proj", "q_b_proj", "qkv_proj", "query_key_value")
+_SHARED_HEADS = ("k_proj", "qkv_proj", "query_key_value")
+
+
+@contextmanager
+def rank_of(model: nn.Module, deployment: Deployment, *, exchange: str | None = None) -> Iterator[nn.Module]:
+    """Inside the block, rank 0 of ``model`` as ``deployment`` shards it; ``model`` itself is unchanged.
+
+    ``exchange`` names one of transformers' own ways for tokens to reach experts, in place of the expected counts.
+
+    Raises:
+        DeploymentError: a model that cannot be sharded like this.
+    """
+    key = (deployment.tp, deployment.ep, deployment.dp, exchange or exchange_of(deployment))
+    ranks = derived(model, _made)
+    with world_of(deployment) as meshes:
+        if key not in ranks:
+            ranks[key] = _rank(model, deployment, meshes, key[-1])
+        yield ranks[key]
+
+
+def _made(model: nn.Module) -> dict[Any, nn.Module]:
+    """The ranks of a model that were made so far, for as long as it stays as it is. Worlds of one size are alike."""
+    return {}
+
+
+def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: str) -> nn.Module:
+    if not hasattr(model, "tp_plan"):
+        raise DeploymentError(f"{type(model).__name__} is no transformers model, whose plan says how it is sharded")
+    plan, experts = tensor_plan(model, deployment), experts_plan(model, deployment)
+    rank: Any = _with_heads_for_all(model, plan, deployment.tp)
+    tied = _untied(rank)
+    distributed("apply_tensor_parallelism")(rank, meshes.tensor, plan)
+    if experts:
+        spread = distributed("apply_expert_parallelism")
+        spread(rank, meshes.experts, meshes.tensor, experts, ep_implementation=exchange)
+    if tied:
+        rank.tie_weights()
+    return rank
+
+
+def _with_heads_for_all(model: Any, plan: Mapping[str, str], tp: int) -> nn.Module:
+    """A copy of ``model``; where it has fewer heads of keys and values than ranks, with one of them for each rank, as
+    engines copy them.
+
+    Raises:
+        DeploymentError: heads that cannot be shared out evenly.
+    """
+    sharded = {name.rpartition(".")[2] for name, style in plan.items() if style == "colwise"}
+    heads, shared = (getattr(model.config, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
+    name = type(model).__name__
+    if isinstance(heads, int) and heads % tp and sharded & {*_HEADS}:
+        raise DeploymentError(f"{name} has {heads} attention heads, which tp={tp} ranks cannot share evenly")
+    if not isinstance(shared, int) or shared % tp == 0 or not sharded & {*_SHARED_HEADS}:
+        return copy.deepcopy(model)
+    if tp % shared:
+        raise DeploymentError(f"{name} has {shared} heads of keys and values, which tp={tp} ranks cannot share evenly")
+    config = copy.deepcopy(model.config)
+    config.num_key_value_heads = tp
+    with torch.device("meta"), init.no_init_weights(), init.meta_device_safe_creation_ops():
+        wider = type(model)._from_config(config, dtype=model.dtype, attn_implementation="eager")
+    wider.to("meta").tie_weights()
+    for own, parameter in zip(model.parameters(), wider.parameters(), strict=True):
+        parameter.data = parameter.data.to(own.dtype)
+    wider.weight_formats = getattr(model, "weight_formats", None)
+    return wider.eval()
+
+
+def _untied(model: nn.Module) -> bool:
+    """Give every name of a parameter one of its own, as transformers' plans expect; whether there was a tie."""
+    seen: set[int] = set()
+    tied = False
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) in seen:
+                module._parameters[name] = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
+                tied = True
+            seen.add(id(parameter))
+    return tied

@@ -6,7 +6,7 @@ MODEL  ?= deepseek-ocr
 
 WORKERS ?= 2
 
-.PHONY: report test test-slow coverage validate bench lint format readme images dist clean
+.PHONY: report test test-slow coverage validate foreign bench lint format readme images dist clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -30,6 +30,9 @@ coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes do
 
 validate: $(VENV)/.installed  ## bytes and memory against real runs; writes docs/validation.md
 	for name in peak kv io fused gpu; do $(BIN)/python -m validation.$$name || exit 1; done
+
+foreign: $(VENV)/.installed  ## models of other packages against real runs; writes docs/foreign.md
+	$(BIN)/python -m validation.foreign
 
 bench: $(VENV)/.installed  ## speed beside the public tools, and of closed forms; writes docs/benchmarks*.md
 	$(BIN)/python -m benchmarks.vs_public_tools --install

@@ -34,7 +34,7 @@ ROOMS = {
         "page",
         "hand",
     ],
-    "tracer": ["private", "graph", "state", "operators", "capture", "shard", "run", "load"],
+    "tracer": ["private", "graph", "state", "operators", "capture", "serving", "shard", "run", "load"],
     "annotators": [
         "symbolic",
         "units",

@@ -75,6 +75,7 @@ NAMES = (
     Name("transformers.initialization", "meta_device_safe_creation_ops", "build a model on meta"),
     Name("transformers.models.auto.modeling_auto", "MODEL_FOR_CAUSAL_LM_MAPPING", "find a config's model class"),
     Name("transformers.models.auto.configuration_auto", "CONFIG_MAPPING", "find a model type's config class"),
+    Name("transformers.integrations.moe", "_grouped_mm", "run chosen experts as one grouped product"),
     Name(
         "transformers.integrations.hub_kernels",
         "use_kernel_func_from_hub_with_fallback",
@@ -121,6 +122,7 @@ from torch._ops import OpOverload  # noqa: E402  after the check, which says mor
 from torch.utils import _pytree as pytree  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes  # noqa: E402
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: E402
+from transformers.integrations.moe import _grouped_mm as grouped_mm  # noqa: E402
 from transformers.masking_utils import sdpa_mask  # noqa: E402
 
 
@@ -237,6 +239,7 @@ __all__ = [
     "can_fuse",
     "choose_attention",
     "distributed",
+    "grouped_mm",
     "has_attention_interface",
     "has_global_hooks",
     "in_function_transform",

@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from fxmeter import decode, prefill
 from fxmeter.models import Scenario
-from fxmeter.tracer.capture.questions import balanced_picks
 from fxmeter.tracer.load.decoder import DecoderWithHead
 from fxmeter.tracer.run.forward import forward_of
 from fxmeter.tracer.run.prompt import empty_cache
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.state.attributes import attributes_restored
 from fxmeter.tracer.state.cache import cache_of
+from validation.even_choices import EvenChoices
 from validation.held_tensors import left_behind, only_new_objects
 
 BATCH, PROMPT = 3, 24
@@ -61,7 +60,7 @@ def real_model(config: PreTrainedConfig) -> nn.Module:
 
 def real_pass(model: nn.Module, stage: str, *, balanced: bool = False) -> RealPass:
     """Run ``model``; a decode step follows a prefill of its own. ``balanced``: every top-k picks evenly."""
-    routing = BalancedTopK() if balanced else nullcontext()
+    routing = EvenChoices() if balanced else nullcontext()
     with torch.no_grad(), _as_counted(model), attributes_restored(model), only_new_objects():
         tokens = torch.randint(5, 100, (BATCH, PROMPT))
         cache, kwargs = None, cache_argument(model, empty_cache(model))
@@ -106,16 +105,3 @@ def _as_counted(model: nn.Module) -> Iterator[None]:
     finally:
         for config, implementation in zip(configs, before, strict=True):
             config._experts_implementation = implementation
-
-
-class BalancedTopK(TorchDispatchMode):
-    """The routing that fxmeter assumes where the arithmetic depends on it: a top-k picks every position as often."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not aten.topk.default:
-            return func(*args, **(kwargs or {}))
-        source: Tensor = args[0]
-        dim = args[2] if len(args) > 2 else -1
-        values, indices = func(*args, **(kwargs or {}))
-        picks = balanced_picks(indices.shape, source.shape[dim])
-        return torch.return_types.topk((torch.ones_like(values), picks))

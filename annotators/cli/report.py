@@ -167,6 +167,7 @@ def report(
     with session(model, json=json_path, memory_timeline=timeline_path) as work:
         from fxmeter.annotators.api import annotate
         from fxmeter.annotators.studies.report import build_report, stages_of
+        from fxmeter.annotators.studies.served import where_serving_differs
 
         decoder = work.decoder(dtype, encoder=True)
         scenarios = stages_of(decoder, scenarios)
@@ -180,8 +181,15 @@ def report(
                 stages.append(annotate(module, scenario, **options))
         if devices:
             work.say("timing kernels")
+        work.say("comparing with serving kernels")
         whole = build_report(
-            decoder, stages, tower=tower, end_to_end=tower is not None, deployment=deployment, devices=devices
+            decoder,
+            stages,
+            tower=tower,
+            end_to_end=tower is not None,
+            deployment=deployment,
+            devices=devices,
+            served=where_serving_differs(decoder, stages, deployment),
         )
         if timeline_path is not None:
             text = _timelines(work, whole, decoder, tower, deployment, timeline_path)

@@ -11,6 +11,7 @@ from fxmeter.annotators.stages.peak import AtPeak
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.report import Report
+from fxmeter.annotators.studies.served import Served
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.models.stage_cost import PASS_FIGURES
 
@@ -22,6 +23,7 @@ def to_json(report: Report) -> Document:
         "model": model_of(report.model),
         "conventions": conventions_of(report.model, report.conventions),
         "warnings": list(report.warnings),
+        "serving_kernels_differ": [_served(item) for item in report.served],
         "stages": [_stage(stage, report.timings_of(stage)) for stage in report.stages],
         **({"end_to_end": [_total(report, attention) for attention in report.totals]} if report.totals else {}),
     }
@@ -47,6 +49,11 @@ def _stage(stage: AnnotatedStage, timings: Sequence[StageTiming]) -> Document:
         "uncosted": [asdict(item) for item in stage.uncosted],
         **({"time": [time_of(timing) for timing in timings]} if timings else {}),
     }
+
+
+def _served(item: Served) -> Document:
+    figures = {"figure": item.figure, "transformers": item.transformers, "serving": item.serving}
+    return {**scenario_of(item.stage), **figures}
 
 
 def _peak(peak: AtPeak | None) -> Document | None:

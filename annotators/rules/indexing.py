@@ -50,8 +50,16 @@ free(
 )
 
 
-def _put_moves(self: Spec, indices: Sequence[Spec | None], accumulate: bool) -> Moves:
-    """The elements that the indices, broadcast together, pick: those of the unindexed dimensions for each."""
+def _put_moves(self: Spec, indices: Sequence[Spec | None], values: Spec, accumulate: bool) -> Moves:
+    """The elements that the indices, broadcast together, pick: those of the unindexed dimensions for each.
+
+    A mask picks as many as there are values, or where one value is for all, at most the whole.
+    """
+    if any(spec.dtype == torch.bool for spec in specs_in(indices)):
+        picked = self.numel if len(values.shape) == 0 else values.numel
+        return Moves(
+            read={"self": picked * self.itemsize if accumulate else 0}, written={"self": picked * self.itemsize}
+        )
     picked = _broadcast([spec.shape for spec in specs_in(indices)])
     for size, index in zip(self.shape, [*indices, *[None] * (len(self.shape) - len(indices))], strict=True):
         picked *= 1 if index is not None else size

@@ -55,6 +55,7 @@ free(
 free(_named("slice_scatter select_scatter diagonal_scatter", COPY), fuses="scatter")
 free(_named("where masked_fill", SELECT), fuses="pointwise")
 free(_named("masked_scatter", SELECT), fuses="scatter")
+free(_named("masked_select", SELECT))
 
 
 def _fills(out: Spec) -> Moves:
@@ -63,7 +64,8 @@ def _fills(out: Spec) -> Moves:
 
 free(
     _named(
-        "arange zeros ones full scalar_tensor zeros_like ones_like full_like new_zeros new_ones new_full eye linspace",
+        "arange tril_indices triu_indices zeros ones full scalar_tensor zeros_like ones_like full_like new_zeros "
+        "new_ones new_full eye linspace",
         FILL,
     ),
     fuses="pointwise",

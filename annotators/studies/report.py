@@ -12,6 +12,7 @@ from fxmeter.annotators.stages import steps
 from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
+from fxmeter.annotators.studies.served import Served
 from fxmeter.annotators.studies.times import StageTiming, timings_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
@@ -43,13 +44,14 @@ class Column(PassFigures):
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything a reader needs to trust, or to redo, the numbers. ``totals`` has attention → the whole request,
-    ``timings`` each stage on each device that was asked for."""
+    ``timings`` each stage on each device that was asked for, ``served`` what serving kernels would change much."""
 
     model: ModelInfo
     conventions: Conventions
     stages: tuple[AnnotatedStage, ...]
     totals: Mapping[str, StageCost] = field(default_factory=dict)
     timings: tuple[StageTiming, ...] = ()
+    served: tuple[Served, ...] = ()
 
     def timings_of(self, stage: AnnotatedStage) -> tuple[StageTiming, ...]:
         """One stage on each device."""
@@ -117,11 +119,13 @@ def build_report(
     end_to_end: bool = False,
     deployment: Deployment = ONE_DEVICE,
     devices: Sequence[Device] = (),
+    served: tuple[Served, ...] = (),
 ) -> Report:
     """A report on stages of one model, all priced by the same conventions.
 
     ``tower`` is the vision tower beside the model, if a stage ran one. ``end_to_end`` adds the whole request for each
-    attention: vision (where there is one), prefill and decode. ``devices`` to time every stage on.
+    attention: vision (where there is one), prefill and decode. ``devices`` to time every stage on. ``served`` is what
+    :func:`fxmeter.annotators.studies.served.where_serving_differs` found.
     """
     stages = tuple(stages)
     totals: dict[str, StageCost] = {}
@@ -129,7 +133,7 @@ def build_report(
         costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
     info = model_info(model, tower, deployment)
-    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices))
+    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices), served)
 
 
 def stages_of(model: nn.Module, asked: Sequence[Scenario | VisionScenario]) -> tuple[Scenario | VisionScenario, ...]:

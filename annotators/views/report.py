@@ -80,7 +80,18 @@ def _header(report: Report) -> list[Text]:
         ),
         Text(" · ".join(f"{name} {number}" for name, number in versions().items()), style="dim"),
         *(Text(f"warning: {warning}", style="yellow") for warning in report.warnings),
+        *([Text(_served(report), style="yellow")] if report.served else []),
     ]
+
+
+def _served(report: Report) -> str:
+    """What an engine's kernels would change, in one line."""
+    parts = [
+        f"{title_of(item.stage)}: {FIGURES[item.figure].label} {quantity(item.serving, FIGURES[item.figure].unit)}, "
+        f"not {quantity(item.transformers, FIGURES[item.figure].unit)}"
+        for item in report.served
+    ]
+    return f"an engine's kernels differ (--kernels serving): {'; '.join(parts)}"
 
 
 def _deployed(model: ModelInfo) -> str:

@@ -4,19 +4,19 @@ On meta a tensor has no values, yet code asks for some: is there padding, how lo
 positions packed. What leads to such a question is nearly always bookkeeping on integers that starts from constants,
 positions and inputs. Here that part of the recorded graph, and nothing else, is run on the CPU. Inputs have the values
 that were given; token ids without values count as ordinary tokens. What depends on weights stays unknown, with one
-exception: which experts a top-k picks is taken to be balanced, each as often as any other, so that code which asks who
-got how many tokens gets an even split, and experts that compute nothing get their share.
+exception: the positions that a top-k or the like picks are spread evenly (:mod:`fxmeter.tracer.capture.choices`), so
+that code which asks who got how many tokens gets an even split, and experts that compute nothing get their share.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from fxmeter.tracer.capture.choices import assumption_of, chooses, evenly
 from fxmeter.tracer.graph.nodes import NodeMeta, meta_of, spec_of, specs_of
 from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage
@@ -39,6 +39,13 @@ QUESTIONS = frozenset(
         aten._to_copy.default,
         aten.index.Tensor,
         aten.index_put_.default,
+        aten.index_put.default,
+        aten.masked_select.default,
+        aten.bincount.default,
+        aten._unique2.default,
+        aten.unique_consecutive.default,
+        aten.unique_dim.default,
+        aten.repeat_interleave.Tensor,
     }
 )
 """The ops that ask for values, or for a shape that depends on them: a copy where it leaves meta, an index by a mask."""
@@ -51,7 +58,7 @@ class UnknownValueError(Exception):
 def is_known(node: fx.Node, meta: NodeMeta) -> bool:
     """Whether the values of a node follow from constants, positions and tokens, so that a question has an answer."""
     if node.op == "call_function":
-        return node.target is aten.topk.default or all(meta_of(source).is_known for source in node.all_input_nodes)
+        return chooses(node) or all(meta_of(source).is_known for source in node.all_input_nodes)
     spec = meta.spec
     if not isinstance(spec, Spec):
         return False
@@ -85,7 +92,11 @@ class Questions:
 
     def answer(self, func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What ``func`` returns, on meta where it returns tensors. Raises UnknownValueError where weights decide."""
-        if func in (aten.index.Tensor, aten.index_put_.default):
+        if func is aten.masked_select.default:
+            (mask,) = self._asked([node.args[1]])  # type: ignore[list-item]
+            picked = int(mask.expand(torch.broadcast_shapes(mask.shape, args[0].shape)).sum())
+            return args[0].new_empty(picked)
+        if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
             return self._by_mask(func, node, args, kwargs)
         sources = [source for source in node.all_input_nodes if isinstance(meta_of(source).spec, Spec)]
         known = dict(zip(sources, self._asked(sources), strict=True))
@@ -128,7 +139,7 @@ class Questions:
                 if not meta_of(node).is_known or any(spec.numel > LARGEST for spec in specs_of(node)):
                     raise UnknownValueError
                 needed.append(node)
-                if node.target is not aten.topk.default:
+                if not chooses(node):
                     more += node.all_input_nodes
             fresh = [node for node in dict.fromkeys(more) if node not in seen]
             seen.update(fresh)
@@ -170,9 +181,9 @@ class Questions:
                 return torch.full(spec.shape, _TOKEN, dtype=spec.dtype)
             # a list of positions that torch made a tensor of, unseen: whichever they are, all tokens are alike
             return torch.zeros(spec.shape, dtype=spec.dtype)
-        if target is aten.topk.default:
-            self.assumptions["a top-k picks every position equally often"] = None
-            return _balanced(node)
+        if chooses(node):
+            self.assumptions[assumption_of(node)] = None
+            return evenly(node)
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self._values[source])
         if "device" in kwargs:
             kwargs = {**kwargs, "device": torch.device("cpu")}
@@ -184,23 +195,3 @@ class Questions:
         self._changed_by.clear()
         self._elements = 0
         self._waiting = {storage: list(changes) for storage, changes in self._changes.items()}
-
-
-def _balanced(node: fx.Node) -> tuple[Tensor, Tensor]:
-    """A top-k that picks every position equally often."""
-    values, picked = specs_of(node)
-    (source,) = node.all_input_nodes
-    dim: Any = node.args[2] if len(node.args) > 2 else -1
-    return torch.ones(values.shape, dtype=values.dtype), balanced_picks(picked.shape, spec_of(source).shape[dim])
-
-
-def balanced_picks(shape: Sequence[int], positions: int) -> Tensor:
-    """Indices below ``positions``: each as often as any other, any run of them spread evenly over the whole range.
-
-    One pick after another goes on by the golden section of the range, rounded to a step that meets every position. So
-    the picks of a token differ, and where some positions cost nothing, even a few picks have their share of those.
-    """
-    step = round(positions * (math.sqrt(5) - 1) / 2)
-    while math.gcd(step, positions) != 1:
-        step += 1
-    return (torch.arange(math.prod(shape)) * step % positions).reshape(tuple(shape))

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from fxmeter.tracer.capture.choices import chooses
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.questions import LARGEST, QUESTIONS, Questions, UnknownValueError, is_known
 from fxmeter.tracer.graph.instances import Instance
@@ -165,7 +166,8 @@ class Recorder(TorchDispatchMode):
             return None
         part, whole = self.graph.call_function(operator.getitem, (node, index)), meta_of(node)
         spec = self._made(item, part)
-        describe(part, NodeMeta(spec, whole.module, whole.calls, whole.instances, is_known=whole.is_known))
+        is_known = whole.is_known and (index > 0 or not chooses(node))  # a choice says where, not what is there
+        describe(part, NodeMeta(spec, whole.module, whole.calls, whole.instances, is_known=is_known))
         return spec
 
     def moment(self) -> int:

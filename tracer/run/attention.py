@@ -25,7 +25,7 @@ from fxmeter.tracer.private import (
     takes_no_mask,
 )
 from fxmeter.tracer.run.sdpa import FuseSdpa, needs_gradients
-from fxmeter.tracer.run.serving import absorbed_attention, latents_of
+from fxmeter.tracer.serving.latent import absorbed_attention, latents_of
 from fxmeter.tracer.state.tree import derived, walk
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)

@@ -27,8 +27,9 @@ from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of, require_tokens
 from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
-from fxmeter.tracer.run.serving import absorbing
 from fxmeter.tracer.run.storage import as_deployed
+from fxmeter.tracer.serving.experts import choosing
+from fxmeter.tracer.serving.latent import absorbing
 from fxmeter.tracer.state.attributes import Held, attributes_restored
 from fxmeter.tracer.state.session import one_recording
 from fxmeter.tracer.state.tree import unchanging, walk
@@ -77,8 +78,7 @@ def record(
             f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has no "
             "decode step; price a prefill"
         )
-    absorbed = deployment.kernels == "serving" and attention == "flash" and scenario.stage == "decode"
-    wanted = _Pass(model, scenario, attention, logits, input_ids, cache, absorbed)
+    wanted = _Pass(model, scenario, attention, logits, input_ids, cache, deployment.kernels == "serving")
     if not deployment.sharded:
         return as_deployed(_recorded(wanted, fold), model, deployment)
     from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
@@ -123,7 +123,7 @@ def _beyond(model: nn.Module, scenario: Scenario) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """A pass of a language model to record, latent attention ``absorbed`` or not.
+    """A pass of a language model to record; ``served`` by the kernels of an engine, or as transformers runs it.
 
     A ``careful`` attempt is for code that needs a mask or forgets devices.
     """
@@ -134,7 +134,7 @@ class _Pass:
     logits: Logits
     input_ids: Tensor | None
     cache: Any
-    absorbed: bool
+    served: bool
     careful: bool = False
 
 
@@ -154,7 +154,9 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
         stack.enter_context(attention_of(model, wanted.attention, masked=masked))
         stack.enter_context(scans_as_operators(model))
         stack.enter_context(_evaluating(model))
-        if wanted.absorbed:
+        if wanted.served:
+            stack.enter_context(choosing(model))
+        if wanted.served and scenario.stage == "decode":
             stack.enter_context(absorbing(model))
         before = stack.enter_context(attributes_restored(model))
         if wanted.careful:

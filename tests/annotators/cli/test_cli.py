@@ -77,6 +77,7 @@ def test_json_has_the_promised_shape(run, tiny):
         "model",
         "conventions",
         "warnings",
+        "serving_kernels_differ",
         "stages",
     ]
     assert data["schema_version"] == 2

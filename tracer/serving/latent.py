@@ -45,6 +45,11 @@ def absorbing(model: nn.Module) -> Iterator[None]:
         _handed_on.reset(token)
 
 
+def has_latent_attention(model: nn.Module) -> bool:
+    """Whether ``model`` has attention that can be absorbed."""
+    return bool(derived(model, _latent_classes))
+
+
 def _latent_classes(model: nn.Module) -> tuple[Any, ...]:
     classes = (type(module) for _, module in walk(model) if hasattr(module, "kv_b_proj"))
     return tuple(dict.fromkeys(cls for cls in classes if hasattr(cls, "expand_kv")))

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from fxmeter.annotators.closed.formulas import expressions_of, formulas
 from fxmeter.annotators.closed.generation import evaluate_generation
 from fxmeter.annotators.closed.grid import SizeGrid
-from fxmeter.annotators.closed.times import times_at
+from fxmeter.annotators.closed.times import extrapolated_at, times_at
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.shapes.pieces import FormStage, Pieces
 from fxmeter.annotators.stages.given import Given, model_of
@@ -180,6 +180,19 @@ class ModuleForm:
         """
         sizes = self.pieces.check(batch, query_len, past_len, crops)
         return times_at(self.pieces, self.path, sizes, device_named(device))
+
+    def extrapolated(
+        self,
+        device: str | Path | Device,
+        *,
+        batch: int = 1,
+        query_len: int | None = None,
+        past_len: int | None = None,
+        crops: Crops = None,
+    ) -> tuple[str, ...]:
+        """Why :meth:`time` at one point was not held to measurements; none where it was."""
+        batch, x, y = self.pieces.check(batch, query_len, past_len, crops)
+        return extrapolated_at(self.pieces, (int(batch), int(x), int(y)), device_named(device))
 
     @property
     def expressions(self) -> Mapping[str, sympy.Expr]:

@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike
 
 from fxmeter.annotators.closed.grid import SizeGrid
 from fxmeter.annotators.shapes.pieces import Piece, Pieces
+from fxmeter.annotators.shapes.region import Point
 from fxmeter.annotators.symbolic.values import Values
 from fxmeter.annotators.timing.kernels import AMOUNTS, Kernel
+from fxmeter.annotators.timing.limits import beyond
 from fxmeter.annotators.timing.roofline import ROOFS, kernel_time
-from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time, TimedKernel, by_module, joined
+from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time, TimedKernel, by_module, host_time, joined
 from fxmeter.models.devices.device import Device
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import Size
@@ -29,7 +31,10 @@ def times_at(pieces: Pieces, path: str, sizes: Sequence[ArrayLike], device: Devi
     flat = columns.reshape(len(columns), -1)
     for places, point, piece, values in grid.parts():
         if piece is None:
-            time = pieces.annotate(point).time(device).modules.get(path, ZERO)
+            recorded = pieces.annotate(point).time(device)
+            time = (
+                recorded.modules.get(path, ZERO) if path else reduce(add, (item.all for item in recorded.kernels), ZERO)
+            )
         else:
             instances = piece.modules[path].times
             inside = (item for item in _timed(piece, values, device) if _within(item[0].module, path))
@@ -37,7 +42,16 @@ def times_at(pieces: Pieces, path: str, sizes: Sequence[ArrayLike], device: Devi
         for column, amount in zip(flat, (time.bound_s, time.estimate_s, time.launch_s, *time.roofs_s), strict=True):
             column[places] = amount
     bound, estimate, launch, *roofs = columns
-    return Time(bound, estimate, launch, tuple(roofs))
+    time = Time(bound, estimate, launch, tuple(roofs))
+    return time if path else time + host_time(device, pieces.stage)
+
+
+def extrapolated_at(pieces: Pieces, point: Point, device: Device) -> tuple[str, ...]:
+    """Why the estimate at a point was not held to measurements."""
+    piece = pieces.for_time.piece(point)
+    if piece is None:
+        return pieces.for_time.annotate(point).time(device).extrapolated
+    return beyond(piece.kernels, device, pieces.scenario(point))
 
 
 def time_of_steps(pieces: Pieces, scenario: Scenario, device: Device) -> StageTime:
@@ -56,7 +70,8 @@ def time_of_steps(pieces: Pieces, scenario: Scenario, device: Device) -> StageTi
         timed = [(kernel, _over(one, steps)) for kernel, one in _timed(piece, values, device)]
         kernels = tuple(TimedKernel(kernel, one * (1 / steps), one * kernel.times) for kernel, one in timed)
         modules = by_module(timed, {path: module.times for path, module in piece.modules.items()})
-        found.append(StageTime(device, modules.get("", ZERO), modules, kernels, steps))
+        reasons = beyond(piece.kernels, device, scenario)
+        found.append(StageTime(device, modules.get("", ZERO), modules, kernels, steps, reasons))
     return joined(device, found)
 
 

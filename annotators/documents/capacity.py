@@ -52,6 +52,7 @@ def _on(one: OnDevice) -> Document:
         "tpot": figures(found.tpot),
         "fit": _fit(one.fit),
         "served": None if found.served is None else asdict(found.served),
+        "extrapolated": list(found.extrapolated),
         "efficiency_source": found.device.efficiency.source,
     }
 

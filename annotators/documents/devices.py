@@ -39,6 +39,7 @@ def to_json(device: Device) -> dict[str, Any]:
             "matrix": {dtype: number(f"efficiency.matrix.{dtype}", share) for dtype, share in reached.matrix.items()},
             "launch_us": number("efficiency.launch_us", reached.launch_us),
             "collective_us": number("efficiency.collective_us", reached.collective_us),
+            "prefill_host_us": number("efficiency.prefill_host_us", reached.prefill_host_us),
             "source": reached.source,
         },
         "sources": dict(device.sources),

@@ -22,6 +22,7 @@ def time_of(timing: StageTiming) -> Document:
         "tokens_per_s": timing.tokens_per_s,
         "flop_per_byte": timing.intensity,
         "ridge_flop_per_byte": timing.ridge,
+        "extrapolated": list(time.extrapolated),
         "efficiency_source": time.device.efficiency.source,
         "modules": [{"path": path, **figures(part)} for path, part in time.modules.items()],
     }

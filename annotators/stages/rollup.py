@@ -153,7 +153,7 @@ class AnnotatedStage(PassFigures):
         exact = replace(self.conventions, causal="exact")
         graph = self.graph if exact == self.conventions else price(self.recording, exact)
         times = {path: module.times for path, module in self.modules.items()}
-        return stage_time(kernels_of(self.recording, graph, fused=fused), device, times)
+        return stage_time(kernels_of(self.recording, graph, fused=fused), device, times, self.scenario)
 
     @property
     def peak(self) -> Peak | None:

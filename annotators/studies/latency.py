@@ -25,7 +25,8 @@ MOST_CONTEXT = 2**24
 class Latency:
     """One pass on one device: ``length`` is its prompt (prefill) or its cached tokens (decode).
 
-    ``tokens_per_s`` is of all sequences; ``tokens_per_s_each`` of one.
+    ``tokens_per_s`` is of all sequences; ``tokens_per_s_each`` of one. ``extrapolated`` says why the estimate was not
+    held to measurements.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Latency:
     bound_by: str
     tokens_per_s: float
     tokens_per_s_each: float
+    extrapolated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,9 @@ def _rows(
         estimate = float(found.estimate_s[i, j])
         each = (length if stage == "prefill" else 1) / estimate
         bound, by = float(found.bound_s[i, j]), str(found.bound_by[i, j])
-        rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size, each))
+        sizes = (length, None) if stage == "prefill" else (None, length)
+        reasons = form.extrapolated(device, batch=size, query_len=sizes[0], past_len=sizes[1])
+        rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size, each, reasons))
     return rows
 
 

@@ -76,6 +76,7 @@ class Reached:
     ttft: Time | None
     tpot: Time
     served: Served | None
+    extrapolated: tuple[str, ...] = ()
 
 
 def reached(
@@ -84,7 +85,13 @@ def reached(
     """The latencies of a point on a device, and what it serves of such requests, of which ``most`` fit at once."""
     tpot = step_on(forms, attention, point, device, point.batch)
     ttft = prompts_on(forms, attention, point, device, demand, point.batch)
-    return Reached(device, ttft, tpot, _served(forms, attention, point, device, most, demand, tpot_s))
+    served = _served(forms, attention, point, device, most, demand, tpot_s)
+    largest = max(point.batch, served.batch if served else 0)
+    reasons = forms.of("decode", attention).extrapolated(device, batch=largest, past_len=point.decode or 0)
+    if point.prefill is not None:
+        prompts = forms.of("prefill", attention)
+        reasons += prompts.extrapolated(device, batch=point.batch, query_len=point.prefill)
+    return Reached(device, ttft, tpot, served, tuple(dict.fromkeys(reasons)))
 
 
 def step_on(forms: StageForms, attention: Attention, point: SweepPoint, device: Device, batch: int) -> Time:

@@ -45,7 +45,8 @@ class Kernel:
 
     ``name`` and ``op`` are those of its first op, ``module`` the module that runs it, ``times`` identical launches
     in the pass. ``dtype`` is what its matrix units, or its vector units, compute in. ``nbytes`` moves through memory,
-    ``network_bytes`` to other devices, those of ``ranks``.
+    ``network_bytes`` to other devices, those of ``ranks``. ``widened``: its weight is stored in fewer bits than it
+    computes in.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Kernel:
     nbytes: Any
     network_bytes: Any = 0
     ranks: tuple[int, ...] = ()
+    widened: bool = False
 
 
 AMOUNTS = ("matmul_flops", "vector_flops", "nbytes", "network_bytes")
@@ -128,6 +130,7 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph, fuse
         nbytes=cost.fused_io_bytes - parts.saved if fused else cost.io_bytes,
         network_bytes=cost.network_bytes,
         ranks=_ranks(first),
+        widened=product and any(map(_is_packed, priced[0].operands)),
     )
 
 
@@ -135,6 +138,11 @@ def _ranks(node: fx.Node) -> tuple[int, ...]:
     """Who takes part in a collective; nobody in any other op."""
     values: tuple[Any, ...] = node.args
     return next((value.ranks for value in values if isinstance(value, Group)), ())
+
+
+def _is_packed(spec: Spec) -> bool:
+    """A weight in a format that no unit multiplies as it is."""
+    return spec.role == "weight" and spec.storage.ratio is not None and not spec.storage.computes
 
 
 def _dtype(node: fx.Node) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.limits import beyond
 from fxmeter.annotators.timing.roofline import ROOFS, KernelTime, kernel_time
 from fxmeter.models.devices import device as device_named
 from fxmeter.models.devices.device import Device
+from fxmeter.models.scenario import Scenario, VisionScenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class StageTime:
     """How long a stage takes on a device: see :mod:`fxmeter.annotators.timing.roofline` for the three numbers.
 
     ``modules`` maps a module's path to the time of everything inside it (one instance), ``kernels`` are all kernels.
-    ``steps`` passes are in the totals. What a server spends outside of the device is in no figure here.
+    ``steps`` passes are in the totals. Of a prefill the total has an engine's work for a prompt too; what else a server
+    spends outside of the device is in no figure here. ``extrapolated`` has the reasons why the estimate was not held to
+    measurements, none where it was.
     """
 
     device: Device
@@ -85,6 +89,7 @@ class StageTime:
     modules: Mapping[str, Time] = field(repr=False)
     kernels: tuple[TimedKernel, ...] = field(repr=False)
     steps: int = 1
+    extrapolated: tuple[str, ...] = ()
 
     @property
     def bound_s(self) -> float:
@@ -115,16 +120,27 @@ def stage_time(
     kernels: Iterable[Kernel],
     device: str | Path | Device,
     times_of_module: Mapping[str, int],
+    scenario: Scenario | VisionScenario | None = None,
 ) -> StageTime:
     """Sum up the kernels of a stage. ``times_of_module`` has how many instances a recorded module stands for."""
     chosen = device_named(device)
+    kernels = tuple(kernels)
     timed = []
     for kernel in kernels:
         one = Time.of(kernel_time(kernel, chosen)).summed()
         timed.append(TimedKernel(kernel, one, one * kernel.times))
     modules = by_module(((item.kernel, item.one) for item in timed), times_of_module)
-    total = reduce(add, (item.all for item in timed), ZERO)
-    return StageTime(chosen, total, modules, tuple(timed))
+    total = reduce(add, (item.all for item in timed), host_time(chosen, scenario.stage if scenario else None))
+    reasons = beyond(kernels, chosen, scenario)
+    return StageTime(chosen, total, {**modules, "": total}, tuple(timed), extrapolated=reasons)
+
+
+def host_time(device: Device, stage: str | None) -> Time:
+    """What an engine spends on a pass outside of the device."""
+    if stage != "prefill":
+        return ZERO
+    host = device.efficiency.prefill_host_s
+    return Time(0.0, host, host, tuple(host if roof == "launch" else 0.0 for roof in ROOFS))
 
 
 def by_module(timed: Iterable[tuple[Kernel, Time]], times_of_module: Mapping[str, int]) -> dict[str, Time]:
@@ -153,4 +169,5 @@ def joined(device: Device, times: Sequence[StageTime]) -> StageTime:
         modules,
         tuple(item for passed in times for item in passed.kernels),
         sum(passed.steps for passed in times),
+        tuple(dict.fromkeys(reason for passed in times for reason in passed.extrapolated)),
     )

@@ -100,6 +100,7 @@ def _efficiency(device: Device) -> Grid:
         rows.append([what, quantity(getattr(reached, label), "share"), _from(device, label)])
     rows.append(["launch", f"{four_digits(reached.launch_us)} us", _from(device, "launch_us")])
     rows.append(["collective", f"{four_digits(reached.collective_us)} us", _from(device, "collective_us")])
+    rows.append(["host, a prompt", f"{four_digits(reached.prefill_host_us)} us", _from(device, "prefill_host_us")])
     return Grid("What real kernels reach", [*names(""), *numbers("of the peak"), *names("from")], rows)
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from fxmeter.annotators.studies.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
 from fxmeter.annotators.units import duration, four_digits
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.annotators.views.times import estimated, extrapolation
 
 TITLES = {"prefill": "Time to first token (prefill)", "decode": "Time per output token (decode)"}
 
@@ -58,7 +59,7 @@ def _times(title: str, found: list[Latency]) -> Grid:
             f"{row.length:,}",
             f"{row.batch:,}",
             duration(row.bound_s),
-            duration(row.estimate_s),
+            estimated(row.estimate_s, row.extrapolated),
             four_digits(row.tokens_per_s_each),
             four_digits(row.tokens_per_s),
             row.bound_by,
@@ -70,8 +71,9 @@ def _times(title: str, found: list[Latency]) -> Grid:
 
 
 def _how() -> str:
-    return "attention cores compute what their masks let through; logits of the last position; no host time"
+    return "attention cores compute what their masks let through; logits of the last position; no scheduler"
 
 
 def _sources(found: Latencies) -> list[str]:
-    return [f"{device}, efficiency from: {source}" for device, source in found.sources]
+    reasons = extrapolation(reason for row in found.rows for reason in row.extrapolated)
+    return [*reasons, *(f"{device}, efficiency from: {source}" for device, source in found.sources)]

@@ -25,6 +25,8 @@ def device_notes(capacity: Capacity) -> list[str]:
     notes = ["The device alone, always busy: no scheduler, no network. Energy as if it drew its full power."]
     if max(need.point.steps for need in capacity.needs) == 1 and capacity.needs[0].ttft is not None:
         notes.append("Requests a second are of a prompt and its output: give --steps.")
+    reasons = dict.fromkeys(reason for need in capacity.needs for one in need.on for reason in one.reached.extrapolated)
+    notes += [f"Extrapolated, not held to measurements: {'; '.join(reasons)}"] if reasons else []
     return [
         *notes,
         *(f"{device.name}, efficiency from: {device.efficiency.source}" for device in capacity.demand.devices),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.padding import Padding
 
@@ -41,7 +41,7 @@ def times_grid(timings: Sequence[StageTiming]) -> Grid:
             f"{title_of(item.stage)} {item.stage.attention}",
             item.time.device.name,
             duration(item.time.bound_s),
-            duration(item.time.estimate_s),
+            estimated(item.time.estimate_s, item.time.extrapolated),
             duration(item.time.launch_s),
             "–" if item.tokens_per_s is None else four_digits(item.tokens_per_s),
             item.time.bound_by,
@@ -94,4 +94,16 @@ def timed_ops(timing: StageTiming, count: int) -> Grid:
 def efficiency_lines(timings: Sequence[StageTiming]) -> list[str]:
     """Where the efficiencies of each device are from."""
     sources = {item.time.device.name: item.time.device.efficiency.source for item in timings}
-    return [f"{name}, efficiency from: {source}" for name, source in sources.items()]
+    reasons = extrapolation(reason for item in timings for reason in item.time.extrapolated)
+    return [*reasons, *(f"{name}, efficiency from: {source}" for name, source in sources.items())]
+
+
+def estimated(seconds: float, extrapolated: Sequence[str]) -> str:
+    """An estimate, with a mark where it was not held to measurements."""
+    return f"{'~' if extrapolated else ''}{duration(seconds)}"
+
+
+def extrapolation(reasons: Iterable[str]) -> list[str]:
+    """What the mark means, in a line; none where nothing is marked."""
+    distinct = list(dict.fromkeys(reasons))
+    return [f"~ extrapolated, not held to measurements: {'; '.join(distinct)}"] if distinct else []

@@ -24,6 +24,9 @@ WIDER = {
 checkpoints on chips that have no bf16 (T4, V100, Apple)."""
 
 
+MEASURED_NOWHERE = "defaults from public GEMM timings on other devices: not measured on this one"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiency:
     """How much of each roof real kernels reach, and what a launch costs. ``source`` says where that is from.
@@ -31,7 +34,9 @@ class Efficiency:
     Sources of the defaults: 4,260 public GEMM timings on A100, H100 and A40 (M from 1 to 4,096) fit
     ``hypot(bytes / (0.8 · bandwidth), FLOPs / (0.74 · peak)) + 4 µs`` with a median error of 4 to 5 %; attention cores
     reach about 0.45 of the matrix peak, elementwise kernels 0.8 of the bandwidth; large ring all-reduces 0.55 of a
-    link (155 to 175 of 300 GB/s on A100, 270 to 365 of 450 on H100), small ones take 10 µs.
+    link (155 to 175 of 300 GB/s on A100, 270 to 365 of 450 on H100), small ones take 10 µs. ``prefill_host_s`` is what
+    an engine spends on a prompt outside of the device (preparing inputs and sampling; 1 to 5 ms in public traces):
+    published first tokens of short prompts leave 2.7 ms unexplained (docs/validation_time.md); 2 is on the safe side.
     """
 
     bandwidth: float = 0.80
@@ -43,7 +48,8 @@ class Efficiency:
     network: float = 0.55
     launch_s: float = 4e-6
     collective_s: float = 10e-6
-    source: str = "defaults from public GEMM timings on other devices: not measured on this one"
+    prefill_host_s: float = 2e-3
+    source: str = MEASURED_NOWHERE
 
     @property
     def launch_us(self) -> float:
@@ -54,6 +60,11 @@ class Efficiency:
     def collective_us(self) -> float:
         """``collective_s`` as device files have it."""
         return round(self.collective_s * 1e6, 9)
+
+    @property
+    def prefill_host_us(self) -> float:
+        """``prefill_host_s`` as device files have it."""
+        return round(self.prefill_host_s * 1e6, 9)
 
     def of_matrix(self, dtype: str) -> float:
         """The share of the matrix peak of ``dtype`` that large products reach."""
@@ -119,10 +130,10 @@ def device_from(name: str, fields: Mapping[str, Any]) -> Device:
     unconfirmed: list[str] = []
     cited: dict[str, tuple[str, ...]] = {}
 
-    def number(label: str, value: Any, *, most: float = 1e19) -> float:
+    def number(label: str, value: Any, *, most: float = 1e19, zero: bool = False) -> float:
         entry = value if isinstance(value, Mapping) else {"value": value}
         amount = entry.get("value")
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 < amount <= most:
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not (0 < amount <= most or zero):
             raise DeviceError(f"device {name}: {label} must be a number above 0, not {amount!r}")
         if not math.isfinite(amount):
             raise DeviceError(f"device {name}: {label} must be finite")
@@ -178,11 +189,12 @@ def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
         str(dtype): number(f"efficiency.matrix.{dtype}", value, most=1)
         for dtype, value in given.get("matrix", {}).items()
     }
-    for label in ("launch", "collective"):
+    for label in ("launch", "collective", "prefill_host"):
         if f"{label}_us" in given:
-            values[f"{label}_s"] = number(f"efficiency.{label}_us", given[f"{label}_us"]) / 1e6
+            zero = label == "prefill_host"
+            values[f"{label}_s"] = number(f"efficiency.{label}_us", given[f"{label}_us"], zero=zero) / 1e6
     cited = {entry["source"]: None for entry in _entries(given) if "source" in entry}
-    unknown = set(given) - known - {"matrix", "launch_us", "collective_us", "source"}
+    unknown = set(given) - known - {"matrix", "launch_us", "collective_us", "prefill_host_us", "source"}
     if unknown:
         raise DeviceError(f"device {name}: efficiency has no {', '.join(sorted(unknown))}")
     return Efficiency(**values, source=str(given.get("source") or "; ".join(cited) or "the device's own file"))

@@ -9,7 +9,6 @@ import numpy as np
 from fxmeter.annotators.timing.kernels import Kernel
 from fxmeter.models.devices.device import Device
 from fxmeter.models.errors import DeviceError
-from fxmeter.models.stage_cost import is_nothing
 
 
 def sending_s(kernel: Kernel, device: Device) -> Any:
@@ -23,7 +22,7 @@ def sending_s(kernel: Kernel, device: Device) -> Any:
         DeviceError: the device's file has no links, or the ranks lie in several nodes and nothing was said of the
             bandwidth between them.
     """
-    if is_nothing(kernel.network_bytes):
+    if not np.any(kernel.network_bytes):
         return 0.0
     if device.link_bytes_per_s is None:
         raise DeviceError(f"device {device.name}: nothing is known of its links, over which ranks exchange bytes")

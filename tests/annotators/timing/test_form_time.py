@@ -54,3 +54,9 @@ def test_a_generation_takes_the_time_of_its_steps(preset_model, steps):
     assert timed.estimate_s == pytest.approx(sum(each.estimate_s.tolist()), rel=1e-12)
     assert timed.modules[""].bound_s == pytest.approx(sum(each.bound_s.tolist()), rel=1e-12)
     assert sum(item.all.estimate_s for item in timed.kernels) == pytest.approx(timed.estimate_s, rel=1e-9)
+
+
+def test_a_form_of_one_device_needs_no_links(preset_model):
+    form = closed_form(preset_model("llama-3.1-8b"), stage="decode")
+    found = form.time("apple-m2-ultra-76c", batch=[1, 2], past_len=64)
+    assert (found.roofs_s[3] == 0).all()

@@ -48,15 +48,16 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
     per_node = _PerNode(fused, resident, _first_readers(recording), peaks_of(recording, moving))
     graph = nx.DiGraph(floor_io_bytes=fused.floor_bytes)
     results: dict[fx.Node, tuple[Spec, ...]] = {}
+    sizes: dict[fx.Node, Size] = {}
     nodes = (node for node in recording.graph.nodes if node.op != "output")
     for order, node in enumerate(nodes):
         results[node] = tuple(specs_of(node))
+        sizes[node] = sum(spec.nbytes for spec in results[node])
         if node in prices:
             operands = tuple(spec for source in node.all_input_nodes for spec in results[source])
             add_node(graph, _op(node, prices[node], per_node, operands, results[node], order))
             for source in node.all_input_nodes:
-                size = sum(spec.nbytes for spec in results[source])
-                add_edge(graph, source.name, node.name, PricedEdge(prices[node].reads.get(source, 0), size))
+                add_edge(graph, source.name, node.name, PricedEdge(prices[node].reads.get(source, 0), sizes[source]))
         else:
             add_node(graph, PricedNode(node.name, spec_of(node).role, "", 1, ZERO, (), results[node], order))
     return graph

@@ -126,9 +126,11 @@ class Recorder(TorchDispatchMode):
         if self._handed:
             self._let_go()
         self._met_meta = self._met_other = False
-        node = self.graph.create_node(
-            "call_function", func, self._to_nodes(args), self._to_nodes(kwargs), name=target_name(func)
-        )
+        arguments, keywords = self._to_nodes(args), self._to_nodes(kwargs)
+        node = self.graph.create_node("call_function", func, name=target_name(func))
+        node.args = arguments  # not at once: fx would search them for symbols, for a quarter of its time
+        if keywords:
+            node.kwargs = keywords
         module, calls = self._stack[-1]
         meta = describe(node, NodeMeta(module=module, calls=calls, instances=self.instances))
         began = self.moment()

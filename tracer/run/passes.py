@@ -71,29 +71,30 @@ def record(
     shape = (scenario.batch, scenario.query_len)
     if input_ids is not None and tuple(input_ids.shape) != shape:
         raise ScenarioError(f"input_ids are {tuple(input_ids.shape)}; the scenario asks for {shape}")
-    require_tokens(model)
-    scenario = with_encoder_len(model, scenario)
-    if scenario.stage == "decode" and is_encoder(model):
-        raise ScenarioError(
-            f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has no "
-            "decode step; price a prefill"
-        )
-    wanted = _Pass(model, scenario, attention, logits, input_ids, cache, deployment.kernels == "serving")
-    if not deployment.sharded:
-        return as_deployed(_recorded(wanted, fold), model, deployment)
-    from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
-    from fxmeter.tracer.shard.rank import rank_of
+    with one_recording(), unchanging(model):
+        require_tokens(model)
+        scenario = with_encoder_len(model, scenario)
+        if scenario.stage == "decode" and is_encoder(model):
+            raise ScenarioError(
+                f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has "
+                "no decode step; price a prefill"
+            )
+        wanted = _Pass(model, scenario, attention, logits, input_ids, cache, deployment.kernels == "serving")
+        if not deployment.sharded:
+            return as_deployed(_recorded(wanted, fold), model, deployment)
+        from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
+        from fxmeter.tracer.shard.rank import rank_of
 
-    with rank_of(model, deployment) as rank:
-        recording = _recorded(replace(wanted, model=rank), fold, whole=model)
-        name_groups(recording.graph)
-        return as_deployed(recording, rank, deployment)
+        with rank_of(model, deployment) as rank:
+            recording = _recorded(replace(wanted, model=rank), fold, whole=model)
+            name_groups(recording.graph)
+            return as_deployed(recording, rank, deployment)
 
 
 def _recorded(wanted: _Pass, fold: bool | None, whole: nn.Module | None = None) -> Recording:
     """``wanted`` recorded. Of a rank of a ``whole`` model those layers are alike that are so in the whole."""
     model, scenario, cache = wanted.model, wanted.scenario, wanted.cache
-    with one_recording(), unchanging(model):
+    with unchanging(model):
         folding = None if fold is False else Folding(model, trusted=bool(fold), like=whole)
         try:
             recording = _attempt(wanted, folding)

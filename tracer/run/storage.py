@@ -19,7 +19,7 @@ from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.private import local_part
-from fxmeter.tracer.state.tree import named_tensors, walk
+from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
 
 def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) -> Recording:
@@ -47,7 +47,18 @@ def resident_bytes(model: nn.Module, deployment: Deployment) -> int:
 
 
 def stored_weights(model: nn.Module, formats: WeightFormats) -> Mapping[str, tuple[int, StorageFormat]]:
-    """Path of each parameter that ``formats`` covers → its stored bytes and format."""
+    """Path of each parameter that ``formats`` covers → its stored bytes and format; kept with the model."""
+    known = derived(model, _stored)
+    if formats not in known:
+        known[formats] = _stored_weights(model, formats)
+    return known[formats]
+
+
+def _stored(model: nn.Module) -> dict[WeightFormats, Mapping[str, tuple[int, StorageFormat]]]:
+    return {}
+
+
+def _stored_weights(model: nn.Module, formats: WeightFormats) -> Mapping[str, tuple[int, StorageFormat]]:
     stored: dict[str, tuple[int, StorageFormat]] = {}
     for path, parameter, is_expert in _matrices(model):
         module, _, name = path.rpartition(".")

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxmeter.tracer.state.cache import CacheTensor, cache_tensors
-from fxmeter.tracer.state.tree import Stores, walk
+from fxmeter.tracer.state.tree import stores_of, walk
 
 
 class Attributes:
@@ -20,7 +20,7 @@ class Attributes:
 
     def __init__(self, model: nn.Module) -> None:
         modules = walk(model)
-        self._stores = Stores([store for _, module in modules for store in (module.__dict__, module._modules)])
+        self._stores = stores_of(model)
         self._kept = [(path, module, dict(module.__dict__)) for path, module in modules]
         self._modules = [(module, dict(module._modules)) for _, module in modules if module._modules]
 

@@ -44,7 +44,7 @@ class Stores:
         """Whether nothing was added, removed or replaced."""
         return (
             list(map(len, self._stores)) == self._sizes
-            and all(map(operator.is_, chain.from_iterable(self._stores), self._names))
+            and list(chain.from_iterable(self._stores)) == self._names
             and list(map(id, chain.from_iterable(store.values() for store in self._stores))) == self._ids
             and not _any_gone(self._tensors)
         )
@@ -88,7 +88,7 @@ class _Known:
         self.below = modules_below[1:]  # not the root: the entry would keep its own key alive
         self.derived: dict[Any, Any] = {}
         modules = [root.__dict__, *(module.__dict__ for _, module in self.below)]
-        self._stores = Stores([store for own in modules for store in (own, *(own[name] for name in _COMPARED))])
+        self.stores = Stores([store for own in modules for store in (own, *(own[name] for name in _COMPARED))])
         values = [value for own in modules for name, value in own.items() if name not in _INTERNALS]
         self._containers = [(value, _frozen(value)) for value in values if _is_container(value)]
         registered = (t for own in modules for name in ("_parameters", "_buffers") for t in own[name].values())
@@ -97,7 +97,7 @@ class _Known:
     def holds(self) -> bool:
         """Whether nothing has changed: no attribute of any module, no item of a container, no tensor."""
         return (
-            self._stores.same()
+            self.stores.same()
             and self._tensors.same()
             and all(_frozen(value) == items for value, items in self._containers)
         )
@@ -128,6 +128,11 @@ def derived(root: nn.Module, derive: Callable[[nn.Module], T]) -> T:
     if derive not in kept:
         kept[derive] = derive(root)
     return kept[derive]
+
+
+def stores_of(root: nn.Module) -> Stores:
+    """The attributes and registered parts of ``root`` and of every module below it."""
+    return _entry(root).stores
 
 
 class unchanging:  # noqa: N801  reads as a word in a with statement

@@ -7,8 +7,8 @@ what cannot be done without it; unsaid, a scan would be recorded as a loop and a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -44,12 +44,37 @@ class Name:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Uncompiled:
+    """What torch's higher-order functions look up before they compile what they are given."""
+
+    compile_and_call: Name
+    uncompiled_flex: Name
+    flex_devices: Name
+    flex_operator: Name
+
+
+_FLEX = "torch.nn.attention.flex_attention"
+UNCOMPILED = Uncompiled(
+    Name("torch._higher_order_ops.utils", "_hop_compile_and_call", "record control flow without a compiler"),
+    Name(_FLEX, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", "record flex_attention without a compiler"),
+    Name(_FLEX, "_validate_device", "record flex_attention on meta"),
+    Name(_FLEX, "flex_attention_hop", "record flex_attention as one core"),
+)
+SCAN = Name("torch._higher_order_ops.scan", "generic_scan", "record a scan step by step")
+
 NAMES = (
     Name("torch._ops", "OpOverload", "tell ops apart and read their schemas"),
     Name("torch._ops", "OpOverload.decompose", "take apart ops that arrive whole in inference mode"),
     Name("torch.utils._python_dispatch", "TorchDispatchMode", "see the ops of a pass"),
     Name("torch.utils._python_dispatch", "TorchDispatchMode._should_skip_dynamo", "record an op in half the time"),
     Name("torch.utils._python_dispatch", "_disable_current_modes", "work out values without recording them"),
+    Name("torch._ops", "HigherOrderOperator", "record control flow that torch keeps as an op"),
+    UNCOMPILED.compile_and_call,
+    UNCOMPILED.uncompiled_flex,
+    UNCOMPILED.flex_devices,
+    UNCOMPILED.flex_operator,
+    SCAN,
     Name("torch.utils._pytree", "tree_map_only", "find tensors in nested arguments"),
     Name("torch.utils._pytree", "tree_leaves", "find tensors in nested arguments"),
     Name("torch", "_C._DisableTorchDispatch", "hand a tensor on without recording it"),
@@ -118,7 +143,10 @@ def require(name: Name) -> None:
 for _name in NAMES:
     require(_name)
 
-from torch._ops import OpOverload  # noqa: E402  after the check, which says more than an ImportError
+from torch._ops import (  # noqa: E402  after the check, which says more than an ImportError
+    HigherOrderOperator,
+    OpOverload,
+)
 from torch.utils import _pytree as pytree  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes  # noqa: E402
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: E402
@@ -178,6 +206,32 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return module
 
 
+def scan_step_by_step(*args: Any, additional_inputs: Any) -> Any:
+    """torch's ``scan`` by the ops that it is made of: its own plain form refuses to be watched."""
+    scan: Callable[..., Any] = SCAN.find()  # type: ignore[assignment]
+    return scan(*args, additional_inputs=additional_inputs)
+
+
+def plain_form(op: HigherOrderOperator) -> Callable[..., Any] | None:
+    """The function that runs a higher-order operator by the ops that it is made of, if it has one."""
+    kernel: Callable[..., Any] | None = op.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
+    return kernel
+
+
+@contextmanager
+def swapped(names: Mapping[Name, object]) -> Iterator[None]:
+    """Inside the block each of ``names``, which stand in modules, is something else."""
+    before = {}
+    try:
+        for name, value in names.items():
+            before[name] = name.find()
+            setattr(import_module(name.module), name.attribute, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(import_module(name.module), name.attribute, value)
+
+
 @cache
 def is_composite(op: OpOverload) -> bool:
     """Whether an op is made of others, into which torch takes it apart unless in inference mode.
@@ -230,8 +284,10 @@ def kernel_of(function: Callable[..., Any]) -> str:
 
 
 __all__ = [
+    "UNCOMPILED",
     "Cache",
     "DynamicLayer",
+    "HigherOrderOperator",
     "Name",
     "OpOverload",
     "TorchDispatchMode",
@@ -247,10 +303,13 @@ __all__ = [
     "is_distributed",
     "kernel_of",
     "local_part",
+    "plain_form",
     "pytree",
     "require",
+    "scan_step_by_step",
     "sdpa_mask",
     "storage_key",
+    "swapped",
     "takes_no_mask",
     "target_name",
     "uncompiled",

@@ -7,12 +7,14 @@ its products (:mod:`fxmeter.annotators.rules.products`) and softmax, torch's own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.rules.cost import Flops, Moves
 from fxmeter.annotators.rules.registry import rule
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec
-from fxmeter.tracer.operators.ops import flash_attention, latent_attention, sparse_attention
+from fxmeter.tracer.operators.ops import flash_attention, flex_attention, latent_attention, sparse_attention
 
 
 def attended_pairs(s_q: Size, s_kv: Size, *, causal: bool, window: int | None) -> Size:
@@ -68,6 +70,19 @@ def attention_core(
     else:
         pairs = attended_pairs(s_q, s_kv, causal=causal, window=window)
     return core(batch * heads * pairs, head_dim, value_dim, softcap=softcap, bias=bias)
+
+
+@rule(flex_attention)
+def flex_core(
+    query: Spec, key: Spec, value: Spec, pairs: int, per_pair: int, *, out: Sequence[Spec], conventions: Conventions
+) -> Flops:
+    """out = softmax(mod(query[B,H,S_q,D] @ keyᵀ · scale)) @ value; per pair 6, and 1 for each op of the score's mod
+
+    FlexAttention, arXiv 2412.05496. With causal="exact" the pairs that the mask lets through.
+    """
+    batch, heads, s_q, head_dim = query.shape
+    counted = pairs if conventions.causal == "exact" else batch * heads * s_q * key.shape[2]
+    return core(counted, head_dim, value.shape[-1]) + Flops(vector=per_pair * counted)
 
 
 def _picked_moves(query: Spec, key: Spec, value: Spec, indices: Spec) -> Moves:

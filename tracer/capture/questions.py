@@ -90,6 +90,13 @@ class Questions:
         changes = self._changes.get(storage.id)
         return changes[-1] if changes else None
 
+    def truth(self, node: fx.Node) -> bool | None:
+        """Whether a predicate holds; None where it depends on data."""
+        try:
+            return bool(self._asked([node])[0])
+        except UnknownValueError:
+            return None
+
     def answer(self, func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What ``func`` returns, on meta where it returns tensors. Raises UnknownValueError where weights decide."""
         if func is aten.masked_select.default:

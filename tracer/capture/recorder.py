@@ -24,6 +24,8 @@ from torch.utils.hooks import RemovableHandle
 
 from fxmeter.tracer.capture.choices import chooses
 from fxmeter.tracer.capture.folding import CannotFoldError
+from fxmeter.tracer.capture.higher_order import run_higher_order
+from fxmeter.tracer.capture.names import names_of
 from fxmeter.tracer.capture.questions import LARGEST, QUESTIONS, Questions, UnknownValueError, is_known
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_of
@@ -32,6 +34,7 @@ from fxmeter.tracer.operators.devices import run_together
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
 from fxmeter.tracer.operators.remembered import run_or_remember
 from fxmeter.tracer.private import (
+    HigherOrderOperator,
     TorchDispatchMode,
     is_composite,
     is_distributed,
@@ -39,7 +42,7 @@ from fxmeter.tracer.private import (
     target_name,
     without_dispatch,
 )
-from fxmeter.tracer.state.tree import derived, named_tensors, walk
+from fxmeter.tracer.state.tree import derived
 
 _META = torch.device("meta")
 
@@ -60,7 +63,7 @@ class Recorder(TorchDispatchMode):
         self.instances: tuple[Instance, ...] = ()
         self.constants: dict[str, Tensor] = {}
         self.calls: dict[str, int] = {}
-        self._paths, self._weights, self._members = derived(root, _names)
+        self._paths, self._weights, self._members = derived(root, names_of)
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         self._read: dict[str, fx.Node] = {}
@@ -74,6 +77,8 @@ class Recorder(TorchDispatchMode):
         self._moment = 0
         self._ended = False
         self._thread = get_ident()
+
+    supports_higher_order_operators = True
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -120,6 +125,9 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if types and is_distributed(types):
             return NotImplemented  # a distributed tensor runs the ops of this rank, which come back here
+        if isinstance(func, HigherOrderOperator):
+            with self:
+                return run_higher_order(func, args, kwargs, self)
         if is_composite(func):  # in inference mode, where torch would run it whole
             with self:
                 return func.decompose(*args, **kwargs)
@@ -144,6 +152,24 @@ class Recorder(TorchDispatchMode):
         for changed in changed_specs(node):
             self.questions.changed(node, changed.storage)
         return out
+
+    def holds(self, predicate: Tensor) -> bool | None:
+        """Whether a predicate does; None where it depends on data."""
+        node = self.node_of(predicate)
+        return None if node is None else self.questions.truth(node)
+
+    def assume(self, text: str) -> None:
+        """The module that runs has to take something for granted, in words."""
+        self.questions.assumptions[f"{text} ({self._stack[-1][0] or 'its own forward'})"] = None
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside the block no module call is recorded."""
+        thread, self._thread = self._thread, -1
+        try:
+            yield
+        finally:
+            self._thread = thread
 
     def _run(self, func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
         """What the op returns, or else the answer to what it asks about data."""
@@ -298,28 +324,3 @@ def _note(error: BaseException, where: str) -> None:
     """Say where an exception was raised, unless somebody further in said so already."""
     if not hasattr(error, "__notes__"):
         error.add_note(where)
-
-
-def _names(root: nn.Module) -> tuple[dict[int, str], dict[int, str], set[int]]:
-    """Module → path, weight or buffer → name, and the members of lists, all by identity.
-
-    Parameters that have the same elements of one storage go by the name of the first.
-    """
-    paths = {id(module): path for path, module in walk(root)}
-    weights: dict[int, str] = {}
-    first: dict[object, str] = {}
-    for store in ("_parameters", "_buffers"):
-        for name, tensor in named_tensors(root, store):
-            elements = (storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
-            weights[id(tensor)] = first.setdefault(elements, name)
-    members = {id(m) for _, module in walk(root) if isinstance(module, nn.ModuleList) for m in module}
-    return paths, weights, members
-
-
-def module_classes(root: nn.Module) -> Mapping[str, str]:
-    """Path → class name, for every module of ``root``."""
-    return derived(root, _classes)
-
-
-def _classes(root: nn.Module) -> dict[str, str]:
-    return {path: type(module).__name__ for path, module in walk(root)}

@@ -128,6 +128,21 @@ def latent_attention(
 
 
 @operator()
+def flex_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, pairs: int, per_pair: int
+) -> tuple[Tensor, Tensor]:
+    """``torch.nn.attention.flex_attention`` as one kernel: its output, like query, and the log-sum-exp of each query.
+
+    The mask and the change of the scores are Python code and not in the graph: ``pairs`` counts the (query, key) pairs
+    that the mask lets through, in all batches and heads, ``per_pair`` what is computed for each. It has shapes alone.
+    """
+    if not query.is_meta:
+        raise RuntimeError("a recorded flex_attention cannot be executed: its mask is no part of the graph")
+    out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    return out, query.new_empty(query.shape[:-1], dtype=torch.float32)
+
+
+@operator()
 def cache_append(cache: Tensor | None, entries: Tensor, dim: int) -> Tensor:
     """The cache with ``entries`` behind it along ``dim``; a serving cache writes them in place."""
     return entries.clone() if cache is None else torch.cat([cache, entries], dim=dim)

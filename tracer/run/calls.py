@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from fxmeter.models.errors import TraceError
 from fxmeter.tracer.capture.folding import CannotFoldError, Folding, refuse_side_outputs
-from fxmeter.tracer.capture.recorder import Recorder, module_classes
+from fxmeter.tracer.capture.names import module_classes
+from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
 from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.failures import as_trace_errors
+from fxmeter.tracer.run.twin import tensors_in
 from fxmeter.tracer.state.attributes import Held
 from fxmeter.tracer.state.cache import cache_of, cache_tensors
 from fxmeter.tracer.state.session import one_recording, without_collecting
@@ -98,8 +100,8 @@ def declare_inputs(recorder: Recorder, args: Any, kwargs: Mapping[str, Any]) -> 
     for place, value in [*((f"arg{i}", a) for i, a in enumerate(args)), *kwargs.items()]:
         if isinstance(value, Cache):
             continue
-        leaves = pytree.tree_leaves(value)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        leaves = [leaf for leaf in pytree.tree_leaves(value) if not isinstance(leaf, nn.Module)]
+        tensors = [tensor for leaf in leaves for _, (tensor, _) in tensors_in(leaf)]
         for index, tensor in enumerate(tensors):
             if recorder.node_of(tensor) is None:
                 recorder.placeholder(place if len(tensors) == 1 else f"{place}_{index}", tensor, "input")

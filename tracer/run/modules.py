@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from fxmeter.tracer.capture.folding import Folding
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.attention import Attention, attention_of
+from fxmeter.tracer.run.autocast import autocast_without_effect
 from fxmeter.tracer.run.calls import folded, recorded
 from fxmeter.tracer.run.devices import OneDevice
+from fxmeter.tracer.run.higher_order import without_compiling
 from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.twin import Twin, arguments_on_meta, on_meta
 from fxmeter.tracer.state.attributes import attributes_restored
@@ -56,14 +59,17 @@ def record_twin(
         values = dict(twin.values)
         on_twin, named = arguments_on_meta(args, kwargs, values)
         cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
-        with attributes_restored(module), OneDevice(_META) if careful else nullcontext():
-            return recorded(module, on_twin, named, folding=folding, cache=cache, values=values)
+        device = OneDevice(_META) if careful else nullcontext()
+        with attributes_restored(module), device, autocast_without_effect() as seen:
+            recording = recorded(module, on_twin, named, folding=folding, cache=cache, values=values)
+        return replace(recording, assumptions=(*recording.assumptions, *seen))
 
     def attempt(*, careful: bool) -> Recording:
         folding = None if fold is False else Folding(module, trusted=bool(fold))
         return folded(lambda folding: call(folding, careful=careful), folding)
 
-    with one_recording(), unchanging(module), attention_of(module, attention), scans_as_operators(module):
+    flow = without_compiling(fuse=attention == "flash")
+    with one_recording(), unchanging(module), attention_of(module, attention), scans_as_operators(module), flow:
         try:
             return attempt(careful=False)
         except TraceError as failure:

@@ -79,7 +79,7 @@ def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
         raise TraceError(f"annotate_module prices an nn.Module, not {module!r:.80} (a {type(module).__name__})")
     module = uncompiled(module)
     _refuse_scripts(module)
-    tensors = dict(_tensors_in(module))
+    tensors = dict(tensors_in(module))
     shared: dict[int, int] = {}
     for tensor, where in tensors.values():
         _refuse(tensor, where)
@@ -94,7 +94,7 @@ def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
 def arguments_on_meta(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], values: dict[int, Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments with every tensor on meta, a cache copied; ``values`` gets the tensors with data."""
+    """Arguments with every tensor on meta, what holds tensors copied; ``values`` gets the tensors with data."""
     shadows = Shadows()
 
     def move(value: Any) -> Any:
@@ -102,7 +102,8 @@ def arguments_on_meta(
             return shadows.of(value, "an input")
         if isinstance(value, Cache):
             return copy.deepcopy(value, {id(tensor): shadows.of(tensor, "the cache") for tensor in tensors_of(value)})
-        return value
+        found = {} if isinstance(value, nn.Module) else dict(tensors_in(value))
+        return copy.deepcopy(value, {key: shadows.of(*place) for key, place in found.items()}) if found else value
 
     with torch.inference_mode(False), torch.no_grad():
         moved = pytree.tree_map(move, (args, dict(kwargs)), is_leaf=lambda item: isinstance(item, Cache))
@@ -132,9 +133,9 @@ def _refuse_scripts(module: nn.Module) -> None:
             )
 
 
-def _tensors_in(module: nn.Module) -> Iterator[tuple[int, tuple[Tensor, str]]]:
+def tensors_in(value: Any) -> Iterator[tuple[int, tuple[Tensor, str]]]:
     """Every tensor that attributes lead to, through modules, containers and other objects, with where it is."""
-    waiting: list[tuple[Any, str]] = [(module, "")]
+    waiting: list[tuple[Any, str]] = [(value, "")]
     seen: set[int] = set()
     while waiting:
         value, where = waiting.pop()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from validation.coverage_type import one_line
 from validation.foreign import decoders, packages, routed, torch_modules
 from validation.foreign.check import Found, check
 from validation.page import progress, quiet, this_machine
@@ -59,14 +60,19 @@ def main() -> int:
         install()
         models = {**packages.MODELS, **models}
     chosen = {n: make for n, make in models.items() if not given.names or any(part in n for part in given.names)}
-    found = []
+    found, broken = [], dict[str, str]()
     for name, make in chosen.items():
-        found.append(check(name, make))
+        try:
+            found.append(check(name, make))
+        except Exception as error:
+            broken[name] = one_line(error)
+            progress(f"{name}: {broken[name]}")
+            continue
         progress(f"[{len(found)}/{len(chosen)}] {_row(found[-1])}")
-    if not (given.no_write or given.here or given.names):
+    if not (given.no_write or given.here or given.names or broken):
         PAGE.write_text(page(found), encoding="utf-8")
-    print(verdict(found))
-    return 0 if all(one.flops_hold and one.peak_holds for one in found) else 1
+    print(verdict(found), *(f"{name}: {reason}" for name, reason in broken.items()), sep="\n")
+    return 0 if not broken and all(one.flops_hold and one.peak_holds for one in found) else 1
 
 
 def install() -> None:

@@ -34,6 +34,7 @@ class Figure:
         under: the figure that tables show it below.
         share_of: the figure that tables show it as a share of.
         hidden_at_zero: tables leave the row out where nothing has any.
+        if_other: tables leave it out where it is the same as the figure it is under.
         name: of the attribute that has it, and its key in JSON, SQL and CSV; a unit is part of it.
         sources: names of the figures that it is derived from; () for one that is counted.
     """
@@ -46,6 +47,7 @@ class Figure:
     under: str | None = None
     share_of: str | None = None
     hidden_at_zero: bool = False
+    if_other: bool = False
     name: str = ""
     sources: tuple[str, ...] = ()
 
@@ -114,7 +116,12 @@ class Figures:
     ] = 0
     """The same if every tensor were freed right after its last use."""
     kv_bytes: Annotated[Size, Figure("KV cache after", "memory", over_steps="last")] = 0
-    """Cache and recurrent state resident after the pass."""
+    """Cache and recurrent state resident after the pass: what an engine keeps of it, of a window its tokens."""
+    kv_storage_bytes: Annotated[
+        Size, Figure("KV storage held", "memory", over_steps="last", under="kv_bytes", if_other=True)
+    ] = 0
+    """The allocations behind it until the next pass, as transformers runs: its windows are slices that keep the whole
+    prompt's keys and values."""
     weight_bytes: Annotated[Size, Figure("weights resident", "memory", over_steps="last")] = 0
     """Parameters resident, tied ones once."""
 

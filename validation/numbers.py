@@ -60,6 +60,9 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 NEW_FIGURES = ("network_bytes",)
 """Figures that costs have got since, which are 0 on one device."""
 
+ADDED_FIGURES = ("kv_storage_bytes",)
+"""Figures that every cost has got since then."""
+
 HOMES = ("fxmeter", "fxmeter.annotators.cli.main", "fxmeter.models.presets", "fxmeter.tracer.load.vision")
 HOMES_BEFORE = ("annotators", "annotators.cli", "models", "models.presets", "tracer", "tracer.vision")
 """Where the names used here are; the second, while the three folders were packages of their own."""
@@ -211,10 +214,11 @@ def digests_of(preset: str, cases: Sequence[str] | None = None) -> dict[str, str
 
 
 def under_old_names(document: Any) -> Any:
-    """The document as it was before anything in ``RENAMED`` got its new name."""
+    """The document as it was before anything in ``RENAMED`` got its new name, without ``ADDED_FIGURES``."""
     old = {new: name for name, new in RENAMED.items()}
     if isinstance(document, Mapping):
         kept = {key: value for key, value in document.items() if key not in NEW_FIGURES or any(_listed(value))}
+        kept = {key: value for key, value in kept.items() if key not in ADDED_FIGURES}
         return {old.get(key, key): under_old_names(value) for key, value in kept.items()}
     if isinstance(document, list | tuple):
         return [under_old_names(value) for value in document]

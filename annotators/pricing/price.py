@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import networkx as nx
@@ -45,7 +45,9 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
         _copies(recording),
         sum(nbytes * times.get(name, 0) for name, nbytes in resident.items()),
     )
-    per_node = _PerNode(fused, resident, _first_readers(recording), peaks_of(recording, moving))
+    per_node = _PerNode(
+        fused, resident, _cache_storage(recording), _first_readers(recording), peaks_of(recording, moving)
+    )
     graph = nx.DiGraph(floor_io_bytes=fused.floor_bytes)
     results: dict[fx.Node, tuple[Spec, ...]] = {}
     sizes: dict[fx.Node, Size] = {}
@@ -69,6 +71,7 @@ class _PerNode:
 
     fused: FusedTraffic
     cache: Mapping[str, Size]
+    cache_storage: Mapping[str, Size]
     weights: Mapping[str, int]
     peaks: Mapping[str, tuple[Size, Size]]
 
@@ -78,6 +81,7 @@ class _PerNode:
         for field, amounts in (
             ("fused_io_bytes", self.fused.bytes),
             ("kv_bytes", self.cache),
+            ("kv_storage_bytes", self.cache_storage),
             ("weight_bytes", self.weights),
         ):
             if name in amounts:
@@ -118,15 +122,30 @@ def _name(target: object) -> str:
 
 def _resident_cache(recording: Recording) -> dict[str, Size]:
     """Node name → bytes in the cache after the pass that its op is the last to write."""
-    nodes = {node.name: node for node in recording.graph.nodes}
     resident: dict[str, Size] = {}
+    for writer, spec in _cache_writers(recording):
+        resident[writer] = resident.get(writer, 0) + spec.nbytes
+    return resident
+
+
+def _cache_storage(recording: Recording) -> dict[str, Size]:
+    """The same of the allocations behind them, each once."""
+    first = {spec.storage: writer for writer, spec in reversed([*_cache_writers(recording)])}
+    held: dict[str, Size] = {}
+    for storage, writer in first.items():
+        held[writer] = held.get(writer, 0) + storage.stored_bytes
+    return held
+
+
+def _cache_writers(recording: Recording) -> Iterator[tuple[str, Spec]]:
+    """Every entry of the cache after the pass, with the op that last wrote it."""
+    nodes = {node.name: node for node in recording.graph.nodes}
     for entry in recording.cache:
         if entry.node is not None:
             writer = nodes[entry.node]
             if not is_executed(writer):  # one of several results of an op
                 (writer,) = writer.all_input_nodes
-            resident[writer.name] = resident.get(writer.name, 0) + entry.spec.nbytes
-    return resident
+            yield writer.name, entry.spec
 
 
 def _copies(recording: Recording) -> dict[int, int]:

@@ -31,14 +31,24 @@ from fxmeter.models.stage_cost import StageCost
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes resident at the end, and at the worst moment. ``peak_stage`` is the stage with the highest peak."""
+    """Bytes resident at the end, and at the worst moment. ``peak_stage`` is the stage with the highest peak.
+
+    ``kv_bytes`` are what a serving engine keeps. ``kv_storage_bytes`` are the most that transformers holds for it after
+    a stage: its windows are slices of a whole prompt's keys and values.
+    """
 
     weight_bytes: int
     kv_after_prefill_bytes: int | None
     kv_bytes: int
+    kv_storage_bytes: int
     peak_activation_bytes: int
     peak_stage: StageName
     batch: int
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether transformers holds more for the cache than an engine keeps."""
+        return self.kv_storage_bytes > max(self.kv_bytes, self.kv_after_prefill_bytes or 0)
 
     @property
     def kv_bytes_per_sequence(self) -> int:
@@ -240,6 +250,7 @@ def memory_of(stages: Mapping[StageName, StageFigures]) -> Memory:
         weight_bytes=decode.weight_bytes + tower,
         kv_after_prefill_bytes=stages["prefill"].cost.kv_bytes if "prefill" in stages else None,
         kv_bytes=decode.kv_bytes,
+        kv_storage_bytes=max(figures.cost.kv_storage_bytes for figures in stages.values()),
         peak_activation_bytes=stages[worst].cost.peak_activation_bytes,
         peak_stage=worst,
         batch=stages["decode"].scenario.batch,

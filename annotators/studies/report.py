@@ -35,6 +35,10 @@ class Column(PassFigures):
         """What the column has of a figure."""
         return getattr(self if figure.name in PASS_FIGURES else self.cost, figure.name)
 
+    def says_no_more(self, figure: Figure) -> bool:
+        """Whether a figure is the same as the one it is under."""
+        return self.value(figure) == getattr(self.cost, figure.under or "", None)
+
     def share(self, figure: Figure) -> float:
         """How much that is of the whole that the figure is a share of: of the traffic, what is left when chains are
         fused, or what no implementation can avoid."""

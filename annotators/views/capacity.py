@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fxmeter.annotators.documents.head import in_words
-from fxmeter.annotators.studies.capacity import Capacity, Shortfall
+from fxmeter.annotators.studies.capacity import Capacity, Need, Shortfall
 from fxmeter.annotators.studies.rates import Rates, Utilisation
 from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
@@ -63,10 +63,18 @@ def _chunks(capacity: Capacity) -> str:
 def _notes(capacity: Capacity) -> list[str]:
     fits = [fit for need in capacity.needs for fit in need.fits]
     notes = [_shortfall(shortfall) for fit in fits for shortfall in fit.shortfalls]
+    notes += [_held(need) for need in capacity.needs if need.memory.holds_more]
     notes += [f"warning: {warning}" for warning in capacity.warnings]
     notes += [f"The model's own limit is {capacity.model.max_positions:,} positions."] if capacity.exceeds_model else []
     notes += [f"Recorded point by point: {reason}" for reason in capacity.recorded]
     return list(dict.fromkeys([*notes, *device_notes(capacity)]))
+
+
+def _held(need: Need) -> str:
+    held = quantity(need.memory.kv_storage_bytes, "memory")
+    return (
+        f"{shape(need.point)}: transformers holds up to {held} for the cache, whose windows are slices of the prompt's."
+    )
 
 
 def _shortfall(shortfall: Shortfall) -> str:

@@ -22,6 +22,8 @@ def formula_view(found: Formulas) -> RenderableType:
     table.add_column("FLOPs and bytes", no_wrap=True)
     table.add_column("", overflow="fold")
     for name, cases in found.fields.items():
+        if FIGURES[name].if_other and cases == found.fields[FIGURES[name].under or name]:
+            continue
         for index, case in enumerate(cases):
             table.add_row(FIGURES[name].label if index == 0 else "", _line(found, case, len(cases) > 1))
     letters = " · ".join(f"{name}: {meaning}" for name, meaning in found.arguments)

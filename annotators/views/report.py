@@ -133,6 +133,8 @@ def _stage_table(title: str, columns: Sequence[Column], *, attention: bool = Fal
     for figure in shown(FIGURES, PASS_FIGURES):
         if figure.hidden_at_zero and not any(column.value(figure) for column in columns):
             continue
+        if figure.if_other and all(column.says_no_more(figure) for column in columns):
+            continue
         rows.append([_row_label(figure), *(quantity(column.value(figure), figure.unit) for column in columns)])
         styles.append("" if figure.under else "bold")
         if figure.share_of is not None:

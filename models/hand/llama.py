@@ -72,6 +72,7 @@ def cache_cost(batch: Size, query_len: Size, kv_len: Size, token_bytes: int) -> 
         activation_read_bytes=batch * query_len * token_bytes,
         kv_write_bytes=batch * query_len * token_bytes,
         kv_bytes=batch * kv_len * token_bytes,
+        kv_storage_bytes=batch * kv_len * token_bytes,
     )
 
 

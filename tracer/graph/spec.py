@@ -36,6 +36,11 @@ class Storage:
     computes: str = ""
 
     @property
+    def stored_bytes(self) -> Size:
+        """What the whole of it takes in its storage format."""
+        return self.nbytes if self.ratio is None else self.nbytes * self.ratio.numerator // self.ratio.denominator
+
+    @property
     def is_activation(self) -> bool:
         """Whether the pass made it, and not for the cache."""
         return self.role == "activation" and not self.counts and self.nbytes > 0

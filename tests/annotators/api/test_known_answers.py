@@ -104,3 +104,15 @@ def test_gathered_biases_of_experts_are_read_once(preset_model):
     frequencies, windows = 32 * 4, 12 * 8  # of the positions; the windowed layers' own size
     assert cost.weight_bytes == 41_829_514_368
     assert cost.weight_read_bytes == cost.weight_bytes - unread_rows + frequencies + windows
+
+
+def test_gemma_3_27b_at_128k_keeps_windows_and_holds_the_prompt(preset_model):
+    """62 layers of 16 key heads of 128, every sixth full; the others keep 1,023 tokens of a window of 1,024."""
+    model, token, prompt = preset_model("gemma-3-27b"), 2 * 16 * 128 * 2, 128 * 1024
+    cost = annotate(model, prefill(prompt)).cost
+    assert cost.kv_bytes == (10 * prompt + 52 * 1023) * token == 11_173_199_872
+    assert cost.kv_storage_bytes == 62 * prompt * token == 66_571_993_088
+    assert (round(cost.kv_bytes / 2**30, 1), cost.kv_storage_bytes / 2**30) == (10.4, 62.0)
+    step = annotate(model, decode(prompt)).cost
+    assert step.kv_bytes == (10 * (prompt + 1) + 52 * 1023) * token
+    assert step.kv_storage_bytes == (10 * (prompt + 1) + 52 * 1024) * token  # 1,023 and the new one, put together

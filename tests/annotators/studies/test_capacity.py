@@ -17,11 +17,11 @@ from fxmeter.annotators.studies.rates import Measured
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.capacity import capacity_markdown
-from fxmeter.models import generation, prefill
+from fxmeter.models import decode, generation, prefill
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.tracer import load_model
-from tests.tracer.tiny import LLAMA
+from tests.tracer.tiny import GEMMA3, LLAMA
 
 GIB = 2**30
 
@@ -296,3 +296,15 @@ def test_every_option_has_help_and_an_example():
     for option in command.params:
         if option.param_type_name == "option":
             assert "e.g. " in option.help, option.name
+
+
+@pytest.mark.parametrize(("fields", "windowed"), [(GEMMA3, True), (LLAMA, False)], ids=["windows", "no windows"])
+def test_memory_is_what_an_engine_keeps_and_what_transformers_holds_is_a_note(fields, windowed):
+    model = load_model(AutoConfig.for_model(**fields))
+    report = capacity(StageForms(model), Axes(prefill=(60,), decode=(60,), batch=(2,)))
+    memory = report.needs[0].memory
+    kept, prompt = annotate(model, decode(60, batch=2)).cost, annotate(model, prefill(60, batch=2)).cost
+    assert memory.total_bytes == memory.weight_bytes + kept.kv_bytes + memory.peak_activation_bytes
+    assert to_json(report)["shapes"][0]["memory"]["kv_storage_bytes"] == memory.kv_storage_bytes
+    assert memory.kv_storage_bytes == max(kept.kv_storage_bytes, prompt.kv_storage_bytes)
+    assert ("transformers holds up to" in capacity_markdown(report)) == windowed

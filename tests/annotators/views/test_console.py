@@ -9,8 +9,13 @@ import re
 import pytest
 from rich.console import Console
 
+from fxmeter.annotators import annotate
+from fxmeter.annotators.studies.report import build_report
 from fxmeter.annotators.views.console import Grid, in_parts, names, numbers
-from tests.tracer.tiny import DEEPSEEK
+from fxmeter.annotators.views.report import report_view
+from fxmeter.models import prefill
+from fxmeter.tracer import load_model
+from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA, config
 
 GRID = Grid(
     "a title",
@@ -82,3 +87,11 @@ def test_stages_that_are_too_wide_side_by_side_are_several_tables(run, monkeypat
     assert titles(160) == ["Cost by stage"]
     assert titles(80) == ["Cost by stage, eager", "Cost by stage, flash"]
     assert titles(50) == ["Cost by stage, eager"] * 2 + ["Cost by stage, flash"] * 2
+
+
+@pytest.mark.parametrize(("fields", "windowed"), [(GEMMA3, True), (LLAMA, False)], ids=["windows", "no windows"])
+def test_what_transformers_holds_for_the_cache_has_a_row_where_it_is_more(fields, windowed):
+    model = load_model(config(fields))
+    text = "\n".join(lines_of(report_view(build_report(model, [annotate(model, prefill(60))]), depth=1, ops=0), 120))
+    assert "KV cache after" in text
+    assert ("KV storage held" in text) == windowed

@@ -65,6 +65,7 @@ CACHE_BF16 = StageCost(  # keys and values of 2 heads of 6
     kv_write_bytes=2 * 3 * (2 * 2 * 6) * 2,
     kv_read_bytes=2 * 5 * (2 * 2 * 6) * 2,
     kv_bytes=2 * 5 * (2 * 2 * 6) * 2,
+    kv_storage_bytes=2 * 5 * (2 * 2 * 6) * 2,
 )
 CORE_FLASH_BF16 = materialised(
     matmul_flops=2 * (2 * 4 * 3 * 5) * 6 + 2 * (2 * 4 * 3 * 5) * 6,
@@ -259,6 +260,7 @@ def test_attention_in_float32_has_every_buffer_in_float32() -> None:
         kv_write_bytes=2 * 3 * (2 * 2 * 6) * 4,
         kv_read_bytes=2 * 5 * (2 * 2 * 6) * 4,
         kv_bytes=2 * 5 * (2 * 2 * 6) * 4,
+        kv_storage_bytes=2 * 5 * (2 * 2 * 6) * 4,
     )
 
 

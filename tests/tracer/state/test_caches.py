@@ -52,14 +52,18 @@ def real():
 
 
 def held(model, past, new):
-    """Bytes of the tensors that are alive after ``past`` tokens and then ``new`` more, and were not before."""
+    """Bytes of the tensors that are alive after ``past`` tokens and then ``new`` more, and were not before.
+
+    First what they show, then the allocations behind them.
+    """
     with torch.no_grad(), only_new_objects():
         cache = empty_cache(model)
         for count in (past, new):
             if count:
                 tokens = torch.randint(5, 40, (BATCH, count))
                 out = model(input_ids=tokens, past_key_values=cache, use_cache=True)
-        return left_behind(out, [tokens], BATCH).entry_bytes
+        left = left_behind(out, [tokens], BATCH)
+        return left.entry_bytes, left.allocated_bytes
 
 
 @pytest.mark.parametrize("tokens", [BELOW, AT, ABOVE], ids=["below", "at", "far above"])
@@ -69,7 +73,8 @@ def test_the_cache_is_transformers_own(name, stage, tokens, real):
     scenario = prefill(tokens, batch=BATCH) if stage == "prefill" else decode(tokens, batch=BATCH)
     expected = held(real(name), scenario.past_len, scenario.query_len)
     annotated = annotate(load_model(CONFIGS[name](), dtype="float32"), scenario)
-    assert annotated.cost.kv_bytes == sum(layer.bytes for layer in annotated.kv_cache) == expected
+    assert annotated.cost.kv_bytes == sum(layer.bytes for layer in annotated.kv_cache) == expected[0]
+    assert annotated.cost.kv_storage_bytes == expected[1]
 
 
 def layers_of(name, tokens):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,11 +13,14 @@ from fxmeter.annotators.closed.form import closed_form
 from fxmeter.annotators.closed.generation import generate
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.given import Given, check_scenario, model_of
+from fxmeter.annotators.stages.mixed import join_parts
 from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import join_steps
+from fxmeter.models.choices import Logits
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.encoder import with_encoder_len
@@ -28,11 +32,11 @@ FEW_STEPS = 8
 
 def annotate(
     model: Given,
-    scenario: Scenario | VisionScenario,
+    scenario: Scenario | MixedStep | VisionScenario,
     *,
     attention: Attention = "flash",
     causal: Literal["full", "exact"] = "full",
-    logits: Literal["all", "last"] = "all",
+    logits: Logits = "all",
     routing: Literal["uniform", "worst"] = "uniform",
     fold: bool | None = None,
     deployment: Deployment = ONE_DEVICE,
@@ -47,7 +51,7 @@ def annotate(
             :func:`fxmeter.generation` or :func:`fxmeter.vision`: batch and lengths are in it, and nowhere else.
         attention: the model's own "eager" code, or one fused "flash" core per layer.
         causal: "full" counts every (query, key) pair; "exact" of a fused core those that its mask lets through.
-        logits: of "all" positions, or of the "last" one.
+        logits: of "all" positions, of the "last" one, or of "none".
         routing: routed experts whose weights are read: the "uniform" expectation, or the "worst" case.
         fold: record identical layers once. None does so where it is known to change nothing, for transformers' own
             layers; True promises it for layers of any code; False records all.
@@ -68,12 +72,16 @@ def annotate(
     if isinstance(scenario, Scenario):
         scenario = with_encoder_len(model, scenario)
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
+    options: dict[str, Any] = {"attention": attention, "causal": causal, "routing": routing, "deployment": deployment}
+    options |= {"logits": logits, "fold": fold}
+    if isinstance(scenario, MixedStep):
+        parts = [annotate(model, one, **options) for one in scenario.parts]
+        return join_parts(scenario, parts, annotate(model, scenario.joint, **options))
+    if isinstance(scenario, Scenario) and scenario.chunk is not None:
+        return annotate_chunks(model, scenario, **options)
     if isinstance(scenario, Scenario) and scenario.steps > 1:
-        options: dict[str, Any] = {"attention": attention, "causal": causal, "logits": logits, "routing": routing}
-        options["deployment"] = deployment
-        quick = fold is not False and scenario.steps > FEW_STEPS
-        stage = _from_closed_form(model, scenario, options) if quick else None
-        return annotate_steps(model, scenario, fold=fold, **options) if stage is None else stage
+        stage = _from_closed_form(model, scenario, options) if scenario.steps > FEW_STEPS else None
+        return annotate_steps(model, scenario, **options) if stage is None else stage
     return annotate_pass(model, scenario, conventions, attention=attention, fold=fold, deployment=deployment)
 
 
@@ -84,8 +92,28 @@ def annotate_steps(model: Given, scenario: Scenario, **options: Any) -> Annotate
     return join_steps(scenario, [annotate(model, one, **options) for one in passes])
 
 
-def _from_closed_form(model: nn.Module, scenario: Scenario, options: dict[str, Any]) -> AnnotatedStage | None:
-    form = closed_form(model, stage="decode", encoder_len=scenario.encoder_len, **options)
+def annotate_chunks(model: Given, scenario: Scenario, **options: Any) -> AnnotatedStage:
+    """A prompt as the sum of its chunks. Where logits are of the last position the chunks before the last have none.
+    Many chunks of one size are a generation of prefills, from a closed form."""
+    model = model_of(model)
+    *before, last = scenario.passes
+    final = annotate(model, last, **options)
+    if not before:
+        return replace(final, scenario=scenario)
+    if final.conventions.logits == "last":
+        options["logits"] = "none"
+    many = replace(before[0], steps=len(before))
+    alike = _from_closed_form(model, many, options) if len(before) > FEW_STEPS else None
+    stages = [annotate(model, one, **options) for one in before] if alike is None else [alike]
+    return join_steps(scenario, [*stages, final])
+
+
+def _from_closed_form(model: nn.Module, scenario: Scenario, options: Mapping[str, Any]) -> AnnotatedStage | None:
+    """Passes of one size from the closed form of their stage; None where that has none, or where nothing is folded."""
+    wanted = {name: value for name, value in options.items() if name != "fold"}
+    if options["fold"] is False or scenario.stage == "encode":
+        return None
+    form = closed_form(model, stage=scenario.stage, encoder_len=scenario.encoder_len, **wanted)
     return generate(form.pieces, scenario)
 
 

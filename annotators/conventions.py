@@ -16,7 +16,8 @@ class Conventions:
 
     ``causal``: "full" counts every (query, key) pair; "exact" counts for a fused attention core only the pairs that
     its mask lets through, windows included (eager attention computes every pair whatever its mask says).
-    ``logits``: "all" positions, what ``forward`` computes, or the "last", what ``generate`` needs.
+    ``logits``: "all" positions, what ``forward`` computes, the "last", what ``generate`` needs, or "none", as in a
+    chunk of a prompt that is not the last.
     ``routing``: weights of routed experts read: "uniform" expects E·(1−(1−k/E)^T) distinct ones for T tokens,
     "worst" has min(E, kT).
     """
@@ -31,12 +32,14 @@ class Conventions:
             if value not in get_args(words):
                 raise ScenarioError(f"{name} must be {' or '.join(map(repr, get_args(words)))}, not {value!r}")
 
-    def under(self, deployment: Deployment) -> Conventions:
-        """The conventions in force: an engine computes the logits of the last position and the pairs that a mask lets
-        through, whatever was asked for."""
+    def under(self, deployment: Deployment, stage: str = "prefill") -> Conventions:
+        """The conventions in force for a stage: an engine computes the pairs that a mask lets through and the logits of
+        the last position of a prompt, whatever was asked for; of a decode step those of every new token, which is one
+        unless drafted ones are checked."""
         if deployment.kernels == "transformers":
             return self
-        return replace(self, causal="exact", logits="last")
+        wanted: Logits = "all" if stage == "decode" else "last"
+        return replace(self, causal="exact", logits="none" if self.logits == "none" else wanted)
 
 
 USUAL = Conventions()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fxmeter.annotators.closed.form import closed_form
     from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
+    from fxmeter.models.mixed_step import mixed
     from fxmeter.models.scenario import decode, encode, generation, prefill, vision
     from fxmeter.tracer.load.loading import load_model
 
@@ -31,6 +32,7 @@ _HOMES = {
     "encode": "fxmeter.models.scenario",
     "generation": "fxmeter.models.scenario",
     "load_model": "fxmeter.tracer.load.loading",
+    "mixed": "fxmeter.models.mixed_step",
     "prefill": "fxmeter.models.scenario",
     "vision": "fxmeter.models.scenario",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "encode",
     "generation",
     "load_model",
+    "mixed",
     "models",
     "prefill",
     "tracer",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fxmeter.models.errors import ScenarioError as ScenarioError
     from fxmeter.models.errors import TraceError as TraceError
     from fxmeter.models.hand import *  # noqa: F403
+    from fxmeter.models.mixed_step import MixedStep as MixedStep
+    from fxmeter.models.mixed_step import mixed as mixed
     from fxmeter.models.scenario import Scenario as Scenario
     from fxmeter.models.scenario import VisionScenario as VisionScenario
     from fxmeter.models.scenario import decode as decode
@@ -30,6 +32,7 @@ _NAMES = {
     "DeepseekV2Attention DeepseekV2DecoderLayer DeepseekV2Experts DeepseekV2MLP DeepseekV2MoE Embedding Linear "
     "LlamaAttention LlamaDecoderLayer LlamaFlashAttention2 LlamaMLP LlamaModel LlamaRotaryEmbedding MoEGate RMSNorm "
     "SamEncoder",
+    "mixed_step": "MixedStep mixed",
     "scenario": "Scenario VisionScenario decode encode generation prefill vision",
     "stage_cost": "StageCost",
 }

@@ -13,8 +13,9 @@ StageName = Literal["vision", "prefill", "decode"]
 Causal = Literal["full", "exact"]
 """Pairs of a query and a key that a fused core computes: all, or those that its mask lets through."""
 
-Logits = Literal["all", "last"]
-"""Logits of all positions, what ``forward`` computes, or of the last one, what ``generate`` needs."""
+Logits = Literal["all", "last", "none"]
+"""Logits of all positions, what ``forward`` computes, of the last one, what ``generate`` needs, or of none, as in a
+chunk of a prompt that is not the last."""
 
 Routing = Literal["uniform", "worst"]
 """Routed experts whose weights are read: as many as uniform routing lets one expect, or the most possible."""

@@ -23,6 +23,10 @@ class Scenario:
     ``encoder_len``, S_enc, is what the decoder of an encoder-decoder model attends to beside its own tokens: positions
     of its encoder's output. None where there is no encoder, or where the model's config alone says how many. The pass
     of the encoder itself, "encode", has them as its ``query_len``: they attend to each other, and none is cached.
+
+    With ``chunk`` (prefill only) the ``query_len`` tokens are processed in passes of so many, the last of the rest.
+    ``acceptance`` (decode only) is the probability that a drafted token, one of the ``query_len - 1`` that a step
+    checks, is accepted.
     """
 
     stage: Stage
@@ -31,6 +35,8 @@ class Scenario:
     past_len: int
     steps: int = 1
     encoder_len: int | None = None
+    chunk: int | None = None
+    acceptance: float | None = None
 
     def __post_init__(self) -> None:
         for name, at_least in (("batch", 1), ("query_len", 1), ("past_len", 0), ("steps", 1)):
@@ -39,6 +45,12 @@ class Scenario:
             object.__setattr__(self, "encoder_len", whole_number("encoder_len", self.encoder_len, 1))
         if self.stage == "encode" and (self.past_len, self.steps, self.encoder_len) != (0, 1, None):
             raise ScenarioError("the encoder's own pass has a batch and a query_len, nothing cached before it")
+        if self.chunk is not None:
+            object.__setattr__(self, "chunk", whole_number("chunk", self.chunk, 1))
+            if self.stage != "prefill":
+                raise ScenarioError(f"chunk is for a prefill, not for {self.stage}")
+        if self.acceptance is not None and not (self.stage == "decode" and 0 <= self.acceptance <= 1):
+            raise ScenarioError(f"acceptance is a probability, of drafted tokens in decode, not {self.acceptance!r}")
 
     @property
     def kv_len(self) -> int:
@@ -49,6 +61,30 @@ class Scenario:
     def final_kv_len(self) -> int:
         """Tokens in the cache when the last step ends."""
         return self.past_len + self.steps * self.query_len
+
+    @property
+    def passes(self) -> tuple[Scenario, ...]:
+        """The single passes that it is made of, one after another: chunks of a prompt, or steps of a generation."""
+        if self.chunk is None:
+            return tuple(self.step(index) for index in range(self.steps))
+        starts = range(0, self.query_len, self.chunk)
+        lengths = (min(self.chunk, self.query_len - start) for start in starts)
+        return tuple(
+            replace(self, query_len=length, past_len=self.past_len + start, chunk=None)
+            for start, length in zip(starts, lengths, strict=True)
+        )
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a sequence has more after each step.
+
+        Of K drafted ones, each accepted with probability α and the first that is not ending them, and the one that the
+        model itself adds: (1 − α^(K+1)) / (1 − α) are expected (Leviathan et al., 2023, arXiv:2211.17192, equation 1).
+        Without ``acceptance`` all of them.
+        """
+        if self.acceptance is None or self.acceptance == 1:
+            return self.query_len
+        return (1 - self.acceptance**self.query_len) / (1 - self.acceptance)
 
     def step(self, index: int) -> Scenario:
         """The single pass that step ``index`` (from 0) is."""
@@ -72,33 +108,58 @@ def encode(encoder_len: int, *, batch: int = 1) -> Scenario:
     return Scenario(stage="encode", batch=batch, query_len=encoder_len, past_len=0)
 
 
-def prefill(query_len: int, *, past_len: int = 0, batch: int = 1, encoder_len: int | None = None) -> Scenario:
-    """Process a prompt, or a chunk of one.
+def prefill(
+    query_len: int,
+    *,
+    past_len: int = 0,
+    batch: int = 1,
+    encoder_len: int | None = None,
+    chunk: int | None = None,
+) -> Scenario:
+    """Process a prompt, or a chunk of one, or one in chunks.
 
     Args:
         query_len: tokens of the prompt, S_q.
-        past_len: tokens cached before them, C: not 0 for a later chunk of a chunked prefill.
+        past_len: tokens cached before them, C: not 0 for a later chunk of a chunked prefill, or where the cache of
+            another request has the prompt's beginning.
         batch: sequences, B.
         encoder_len: of an encoder-decoder model, the positions of its encoder's output, S_enc; None for what its
             config fixes.
+        chunk: tokens of a pass, as in the chunked prefill of serving engines (Sarathi, arXiv:2308.16369); None for all
+            in one.
 
     Returns:
-        One pass, in which S_kv = C + S_q.
+        One pass, in which S_kv = C + S_q; with ``chunk`` ⌈S_q / chunk⌉ passes, each after the tokens of those before.
+        Its cost is the sum of theirs, memory that of the largest or last. With logits of the last position alone only
+        the last chunk has any. With ``causal="exact"`` matmul FLOPs are those of the prompt in one pass (latent
+        attention expands what is cached once more in each chunk); with "full" they are fewer, since a chunk's queries
+        are not paired with the keys of chunks after it.
 
     Raises:
         ScenarioError: a size that is no whole number, or too small.
     """
-    return Scenario(stage="prefill", batch=batch, query_len=query_len, past_len=past_len, encoder_len=encoder_len)
+    return Scenario(
+        stage="prefill", batch=batch, query_len=query_len, past_len=past_len, encoder_len=encoder_len, chunk=chunk
+    )
 
 
-def decode(past_len: int, *, query_len: int = 1, batch: int = 1, encoder_len: int | None = None) -> Scenario:
+def decode(
+    past_len: int,
+    *,
+    query_len: int = 1,
+    batch: int = 1,
+    encoder_len: int | None = None,
+    acceptance: float | None = None,
+) -> Scenario:
     """Generate the next token.
 
     Args:
         past_len: tokens cached before it, C.
-        query_len: new tokens, S_q: more than 1 for speculative or multi-token decode.
+        query_len: new tokens, S_q: more than 1 for multi-token decode, and for speculative decode, in which one pass
+            checks K drafted tokens and adds one, S_q = K + 1. What drafts them is no part of it.
         batch: sequences, B.
         encoder_len: as for :func:`prefill`. What the decoder needs of it is cached, unless no token is.
+        acceptance: probability that a drafted token is accepted, for ``tokens_per_step``.
 
     Returns:
         One pass. A new token attends to itself too: S_kv = C + S_q.
@@ -106,7 +167,14 @@ def decode(past_len: int, *, query_len: int = 1, batch: int = 1, encoder_len: in
     Raises:
         ScenarioError: as for :func:`prefill`.
     """
-    return Scenario(stage="decode", batch=batch, query_len=query_len, past_len=past_len, encoder_len=encoder_len)
+    return Scenario(
+        stage="decode",
+        batch=batch,
+        query_len=query_len,
+        past_len=past_len,
+        encoder_len=encoder_len,
+        acceptance=acceptance,
+    )
 
 
 def generation(past_len: int, *, steps: int, batch: int = 1, encoder_len: int | None = None) -> Scenario:

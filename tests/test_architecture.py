@@ -28,6 +28,7 @@ ROOMS = {
         "figures",
         "stage_cost",
         "scenario",
+        "mixed_step",
         "presets",
         "source",
         "version",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from fxmeter.annotators.cli.engine import engine_options, engine_stages
 from fxmeter.annotators.cli.options import (
     attentions_option,
     batch_option,
@@ -32,6 +33,7 @@ from fxmeter.models.choices import Attention, OpsBy
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.errors import FxmeterError, ScenarioError
+from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.page import crop_grid, page_context
 from fxmeter.models.scenario import Scenario, VisionScenario
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from fxmeter.annotators.studies.report import Report
 
 DEFAULT_LENGTH = 2048
-Scenarios = tuple[Scenario | VisionScenario, ...]
+Scenarios = tuple[Scenario | MixedStep | VisionScenario, ...]
 
 
 def scenarios_of(
@@ -52,8 +54,9 @@ def scenarios_of(
     page: tuple[int, int] | None,
     batch: int,
     encoder_len: int | None,
+    **engine: Any,
 ) -> Scenarios:
-    """The stages that the options of ``report`` ask for."""
+    """The stages that the options of ``report`` ask for; ``engine`` has those of :data:`engine_options`."""
     if crops is not None and page is not None:
         raise ScenarioError("--crops and --page both say how the page is cropped; give one")
     grid = crop_grid(*page) if page is not None else crops
@@ -64,13 +67,10 @@ def scenarios_of(
     elif prefill is None and decode is None:
         prefill = decode = DEFAULT_LENGTH
     elif decode is None and steps is not None:
-        decode = prefill
+        decode = (prefill or 0) + (engine["cached"] or 0)
     stages: Scenarios = () if grid is None else (make.vision(crops=grid, batch=batch),)
-    if prefill is not None:
-        stages = (*stages, make.prefill(prefill, batch=batch, encoder_len=encoder_len))
-    if decode is not None:
-        stages = (*stages, make.generation(decode, steps=steps or 1, batch=batch, encoder_len=encoder_len))
-    return stages
+    sizes: dict[str, Any] = {"batch": batch, "encoder_len": encoder_len}
+    return stages + engine_stages(prefill, decode, steps, sizes, **engine)
 
 
 scenario_options = gathered(
@@ -95,6 +95,7 @@ scenario_options = gathered(
     ),
     batch_option,
     encoder_len_option,
+    *engine_options,
 )
 
 
@@ -159,6 +160,9 @@ def report(
     fxmeter report deepseek-ocr --crops 1x2 --steps 100
     fxmeter report google/flan-t5-xl --encoder-len 512 --prefill 1 --decode 64
     fxmeter report llama-3.1-8b --decode 4096 --device h100-sxm5-80g,a100
+    fxmeter report llama-3.1-8b --prefill 4k --cached 8k --chunk 1k --kernels serving
+    fxmeter report llama-3.1-8b --decode 4096 --draft 4 --acceptance 0.8
+    fxmeter report llama-3.1-8b --prefill 512 --cached 1024 --beside 31x4096,100
     fxmeter report qwen3-8b --prefill 512 --json | jq .stages[0].cost
     """
     _check_timeline(timeline_path, json_path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
+from fxmeter.annotators.cli.engine import acceptance_option, cached_option, draft_option
 from fxmeter.annotators.cli.options import (
     deployment_options,
     devices_option,
@@ -20,6 +21,7 @@ from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
+from fxmeter.models.scenario import decode as one_step
 
 
 @click.command(short_help="Time to first token and per output token on devices.")
@@ -32,6 +34,9 @@ from fxmeter.models.devices import Device
     "--decode", type=sizes(1), metavar="LIST", default="512,8192", help="Cached tokens, e.g. --decode 4k,32k."
 )
 @click.option("--batch", type=sizes(1), metavar="LIST", default="1,8,64", help="Sequences, e.g. --batch 1,8,64.")
+@cached_option
+@draft_option
+@acceptance_option
 @deployment_options(kernels="serving")
 @dtype_option
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. time M --device h100 --markdown.")
@@ -43,6 +48,9 @@ def time(
     prefill: tuple[int, ...],
     decode: tuple[int, ...],
     batch: tuple[int, ...],
+    cached: int | None,
+    draft: int | None,
+    acceptance: float | None,
     deployment: Deployment,
     dtype: str | None,
     markdown: bool,
@@ -57,10 +65,14 @@ def time(
 
     \b
     fxmeter time llama-3.1-8b --device h100-sxm5-80g,a100
+    fxmeter time llama-3.1-8b --device h100 --cached 8k --draft 4 --acceptance 0.8
     fxmeter time qwen3-8b --device l4 --prefill 1k --decode 1k:64k:*4 --batch 1,16 --weights fp8
     """
     if markdown and json_path:
         raise click.UsageError("--markdown and --json both say how to print; give one")
+    if acceptance is not None and draft is None:
+        raise click.UsageError("--acceptance is of drafted tokens; give --draft too")
+    step = one_step(0, query_len=(draft or 0) + 1, acceptance=acceptance)
     with session(model, json=json_path) as work:
         from fxmeter.annotators.closed.form import closed_form
         from fxmeter.annotators.stages.model_info import model_info
@@ -68,9 +80,10 @@ def time(
 
         decoder = work.decoder(dtype)
         work.say("finding closed forms")
-        options = {"deployment": deployment, **asdict(ENGINES)}
-        prompts, steps = (closed_form(decoder, stage=stage, **options) for stage in ("prefill", "decode"))
-        found = latencies(prompts, steps, devices, prefill=prefill, decode=decode, batch=batch)
+        prompts = closed_form(decoder, stage="prefill", deployment=deployment, **asdict(ENGINES))
+        steps = closed_form(decoder, stage="decode", deployment=deployment, **asdict(replace(ENGINES, logits="all")))
+        sizes = {"prefill": prefill, "decode": decode, "batch": batch}
+        found = latencies(prompts, steps, devices, **sizes, cached=cached or 0, step=step)
         uncosted = sum(max((p.uncosted for p in form.pieces.for_time.found), default=0) for form in (prompts, steps))
         info = model_info(decoder, None, deployment)
     if json_path is not None:

@@ -21,6 +21,7 @@ from fxmeter.annotators.shapes.pieces import FormStage, Pieces
 from fxmeter.annotators.stages.given import Given, model_of
 from fxmeter.annotators.symbolic import value_at
 from fxmeter.annotators.timing.stage_time import Time
+from fxmeter.models.choices import Logits
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.devices import device as device_named
@@ -46,7 +47,7 @@ def closed_form(
     stage: FormStage = "decode",
     attention: Attention = "flash",
     causal: Literal["full", "exact"] = "full",
-    logits: Literal["all", "last"] = "all",
+    logits: Logits = "all",
     routing: Literal["uniform", "worst"] = "uniform",
     encoder_len: int | None = None,
     deployment: Deployment = ONE_DEVICE,

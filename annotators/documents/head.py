@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.stages.model_info import ModelInfo
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models.scenario import VisionScenario
+from fxmeter.models.mixed_step import MixedStep
+from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, VERSION
 
 Document: TypeAlias = dict[str, Any]
@@ -86,5 +87,15 @@ def scenario_of(stage: AnnotatedStage) -> Document:
     sizes: Document = {"stage": scenario.stage, "attention": stage.attention, "batch": scenario.batch}
     if isinstance(scenario, VisionScenario):
         return {**sizes, "crops": list(scenario.crops)}
-    lengths: Document = {"query_len": scenario.query_len, "past_len": scenario.past_len, "steps": scenario.steps}
-    return {**sizes, **lengths, **({} if scenario.encoder_len is None else {"encoder_len": scenario.encoder_len})}
+    if isinstance(scenario, MixedStep):
+        return {**sizes, "tokens": scenario.tokens, "parts": [_lengths(one) for one in scenario.parts]}
+    return {**sizes, **_lengths(scenario, steps=scenario.steps)}
+
+
+def _lengths(scenario: Scenario, **more: int) -> Document:
+    """The sizes of a pass, beside ``more`` those that it has. Of a part of a mixed step its stage and batch too."""
+    own: Document = {} if more else {"stage": scenario.stage, "batch": scenario.batch}
+    own |= {"query_len": scenario.query_len, "past_len": scenario.past_len, **more}
+    asked = {"encoder_len": scenario.encoder_len, "chunk": scenario.chunk, "acceptance": scenario.acceptance}
+    own |= {name: value for name, value in asked.items() if value is not None}
+    return own if scenario.acceptance is None else {**own, "tokens_per_step": scenario.tokens_per_step}

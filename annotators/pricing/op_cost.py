@@ -63,6 +63,8 @@ def price_op(node: fx.Node, conventions: Conventions) -> OpPrice:
         traffic.add("matmul_flops", arithmetic.matmul)
         traffic.add("vector_flops", arithmetic.vector)
     changed = changed_arguments(op)
+    if not changed and results and all(is_nothing(spec.numel) for spec in results):
+        return OpPrice(costed=known is not None)  # nothing is asked for, and nothing runs
     if not changed and results and all(spec.storage.id in held for spec in results):
         return OpPrice(traffic.fields, costed=known is not None)  # a view: nothing moves
     moves = _NO_MOVES if known is None else known.traffic(arguments)

@@ -86,7 +86,7 @@ class Pieces:
     ) -> None:
         self.encoder_len = encoder_len
         self.stage, self.attention, self.deployment = stage, attention, deployment
-        self.conventions = conventions.under(deployment)
+        self.conventions = conventions.under(deployment, stage)
         self.reason: str | None = None
         self._name = type(model).__name__
         self._model = on_meta(model, training=False) if stage == "vision" else model

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from fxmeter.models.errors import ModelError, ScenarioError
+from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.load.loading import load_model
 from fxmeter.tracer.load.vision import load_vision
@@ -32,9 +33,9 @@ def model_of(given: Given, *, vision: bool = False) -> nn.Module:
 
 def check_scenario(scenario: object) -> None:
     """Raises ScenarioError for what is no scenario."""
-    if not isinstance(scenario, (Scenario, VisionScenario)):
+    if not isinstance(scenario, (Scenario, MixedStep, VisionScenario)):
         hint = f"; prefill({scenario}) or decode({scenario})?" if type(scenario) is int else ""
         raise ScenarioError(
-            "a scenario is prefill(S), decode(C), generation(C, steps=K) or vision(crops=...), "
+            "a scenario is prefill(S), decode(C), generation(C, steps=K), mixed([...], ...) or vision(crops=...), "
             f"not {scenario!r:.80} ({type(scenario).__name__}){hint}"
         )

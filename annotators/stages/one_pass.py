@@ -34,7 +34,7 @@ def annotate_pass(
     deployment: Deployment = ONE_DEVICE,
 ) -> AnnotatedStage:
     """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
-    conventions = conventions.under(deployment)
+    conventions = conventions.under(deployment, scenario.stage)
     options: dict[str, Any] = {"attention": attention, "fold": fold, "deployment": deployment}
     make = partial(record_pass, model, scenario, conventions, **options)
     return annotate_recording(make, conventions, attention=attention, scenario=scenario)

@@ -21,6 +21,7 @@ from fxmeter.annotators.timing.stage_time import StageTime, stage_time
 from fxmeter.models.devices import device as device_named
 from fxmeter.models.devices.device import Device
 from fxmeter.models.figures import PassFigures
+from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import Cost, Size, StageCost
 from fxmeter.tracer.capture.recording import Recording
@@ -96,7 +97,7 @@ class AnnotatedStage(PassFigures):
     pass. ``graph_once`` makes the graph when it is asked for.
     """
 
-    scenario: Scenario | VisionScenario | None
+    scenario: Scenario | MixedStep | VisionScenario | None
     attention: Attention
     conventions: Conventions
     cost: StageCost
@@ -153,7 +154,8 @@ class AnnotatedStage(PassFigures):
         exact = replace(self.conventions, causal="exact")
         graph = self.graph if exact == self.conventions else price(self.recording, exact)
         times = {path: module.times for path, module in self.modules.items()}
-        return stage_time(kernels_of(self.recording, graph, fused=fused), device, times, self.scenario)
+        scenario = None if isinstance(self.scenario, MixedStep) else self.scenario
+        return stage_time(kernels_of(self.recording, graph, fused=fused), device, times, scenario)
 
     @property
     def peak(self) -> Peak | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,14 @@ from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models.choices import StageName
 from fxmeter.models.devices import Device
+from fxmeter.models.scenario import Scenario
+from fxmeter.models.scenario import decode as one_token
 
 ENGINES = Conventions(causal="exact", logits="last")
 """What engines do: cores compute what their masks let through, and logits are of the last position."""
+
+ONE_TOKEN = one_token(0)
+"""A decode step as it is without drafted tokens."""
 
 MOST_BATCH = 4096
 """The largest batch that is tried for where decode turns compute-bound."""
@@ -61,12 +67,17 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Every length and batch on every device, and the places where what binds them changes."""
+    """Every length and batch on every device, and the places where what binds them changes.
+
+    Prompts have ``cached`` tokens before them; of ``step`` are the new tokens of a decode step, drafted ones too.
+    """
 
     rows: tuple[Latency, ...]
     turns: tuple[Turn, ...]
     crossings: tuple[Crossing, ...]
     sources: tuple[tuple[str, str], ...]
+    cached: int = 0
+    step: Scenario = ONE_TOKEN
 
 
 def latencies(
@@ -77,8 +88,12 @@ def latencies(
     prefill: Sequence[int],
     decode: Sequence[int],
     batch: Sequence[int],
+    cached: int = 0,
+    step: Scenario = ONE_TOKEN,
 ) -> Latencies:
     """The times of ``prompts`` (a prefill's form) and ``steps`` (a decode's) at all lengths and batches.
+
+    Prompts have ``cached`` tokens before them, and a decode step has the new tokens of ``step``.
 
     Returns:
         Rows by device, stage, length and batch; where decode turns compute-bound, for each device and context; where
@@ -87,41 +102,49 @@ def latencies(
     rows: list[Latency] = []
     for device in devices:
         if prefill:
-            rows += _rows(prompts, "prefill", device, prefill, batch)
+            rows += _rows(prompts, "prefill", device, prefill, batch, {"past_len": cached})
         if decode:
-            rows += _rows(steps, "decode", device, decode, batch)
-    turns = [Turn(device.name, context, _turn(steps, device, context)) for device in devices for context in decode]
-    crossings = [Crossing(size, _crossing(steps, size)) for size in batch] if decode else []
+            rows += _rows(steps, "decode", device, decode, batch, {"query_len": step.query_len}, step.tokens_per_step)
+    new = step.query_len
+    turns = [Turn(device.name, context, _turn(steps, device, context, new)) for device in devices for context in decode]
+    crossings = [Crossing(size, _crossing(steps, size, new)) for size in batch] if decode else []
     sources = tuple((device.name, device.efficiency.source) for device in devices)
-    return Latencies(tuple(rows), tuple(turns), tuple(crossings), sources)
+    return Latencies(tuple(rows), tuple(turns), tuple(crossings), sources, cached, step)
 
 
 def _rows(
-    form: ClosedForm, stage: StageName, device: Device, lengths: Sequence[int], batches: Sequence[int]
+    form: ClosedForm,
+    stage: StageName,
+    device: Device,
+    lengths: Sequence[int],
+    batches: Sequence[int],
+    other: Mapping[str, int],
+    tokens: float = 1,
 ) -> list[Latency]:
     column = np.array(lengths)[:, None]
-    query_len, past_len = (column, None) if stage == "prefill" else (None, column)
-    found = form.time(device, batch=np.array(batches), query_len=query_len, past_len=past_len)
+    axis = "query_len" if stage == "prefill" else "past_len"
+    sizes: dict[str, Any] = {axis: column, **other}
+    found = form.time(device, batch=np.array(batches), **sizes)
     rows = []
     for (i, length), (j, size) in ((a, b) for a in enumerate(lengths) for b in enumerate(batches)):
         estimate = float(found.estimate_s[i, j])
-        each = (length if stage == "prefill" else 1) / estimate
+        each = (length if stage == "prefill" else tokens) / estimate
         bound, by = float(found.bound_s[i, j]), str(found.bound_by[i, j])
-        sizes = (length, None) if stage == "prefill" else (None, length)
-        reasons = form.extrapolated(device, batch=size, query_len=sizes[0], past_len=sizes[1])
+        reasons = form.extrapolated(device, batch=size, **{**sizes, axis: length})
         rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size, each, reasons))
     return rows
 
 
-def _turn(steps: ClosedForm, device: Device, context: int) -> int | None:
-    bound_by = steps.time(device, batch=np.arange(1, MOST_BATCH + 1), past_len=context).bound_by
+def _turn(steps: ClosedForm, device: Device, context: int, new: int) -> int | None:
+    batches = np.arange(1, MOST_BATCH + 1)
+    bound_by = steps.time(device, batch=batches, query_len=new, past_len=context).bound_by
     turned = np.flatnonzero(bound_by == "compute")
     return int(turned[0]) + 1 if len(turned) else None
 
 
-def _crossing(steps: ClosedForm, batch: int) -> int | None:
+def _crossing(steps: ClosedForm, batch: int, new: int) -> int | None:
     def crossed(context: int) -> bool:
-        cost = steps.at(batch=batch, past_len=context)
+        cost = steps.at(batch=batch, query_len=new, past_len=context)
         return cost.kv_read_bytes >= cost.weight_read_bytes
 
     return _least(crossed, MOST_CONTEXT)

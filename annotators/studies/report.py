@@ -17,10 +17,14 @@ from fxmeter.annotators.studies.times import StageTiming, timings_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.figures import Figure, PassFigures
+from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario, encode
 from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
 from fxmeter.tracer.run.encoder import encoder_positions, has_encoder, with_encoder_len
 from fxmeter.tracer.run.prompt import is_encoder
+
+Asked = Scenario | MixedStep | VisionScenario
+"""What a report can be of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Report:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting the numbers: lengths that the model is not made for."""
-        passes = [stage.scenario for stage in self.stages if isinstance(stage.scenario, Scenario)]
+        passes = [one for stage in self.stages for one in _passes(stage)]
         tokens = max((one.final_kv_len for one in passes if one.stage != "encode"), default=0)
         return self.model.warnings(tokens, max((encoder_positions(one) or 0 for one in passes), default=0))
 
@@ -140,7 +144,7 @@ def build_report(
     return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices), served)
 
 
-def stages_of(model: nn.Module, asked: Sequence[Scenario | VisionScenario]) -> tuple[Scenario | VisionScenario, ...]:
+def stages_of(model: nn.Module, asked: Sequence[Asked]) -> tuple[Asked, ...]:
     """The stages that a model has of those asked for: the encoder of an encoder-decoder model goes first; what is an
     encoder alone has no decode step, and is shown without one where anything else is asked for.
 
@@ -154,6 +158,13 @@ def stages_of(model: nn.Module, asked: Sequence[Scenario | VisionScenario]) -> t
     return kept if kept and is_encoder(model) else stages
 
 
+def _passes(stage: AnnotatedStage) -> tuple[Scenario, ...]:
+    scenario = stage.scenario
+    if isinstance(scenario, MixedStep):
+        return scenario.parts
+    return (scenario,) if isinstance(scenario, Scenario) else ()
+
+
 def title_of(stage: AnnotatedStage) -> str:
     """ "prefill S=2048", "decode C=2048, B=8": the scenario in a few words."""
     scenario = stage.scenario
@@ -162,11 +173,13 @@ def title_of(stage: AnnotatedStage) -> str:
     if isinstance(scenario, VisionScenario):
         rows, columns = scenario.crops
         text = f"vision {rows}x{columns} crops" if rows else "vision, no crops"
+    elif isinstance(scenario, MixedStep):
+        steps = [f"{one.batch}×C={one.past_len}" for one in scenario.decodes]
+        return f"mixed {', '.join([*steps, _prefill(scenario.prefill)])}"
     elif scenario.stage == "encode":
         text = f"encode S={scenario.query_len}"
     elif scenario.stage == "prefill":
-        text = f"prefill S={scenario.query_len}"
-        text += f", C={scenario.past_len}" if scenario.past_len else ""
+        text = _prefill(scenario)
     else:
         text = f"decode C={scenario.past_len}"
         text += f", S={scenario.query_len}" if scenario.query_len > 1 else ""
@@ -174,3 +187,9 @@ def title_of(stage: AnnotatedStage) -> str:
     if isinstance(scenario, Scenario) and scenario.encoder_len is not None:
         text += f", E={scenario.encoder_len}"
     return text + (f", B={scenario.batch}" if scenario.batch > 1 else "")
+
+
+def _prefill(scenario: Scenario) -> str:
+    text = f"prefill S={scenario.query_len}"
+    text += f", C={scenario.past_len}" if scenario.past_len else ""
+    return text + (f" by {scenario.chunk}" if scenario.chunk is not None else "")

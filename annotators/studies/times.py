@@ -30,16 +30,17 @@ class StageTiming:
 
     @property
     def pass_s(self) -> float:
-        """The estimate for one pass: a generation's mean step."""
-        return self.time.estimate_s / self.time.steps
+        """The estimate for one pass: a generation's mean step; of a prompt in chunks all of them."""
+        return self.time.estimate_s / getattr(self.stage.scenario, "steps", 1)
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens of all sequences that a second processes, or makes; None for a stage that has no tokens."""
+        """Tokens of all sequences that a second processes, or makes (of drafted ones as many as are expected to be
+        accepted); None for a stage that has no tokens."""
         scenario = self.stage.scenario
         if not isinstance(scenario, Scenario) or scenario.stage == "encode" or not self.pass_s:
             return None
-        return scenario.batch * scenario.query_len / self.pass_s
+        return scenario.batch * scenario.tokens_per_step / self.pass_s
 
     @property
     def intensity(self) -> float:

@@ -15,7 +15,7 @@ TITLES = {"prefill": "Time to first token (prefill)", "decode": "Time per output
 
 def latency_view(found: Latencies, model: str) -> RenderableType:
     """The report for a terminal."""
-    parts: list[RenderableType] = [Text(model, style="bold"), Text(_how(), style="dim")]
+    parts: list[RenderableType] = [Text(model, style="bold"), Text(_how(found), style="dim")]
     for grid in grids(found):
         parts += ["", grid]
     return Group(*parts, "", *(Text(line, style="dim") for line in _sources(found)))
@@ -23,7 +23,7 @@ def latency_view(found: Latencies, model: str) -> RenderableType:
 
 def latency_markdown(found: Latencies, model: str) -> str:
     """The same as Markdown."""
-    parts = [f"**{model}**", _how()]
+    parts = [f"**{model}**", _how(found)]
     for grid in grids(found):
         heading = "| " + " | ".join(heading for heading, _ in grid.columns) + " |"
         rows = [f"| {' | '.join(map(str, row))} |" for row in grid.rows]
@@ -33,8 +33,11 @@ def latency_markdown(found: Latencies, model: str) -> str:
 
 def grids(found: Latencies) -> list[Grid]:
     """One table for each stage, devices one below the other, and where the bound changes."""
+    drafted = {"decode": "Time per step (decode)"} if found.step.query_len > 1 else {}
     tables = [
-        _times(title, rows) for stage, title in TITLES.items() if (rows := [r for r in found.rows if r.stage == stage])
+        _times(drafted.get(stage, title), rows)
+        for stage, title in TITLES.items()
+        if (rows := [r for r in found.rows if r.stage == stage])
     ]
     if found.turns:
         turns: list[list[Cell]] = [
@@ -70,8 +73,13 @@ def _times(title: str, found: list[Latency]) -> Grid:
     return Grid(title, [*names("device"), *columns, *names("bound by")], rows)
 
 
-def _how() -> str:
-    return "attention cores compute what their masks let through; logits of the last position; no scheduler"
+def _how(found: Latencies) -> str:
+    how = "attention cores compute what their masks let through; logits of the last position; no scheduler"
+    how += f"; prompts after {found.cached:,} cached tokens" if found.cached else ""
+    if found.step.query_len > 1:
+        expected = four_digits(found.step.tokens_per_step)
+        how += f"; a decode step checks {found.step.query_len - 1:,} drafted tokens and gives {expected}"
+    return how
 
 
 def _sources(found: Latencies) -> list[str]:

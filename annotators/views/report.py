@@ -14,11 +14,12 @@ from fxmeter.annotators.stages.model_info import ModelInfo
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, module_tree
 from fxmeter.annotators.studies.report import Column, Report, title_of
-from fxmeter.annotators.units import quantity
+from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers
 from fxmeter.annotators.views.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
 from fxmeter.models.choices import OpsBy
 from fxmeter.models.figures import Figure, shown
+from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
 
@@ -80,7 +81,19 @@ def _header(report: Report) -> list[Text]:
         ),
         Text(" · ".join(f"{name} {number}" for name, number in versions().items()), style="dim"),
         *(Text(f"warning: {warning}", style="yellow") for warning in report.warnings),
+        *(Text(line, style="yellow") for line in _drafted(report)),
         *([Text(_served(report), style="yellow")] if report.served else []),
+    ]
+
+
+def _drafted(report: Report) -> list[str]:
+    """What a step that checks drafted tokens is expected to give, and what is no part of it."""
+    drafting = [stage for stage in report.one_per_scenario if getattr(stage.scenario, "acceptance", None) is not None]
+    return [
+        f"{title_of(stage)}: {four_digits(stage.scenario.tokens_per_step)} tokens expected of a step at acceptance "
+        f"{stage.scenario.acceptance:g}; what drafts them is not priced"
+        for stage in drafting
+        if isinstance(stage.scenario, Scenario)
     ]
 
 

@@ -26,6 +26,8 @@ def in_words(timing: StageTiming) -> str:
     rate = f"{four_digits(timing.tokens_per_s)} tokens/s"
     if scenario.stage == "decode":
         per = "a token" if scenario.batch * scenario.query_len == 1 else "a step"
+        if scenario.acceptance is not None:
+            per += f" of {four_digits(scenario.tokens_per_step)} tokens expected"
         line = f"decode at {scenario.past_len:,} tokens{batch} is bound by {timing.time.bound_by}: {took} {per}"
     else:
         line = f"prefill of {scenario.query_len:,} tokens{batch} is bound by {timing.time.bound_by}: {took}"

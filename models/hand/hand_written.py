@@ -28,13 +28,13 @@ def hand_written_model(config: Mapping[str, Any], *, attention: Attention, eleme
 
 def served_model(config: Mapping[str, Any], stage: Stage, *, element_bytes: int) -> CausalLM:
     """The same as an engine runs ``stage``: fused cores that compute the pairs of a causal mask, latent attention
-    absorbed in decode, logits of the last position. ModelError as for :func:`hand_written_model`."""
+    absorbed in decode, of a prompt the logits of the last position. ModelError as for :func:`hand_written_model`."""
     kind = _class_of(config)
     absorbed = {"absorbed": True} if kind is DeepseekModel and stage == "decode" else {}
     model = kind.from_config(config, attention="flash", element_bytes=element_bytes, **absorbed)
     layers: Iterable[Any] = model.model.layers
     causal = tuple(replace(layer, self_attn=replace(layer.self_attn, causal="exact")) for layer in layers)
-    return replace(model, model=replace(model.model, layers=causal), logits="last")
+    return replace(model, model=replace(model.model, layers=causal), logits="all" if stage == "decode" else "last")
 
 
 def _class_of(config: Mapping[str, Any]) -> type[LlamaModel] | type[DeepseekModel] | type[DeepseekOCRModel]:

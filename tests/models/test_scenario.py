@@ -1,6 +1,6 @@
 import pytest
 
-from fxmeter.models import Scenario, ScenarioError, decode, prefill
+from fxmeter.models import Scenario, ScenarioError, decode, generation, mixed, prefill
 
 
 def test_prefill_starts_with_an_empty_cache():
@@ -50,3 +50,44 @@ def test_sizes_may_come_from_numpy():
 def test_a_scenario_cannot_be_changed():
     with pytest.raises(AttributeError):
         prefill(3).query_len = 4
+
+
+def test_a_prompt_in_chunks_is_made_of_passes():
+    whole = prefill(10, past_len=3, chunk=4, batch=2)
+    assert [(one.query_len, one.past_len, one.batch, one.chunk) for one in whole.passes] == [
+        (4, 3, 2, None),
+        (4, 7, 2, None),
+        (2, 11, 2, None),
+    ]
+    assert (whole.kv_len, prefill(10, chunk=10).passes) == (13, (prefill(10),))
+    assert generation(5, steps=3).passes == (decode(5), decode(6), decode(7))
+
+
+def test_tokens_of_a_step_that_checks_drafted_ones():
+    """Four drafted, each right with probability 1/2: 1 + 1/2 + 1/4 + 1/8 + 1/16 tokens."""
+    assert decode(100, query_len=5, acceptance=0.5).tokens_per_step == 1 + 1 / 2 + 1 / 4 + 1 / 8 + 1 / 16
+    assert decode(100, query_len=5, acceptance=0).tokens_per_step == 1
+    assert decode(100, query_len=5, acceptance=1).tokens_per_step == decode(100, query_len=5).tokens_per_step == 5
+
+
+def test_a_mixed_step_counts_its_tokens_and_sequences():
+    step = mixed([decode(4096, batch=31), decode(100)], prefill(512, past_len=1024))
+    assert (step.batch, step.tokens) == (31 + 1 + 1, 31 + 1 + 512)
+    assert step.joint == prefill(544, past_len=1024)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: prefill(8, chunk=0),
+        lambda: decode(8, acceptance=1.5),
+        lambda: Scenario(stage="decode", batch=1, query_len=1, past_len=1, chunk=2),
+        lambda: mixed([], prefill(8)),
+        lambda: mixed([generation(8, steps=2)], prefill(8)),
+        lambda: mixed([decode(8)], decode(8)),
+        lambda: mixed([decode(8)], prefill(8, chunk=2)),
+    ],
+)
+def test_what_engines_cannot_run_is_refused(make):
+    with pytest.raises(ScenarioError):
+        make()

@@ -42,13 +42,14 @@ class DecoderWithHead(nn.Module):
         input_ids: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | slice = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits [B, S_q, vocabulary], or of the last ``logits_to_keep`` positions."""
+        """Logits [B, S_q, vocabulary], or of the last ``logits_to_keep`` positions, or of a slice of them."""
         out = self.model(input_ids=input_ids, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         hidden = out.last_hidden_state
-        logits = self.lm_head(hidden[:, -logits_to_keep:, :] if logits_to_keep else hidden)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, kept, :] if logits_to_keep else hidden)
         return CausalLMOutputWithPast(logits=logits, past_key_values=out.past_key_values)
 
 

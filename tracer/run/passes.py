@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from fxmeter.models.choices import Logits
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario
@@ -34,8 +35,6 @@ from fxmeter.tracer.state.attributes import Held, attributes_restored
 from fxmeter.tracer.state.session import one_recording
 from fxmeter.tracer.state.tree import unchanging, walk
 
-Logits = Literal["all", "last"]
-
 
 def record(
     model: nn.Module,
@@ -54,7 +53,7 @@ def record(
         model: what :func:`fxmeter.load_model` returns, or a transformers model with data, to execute its graph again.
         scenario: batch and lengths of the pass; it has one step.
         attention: the model's own "eager" code, or one fused "flash" core per layer.
-        logits: of "all" positions, or of the "last" one.
+        logits: of "all" positions, of the "last" one, or of "none".
         fold: record identical layers once.
         input_ids: [B, S_q]; made here unless given.
         cache: one that holds ``scenario.past_len`` tokens already; made here unless given.
@@ -207,16 +206,16 @@ def _forward_arguments(
         kwargs = {"encoder_outputs": encoded, "decoder_input_ids": tokens, "use_cache": True}
     if forward.cache is not None:
         kwargs[forward.cache] = cache
-    if logits == "last":
+    if logits not in get_args(Logits):
+        raise ScenarioError(f"logits must be {' or '.join(map(repr, get_args(Logits)))}, not {logits!r}")
+    if logits != "all":
         if "logits_to_keep" in forward.names:
-            kwargs["logits_to_keep"] = 1
-        elif strict:
+            kwargs["logits_to_keep"] = 1 if logits == "last" else slice(0, 0)  # taken as it is where it is no number
+        elif strict and not (logits == "last" and tokens.shape[-1] == 1):
             raise ScenarioError(
-                f"{type(model).__name__} cannot compute the logits of the last token alone "
+                f"{type(model).__name__} cannot leave out the logits of some positions "
                 "(its forward takes no logits_to_keep); use logits='all'"
             )
-    elif logits != "all":
-        raise ScenarioError(f"logits must be 'all' or 'last', not {logits!r}")
     return kwargs
 
 

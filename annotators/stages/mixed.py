@@ -1,0 +1,115 @@
+"""Passes that run as one: what parts of a mixed step cost together, each weight read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, partial
+
+import networkx as nx
+
+from fxmeter.annotators.pricing.graph import PricedNode, add_edge, add_node, priced_edge, priced_nodes
+from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, op_costs
+from fxmeter.annotators.timing.stage_time import StageTime
+from fxmeter.models.devices.device import Device
+from fxmeter.models.errors import ScenarioError
+from fxmeter.models.mixed_step import MixedStep
+from fxmeter.models.stage_cost import PEAKS, ZERO, StageCost
+
+
+def join_parts(scenario: MixedStep, parts: Sequence[AnnotatedStage], joint: AnnotatedStage) -> AnnotatedStage:
+    """The stages of the parts of a mixed step as one stage.
+
+    ``joint`` is a pass with the new tokens of all parts: the mixed step reads the weights that it reads. Everything
+    else is the sum of the parts, peaks too, which the pass does not exceed. Its recording and cache tables are those of
+    the chunk of the prompt.
+    """
+    chunk = parts[0]
+    modules = {
+        path: replace(
+            module,
+            cost=_together([part.modules[path].cost for part in parts], joint.modules[path].cost),
+            own=_together([part.modules[path].own for part in parts], joint.modules[path].own),
+        )
+        for path, module in chunk.modules.items()
+    }
+    cost = _together([part.cost for part in parts], joint.cost)
+    return replace(
+        chunk,
+        scenario=scenario,
+        cost=cost,
+        modules=ModuleCosts(modules, chunk.recording.stand_ins()),
+        ops=op_costs(_ops(parts, joint)),
+        graph_once=cache(partial(_graph, parts, joint)),
+        steps_time=_not_timed,
+        kv_cache=tuple(layer for part in parts for layer in part.kv_cache),
+        floor_io_bytes=sum(part.floor_io_bytes for part in parts) - _saved([p.cost for p in parts], joint.cost),
+    )
+
+
+def _saved(parts: Sequence[StageCost], joint: StageCost) -> int:
+    """Bytes of weights that the parts read, and the mixed step does not."""
+    return sum(part.weight_read_bytes for part in parts) - joint.weight_read_bytes
+
+
+def _together(parts: Sequence[StageCost], joint: StageCost) -> StageCost:
+    """A part of the model in all parts of the step: sums, but for weights; those resident are the same in each."""
+    peaks = {name: sum(getattr(part, name) for part in parts) for name in PEAKS}
+    whole = StageCost.total(parts)
+    return replace(
+        whole,
+        weight_read_bytes=joint.weight_read_bytes,
+        fused_io_bytes=whole.fused_io_bytes - _saved(parts, joint),
+        weight_bytes=parts[0].weight_bytes,
+        **peaks,
+    )
+
+
+def _ops(parts: Sequence[AnnotatedStage], joint: AnnotatedStage) -> dict[str, tuple[int, StageCost]]:
+    """Op → executions in all parts, and what they cost together."""
+    reading = {op.op: op.cost for op in joint.ops}
+    having: dict[str, list[tuple[int, StageCost]]] = {}
+    for part in parts:
+        for op in part.ops:
+            having.setdefault(op.op, []).append((op.count, op.cost))
+    return {
+        name: (sum(count for count, _ in found), _together([cost for _, cost in found], reading.get(name, ZERO)))
+        for name, found in having.items()
+    }
+
+
+def _graph(parts: Sequence[AnnotatedStage], joint: AnnotatedStage) -> nx.DiGraph:
+    """The graphs of the parts beside one another: "mm_3" of the chunk, "mm_3@1" of the first decode step. What the step
+    reads of weights stands at the first op of its kind in each module."""
+    owed: dict[tuple[str, str], int] = {}
+    for node in priced_nodes(joint.graph):
+        key = node.module, node.op
+        owed[key] = owed.get(key, 0) + node.cost.weight_read_bytes
+    whole = nx.DiGraph(floor_io_bytes=0)
+    for number, part in enumerate(parts):
+        mark = f"@{number}" if number else ""
+        for node in priced_nodes(part.graph):
+            read = owed.pop((node.module, node.op), 0) if node.executed else 0
+            add_node(whole, _node(node, mark, read, whole.number_of_nodes(), resident=not number))
+        for source, target in part.graph.edges:
+            add_edge(whole, source + mark, target + mark, priced_edge(part.graph, source, target))
+        whole.graph["floor_io_bytes"] += part.floor_io_bytes
+    whole.graph["floor_io_bytes"] -= _saved([part.cost for part in parts], joint.cost)
+    return whole
+
+
+def _node(node: PricedNode, mark: str, read: int, order: int, *, resident: bool) -> PricedNode:
+    cost = node.cost
+    if node.executed:
+        cost = replace(
+            cost,
+            weight_read_bytes=read,
+            fused_io_bytes=cost.fused_io_bytes - cost.weight_read_bytes + read,
+            weight_bytes=cost.weight_bytes if resident else 0,
+        )
+    group = None if node.group is None else node.group + mark
+    return replace(node, name=node.name + mark, cost=cost, order=order, group=group)
+
+
+def _not_timed(device: Device) -> StageTime:
+    raise ScenarioError("a mixed step is priced, not timed: its products run as one kernel; time its parts")

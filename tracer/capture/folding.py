@@ -166,11 +166,18 @@ def _refuse_other_groups(instances: Iterable[Instance]) -> None:
                 raise CannotFoldError(path, "it is not always like the same others")
 
 
-def refuse_side_outputs(graph: fx.Graph) -> None:
-    """Raise CannotFoldError where a node reads what a folded call outside of it made and did not return.
+def refuse_side_effects(graph: fx.Graph, storages: Iterable[Storage]) -> None:
+    """Raise CannotFoldError where a call that stands for others has to do with anything but what it is given.
 
-    In full it would read what each of the calls made. What is in the cache each keeps for itself.
+    It may not let go of what was there before and not given to it: each of the others would let go of its own. And no
+    node outside of it may read what it made and did not return: in full that would be what each of them made. What is
+    in the cache each keeps for itself.
     """
+    died = [(s, s.died) for s in storages if s.is_activation and s.died is not None]
+    folded = {i for node in graph.nodes for i in meta_of(node).instances if len(i.paths) > 1}
+    for instance in folded:
+        if any(s.born < instance.began < at < instance.ended and s not in instance.given for s, at in died):
+            raise CannotFoldError(instance.paths[0], "it lets go of what it was not given")
     for node in graph.nodes:
         inside = meta_of(node).instances
         for source in node.all_input_nodes:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxmeter.models.errors import TraceError
-from fxmeter.tracer.capture.folding import CannotFoldError, Folding, refuse_side_outputs
+from fxmeter.tracer.capture.folding import CannotFoldError, Folding, refuse_side_effects
 from fxmeter.tracer.capture.names import module_classes
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
@@ -79,7 +79,7 @@ def recorded(
     entries = settle_cache(recorder, cache)
     recorder.output(_plain_output(out if output is None else output(out)))
     if folding is not None:
-        refuse_side_outputs(recorder.graph)
+        refuse_side_effects(recorder.graph, recorder.storages)
     return Recording(
         graph=recorder.graph,
         storages=tuple(recorder.storages),

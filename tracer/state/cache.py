@@ -64,6 +64,10 @@ def _all_entries(cache: Any) -> Iterator[CacheTensor]:
             head, _, position = name.rpartition(".")
             layer, name = (int(position), head) if position.isdigit() else (-1, name)
             yield CacheTensor(layer, type(cache).__name__, name, tensor)
+    elif isinstance(cache, Cache):  # of several caches: an encoder-decoder's
+        for name, part in vars(cache).items():
+            if isinstance(part, Cache):
+                yield from (replace(entry, name=f"{name}.{entry.name}") for entry in _all_entries(part))
     elif cache is not None:
         values = cache if isinstance(cache, (list, tuple)) else [cache]
         for index, value in enumerate(values):
@@ -83,6 +87,9 @@ def tensors_of(cache: Any) -> Iterator[Tensor]:
         yield from tensors_of(cache.cross_attention_cache)
         return
     layers = getattr(cache, "layers", None)
+    if layers is None and isinstance(cache, Cache):
+        for part in vars(cache).values():
+            yield from tensors_of(part)
     for _, tensor in _all_tensors({"rest": vars(cache), "layers": [vars(layer) for layer in layers]} if layers else ()):
         yield tensor
 

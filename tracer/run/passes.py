@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache as cached
 from functools import partial
 from itertools import chain, count
 from typing import Any, get_args
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from fxmeter.models.choices import Logits
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
-from fxmeter.models.scenario import Scenario
+from fxmeter.models.scenario import Scenario, decode
 from fxmeter.tracer.capture.folding import Folding, NoObserver
+from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
-from fxmeter.tracer.run.calls import folded, recorded
+from fxmeter.tracer.run.calls import declare_inputs, folded, recorded
 from fxmeter.tracer.run.devices import OneDevice
 from fxmeter.tracer.run.encoder import encoder_of, encoder_positions, has_encoder, run_encoder, with_encoder_len
 from fxmeter.tracer.run.failures import as_trace_errors
@@ -171,7 +173,7 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
             encoded = run.output
         if cache is None:
             cache = filled_cache(model, scenario, folding, encoded)
-        held = Held(cache, before, scenario.batch)
+        held = Held(cache, before, cached(partial(_states, model, scenario.batch, encoded)))
         if input_ids is None:
             keeps = scenario.past_len == 0 or any(held.tensors())
             length = scenario.query_len if keeps else scenario.kv_len  # without a cache every step is a whole prefill
@@ -195,6 +197,31 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None, 
 def _once_each(folding: Folding | None) -> AbstractContextManager[Any]:
     """Identical layers run once, and nobody watches."""
     return nullcontext() if folding is None else folding.active(NoObserver())
+
+
+def _states(model: nn.Module, batch: int, encoded: Any) -> frozenset[tuple[str, str]]:
+    """(path, name) of the attributes that are state: what one pass put there the next one reads, and replaces.
+
+    A table is read and stays; what is left for whoever asks is replaced and not read.
+    """
+    device = device_of(model)
+    with attributes_restored(model) as before:
+        cache = filled_cache(model, decode(6, batch=batch), None, encoded)
+        first = {(path, name): tensor for path, _, name, tensor in before.new_tensors()}
+        recorder = Recorder(model)
+        nodes = {key: recorder.placeholder("_".join(key), tensor, "cache") for key, tensor in first.items()}
+        token = torch.zeros((batch, 1), dtype=torch.long, device=device)
+        kwargs = _forward_arguments(model, token, cache, "last", encoded, strict=False)
+        declare_inputs(recorder, (), kwargs)
+        versions = {key: tensor._version for key, tensor in first.items()}
+        with as_trace_errors(model), recorder.watching():
+            model(**kwargs)
+        now = {(path, name): tensor for path, _, name, tensor in before.new_tensors()}
+        return frozenset(
+            key
+            for key, tensor in first.items()
+            if nodes[key].users and (now.get(key) is not tensor or tensor._version != versions[key])
+        )
 
 
 def _forward_arguments(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from fxmeter.tracer.state.cache import CacheTensor, cache_tensors
+from fxmeter.tracer.state.cache import CacheTensor, cache_tensors, named_in
 from fxmeter.tracer.state.tree import stores_of, walk
 
 
@@ -33,11 +33,22 @@ class Attributes:
                 yield path, module, kept
 
     def new_tensors(self) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
-        """(path, module, name, tensor) of every attribute that has become another tensor."""
+        """(path, module, name, tensor) of every attribute that has become another tensor, or a list of others."""
         for path, module, kept in self._changed():
             for name, value in module.__dict__.items():
-                if isinstance(value, Tensor) and value is not kept.get(name):
-                    yield path, module, name, value
+                if value is not kept.get(name):
+                    yield from ((path, module, place, tensor) for place, tensor in named_in(value, name))
+
+    @contextmanager
+    def put_aside(self) -> Iterator[None]:
+        """Inside the block attributes are as they were; what a pass made of them is there again afterwards."""
+        now = [(module, dict(module.__dict__)) for _, module, _ in self._changed()]
+        self.restore()
+        try:
+            yield
+        finally:
+            for module, attributes in now:
+                module.__dict__.update(attributes)
 
     def restore(self) -> None:
         """Put everything back but what torch keeps for itself."""
@@ -65,16 +76,24 @@ def attributes_restored(model: nn.Module) -> Iterator[Attributes]:
 
 @dataclass(frozen=True)
 class Held:
-    """A cache, and the tensors that modules keep as ``attributes`` from one pass to the next."""
+    """A cache, and the state that modules keep in their ``attributes`` from one pass to the next.
+
+    ``states`` says which attributes are state, (path, name) of each: where there is any new tensor in one, that alone
+    does not tell it from a table that a module keeps, or from what it leaves for whoever asks.
+    """
 
     cache: Any
     attributes: Attributes
-    batch: int
+    states: Callable[[], frozenset[tuple[str, str]]]
 
     def tensors(self) -> Iterator[CacheTensor]:
         """Every tensor held, the cache's first."""
         yield from cache_tensors(self.cache)
-        for path, module, name, value in self.attributes.new_tensors():
-            if value.dim() > 1 and value.shape[0] == self.batch:
+        new = list(self.attributes.new_tensors())
+        if new:
+            with self.attributes.put_aside():
+                states = self.states()
+        for path, module, name, value in new:
+            if (path, name) in states:
                 layer = re.search(r"\.(\d+)(\.|$)", path)
                 yield CacheTensor(int(layer[1]) if layer else -1, type(module).__name__, name, value)

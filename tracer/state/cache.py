@@ -57,10 +57,10 @@ def _all_entries(cache: Any) -> Iterator[CacheTensor]:
                 yield replace(entry, kind=f"{entry.kind}{of}")
     elif isinstance(cache, Cache) and layers is not None:
         for index, layer in enumerate(layers):
-            for name, tensor in _tensors(vars(layer)):
+            for name, tensor in named_in(vars(layer)):
                 yield CacheTensor(index, type(layer).__name__, name, tensor)
         rest = {name: value for name, value in vars(cache).items() if name != "layers"}
-        for name, tensor in _tensors(rest):
+        for name, tensor in named_in(rest):
             head, _, position = name.rpartition(".")
             layer, name = (int(position), head) if position.isdigit() else (-1, name)
             yield CacheTensor(layer, type(cache).__name__, name, tensor)
@@ -71,7 +71,7 @@ def _all_entries(cache: Any) -> Iterator[CacheTensor]:
     elif cache is not None:
         values = cache if isinstance(cache, (list, tuple)) else [cache]
         for index, value in enumerate(values):
-            for name, tensor in _tensors({"": value}):
+            for name, tensor in named_in({"": value}):
                 yield CacheTensor(index, type(cache).__name__, name, tensor)
 
 
@@ -99,7 +99,8 @@ def _counts(tensor: Tensor) -> bool:
     return tensor.dim() == 0 or (tensor.shape == (1,) and not tensor.is_floating_point())
 
 
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def named_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor with elements in lists, dicts and transformers' objects, and its place; no counters."""
     return ((name, tensor) for name, tensor in _all_tensors(value, name) if tensor.numel() > 0 and not _counts(tensor))
 
 

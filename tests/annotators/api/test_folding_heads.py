@@ -23,7 +23,7 @@ HEADS = {
     "next sentence": auto.MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING,
 }
 TYPES = sorted(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-FEW = [("llama", "token"), ("gpt_oss", "sequence"), ("qwen3_next", "question"), ("bert", "choice"), ("gpt2", "token")]
+FEW = [("llama", "token"), ("gpt_oss", "sequence"), ("bert", "choice"), ("mbart", "none"), ("recurrent_gemma", "none")]
 
 
 def _check(model_type: str, head: str) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
     from fxmeter.annotators.api import annotate, annotate_module
     from fxmeter.annotators.closed.form import closed_form
+    from fxmeter.annotators.differences.difference import diff
     from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
     from fxmeter.models.mixed_step import mixed
@@ -29,6 +30,7 @@ _HOMES = {
     "closed_form": "fxmeter.annotators.closed.form",
     "decode": "fxmeter.models.scenario",
     "deploy": "fxmeter.models.deployment",
+    "diff": "fxmeter.annotators.differences.difference",
     "encode": "fxmeter.models.scenario",
     "generation": "fxmeter.models.scenario",
     "load_model": "fxmeter.tracer.load.loading",
@@ -47,6 +49,7 @@ __all__ = [
     "closed_form",
     "decode",
     "deploy",
+    "diff",
     "encode",
     "generation",
     "load_model",

@@ -49,6 +49,7 @@ ROOMS = {
         "api",
         "studies",
         "documents",
+        "differences",
         "plots",
         "views",
         "cli",

@@ -11,6 +11,7 @@ from fxmeter.annotators.cli.calibrate import calibrate
 from fxmeter.annotators.cli.capacity import capacity
 from fxmeter.annotators.cli.catalogue import devices, models, ops
 from fxmeter.annotators.cli.crosscheck import crosscheck
+from fxmeter.annotators.cli.diff import diff
 from fxmeter.annotators.cli.formula import formula
 from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Failed, complain
 from fxmeter.annotators.cli.report import report
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (report, time, crosscheck, capacity, formula, sweep, models, devices, calibrate, ops):
+for command in (report, time, crosscheck, capacity, diff, formula, sweep, models, devices, calibrate, ops):
     cli.add_command(command)
 
 

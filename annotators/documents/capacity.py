@@ -12,7 +12,7 @@ from fxmeter.annotators.studies.rates import Rates
 
 
 def to_json(capacity: Capacity) -> Document:
-    """The report as plain JSON data, schema version 1."""
+    """The report as plain JSON data, schema version 2."""
     return {
         **head(),
         "model": {**model_of(capacity.model), "max_positions": capacity.model.max_positions},

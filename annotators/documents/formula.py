@@ -11,7 +11,7 @@ from fxmeter.models.version import ANALYTIC_MODEL_VERSION
 
 
 def to_json(formulas: Formulas) -> Document:
-    """Formulas as plain JSON data, schema version 1: for every field its cases in the order in which they are tried,
+    """Formulas as plain JSON data, schema version 2: for every field its cases in the order in which they are tried,
     and one sympy expression that has all of them."""
     chosen = formulas.pieces.conventions
     return {

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.stages.model_info import ModelInfo
-from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, VERSION
+
+if TYPE_CHECKING:
+    from fxmeter.annotators.conventions import Conventions
+    from fxmeter.annotators.stages.model_info import ModelInfo
+    from fxmeter.annotators.stages.rollup import AnnotatedStage
 
 Document: TypeAlias = dict[str, Any]
 """Plain JSON data."""

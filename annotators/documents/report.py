@@ -17,19 +17,20 @@ from fxmeter.models.stage_cost import PASS_FIGURES
 
 
 def to_json(report: Report) -> Document:
-    """The report as plain JSON data, schema version 1. A module's cost is for one instance; ``times`` are identical."""
+    """The report as plain JSON data, schema version 2. A module's cost is for one instance; ``times`` are identical."""
     return {
         **head(),
         "model": model_of(report.model),
         "conventions": conventions_of(report.model, report.conventions),
         "warnings": list(report.warnings),
         "serving_kernels_differ": [_served(item) for item in report.served],
-        "stages": [_stage(stage, report.timings_of(stage)) for stage in report.stages],
+        "stages": [stage_of(stage, report.timings_of(stage)) for stage in report.stages],
         **({"end_to_end": [_total(report, attention) for attention in report.totals]} if report.totals else {}),
     }
 
 
-def _stage(stage: AnnotatedStage, timings: Sequence[StageTiming]) -> Document:
+def stage_of(stage: AnnotatedStage, timings: Sequence[StageTiming] = ()) -> Document:
+    """One stage, as an item of a report's ``stages``, with its time on each device of ``timings``."""
     steps = getattr(stage.scenario, "steps", 1)
     return {
         **scenario_of(stage),

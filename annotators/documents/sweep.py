@@ -14,7 +14,7 @@ from fxmeter.annotators.studies.sweep import StageFigures, Sweep
 
 
 def to_json(sweep: Sweep, run: int) -> Document:
-    """A sweep as plain JSON data, schema version 1. A decode's cost is the sum over its steps."""
+    """A sweep as plain JSON data, schema version 2. A decode's cost is the sum over its steps."""
     axes = {name: list(values) for name, values in asdict(sweep.axes).items()}
     return {
         **head(),

@@ -40,7 +40,7 @@ def figures(time: Time) -> Document:
 
 
 def latencies_of(found: Latencies, model: ModelInfo) -> Document:
-    """Latencies of a model on devices, schema version 1."""
+    """Latencies of a model on devices, schema version 2."""
     return {
         **head(),
         "model": model_of(model),

@@ -115,6 +115,21 @@ class Grid:
         return "\n".join(part for line in lines for part in textwrap.wrap(line, widest, break_long_words=False))
 
 
+def markdown_table(grid: Grid) -> str:
+    """A grid as Markdown; what is under another is indented, and a bar is left out."""
+    columns = ["---:" if role in ("number", "spare") else "---" for _, role in grid.columns]
+    heading = [heading.replace("\n", " ") for heading, _ in grid.columns]
+    rows = [[_as_markdown(cell) for cell in row] for row in grid.rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in (heading, columns, *rows)]
+    return "\n".join([f"### {grid.title}", "", *lines])
+
+
+def _as_markdown(cell: Cell) -> str:
+    if isinstance(cell, Padding):
+        return "&nbsp;" * 2 * cell.left + str(cell.renderable)
+    return str(_shown(cell, False)).strip().replace("\n", "<br>")
+
+
 def in_parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
     """The items in order, in about ``count`` runs of nearly the same length."""
     size = -(-len(items) // count)

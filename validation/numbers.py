@@ -53,7 +53,7 @@ LEFT_OUT = ("schema_version", "analytic_model_version", "versions", "warnings")
 
 ADDED: Mapping[str, tuple[str, ...]] = {
     "model": ("left_out",),
-    "conventions": ("weights", "kv", "kernels", "not_priced"),
+    "conventions": ("weights", "kv", "kernels", "not_priced", "assumptions"),
 }
 """Keys that a report has got since the digests were taken, by the object that they are in: no number that moved."""
 
@@ -88,6 +88,7 @@ WITHOUT_FORM, POINTS_WITHOUT_FORM = ("deepseek-v4-flash", "deepseek-v4-pro"), 4
 SPARED = {
     "deepseek-v4-flash": ("report, many steps", "closed form, prefill"),
     "deepseek-v4-pro": ("report, many steps", "closed form, prefill", "closed form, decode"),
+    "whisper-large-v3": ("report, logits last",),  # its forward computes the logits of every position
 }
 
 Case = Callable[[], Any]

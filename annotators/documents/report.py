@@ -21,7 +21,10 @@ def to_json(report: Report) -> Document:
     return {
         **head(),
         "model": model_of(report.model),
-        "conventions": conventions_of(report.model, report.conventions),
+        "conventions": {
+            **conventions_of(report.model, report.conventions),
+            "assumptions": list(report.assumptions),
+        },
         "warnings": list(report.warnings),
         "serving_kernels_differ": [_served(item) for item in report.served],
         "stages": [stage_of(stage, report.timings_of(stage)) for stage in report.stages],

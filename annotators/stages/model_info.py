@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -12,7 +13,14 @@ from fxmeter.models.formats import KvFormat, WeightFormats
 from fxmeter.tracer.load.loading import LEFT_OUT
 from fxmeter.tracer.load.parts import LeftOut
 from fxmeter.tracer.run.encoder import encoder_of, has_encoder
-from fxmeter.tracer.run.prompt import PositionLimit, config_of, find_config, max_encoder_positions, max_positions
+from fxmeter.tracer.run.prompt import (
+    PositionLimit,
+    config_of,
+    find_config,
+    is_encoder,
+    max_encoder_positions,
+    max_positions,
+)
 from fxmeter.tracer.run.storage import formats_of, resident_bytes
 
 
@@ -41,6 +49,7 @@ class ModelInfo:
     kernels: str = "transformers"
     adds: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
 
     @property
     def max_positions(self) -> int | None:
@@ -66,8 +75,10 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
     has_experts = any(hasattr(module, "num_experts") for module in model.modules())
     dtype = str(parameters[0].dtype).removeprefix("torch.")
     formats = formats_of(model, deployment)
+    kind: Literal["decoder", "encoder", "encoder-decoder"] = "encoder" if is_encoder(model) else "decoder"
     layers = int(getattr(text, "num_hidden_layers", 0) or 0)
     if has_encoder(model):
+        kind = "encoder-decoder"
         of_encoder = find_config(encoder_of(model)) or config
         layers += int(getattr(of_encoder.get_text_config(encoder=True), "num_hidden_layers", 0) or 0)
     return ModelInfo(
@@ -87,6 +98,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         kernels=deployment.kernels,
         adds=_added_work(formats, deployment.kv),
         left_out=tuple(getattr(model, LEFT_OUT, ())),
+        kind=kind,
     )
 
 

@@ -123,6 +123,12 @@ class AnnotatedStage(PassFigures):
         return self.recording.graph
 
     @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the recording took for granted, in words: of data that nobody has, of the mode that modules are in."""
+        training = ("modules are in training mode",) if self.recording.training else ()
+        return (*self.recording.assumptions, *training)
+
+    @property
     def module_graph(self) -> nx.DiGraph:
         """Stage → modules → ops, with multiplicities: the tree that :mod:`fxmeter.annotators.stages.containment`
         documents, and that the costs of the modules were summed over."""

@@ -100,6 +100,11 @@ class Report:
         return self.model.warnings(tokens, max((encoder_positions(one) or 0 for one in passes), default=0))
 
     @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the recordings took for granted, each once."""
+        return tuple(dict.fromkeys(assumed for stage in self.stages for assumed in stage.assumptions))
+
+    @property
     def one_per_scenario(self) -> tuple[AnnotatedStage, ...]:
         """A stage for each scenario: flash where there is a choice."""
         chosen: dict[object, AnnotatedStage] = {}

@@ -71,7 +71,7 @@ def _header(report: Report) -> list[Text]:
     active = f", {model.active_parameters:,} active" if model.active_parameters is not None else ""
     vision = f"; {model.vision_parameters:,} more in the vision tower" if model.vision_parameters else ""
     return [
-        Text.assemble((model.name, "bold"), f"  {model.model_type}, {model.layers} layers"),
+        Text.assemble((model.name, "bold"), f"  {model.model_type}, {model.layers} layers{_KINDS[model.kind]}"),
         Text(f"{model.parameters:,} parameters{active}, {resident} in {model.weights}{vision}"),
         *(Text(line, style="yellow") for line in _not_priced(model)),
         Text(
@@ -79,6 +79,7 @@ def _header(report: Report) -> list[Text]:
             f"{experts} · cache {kinds['cache_layout']}{_deployed(model)}",
             style="dim",
         ),
+        *(Text(f"assumed: {assumed}", style="dim") for assumed in report.assumptions),
         Text(" · ".join(f"{name} {number}" for name, number in versions().items()), style="dim"),
         *(Text(f"warning: {warning}", style="yellow") for warning in report.warnings),
         *(Text(line, style="yellow") for line in _drafted(report)),
@@ -105,6 +106,13 @@ def _served(report: Report) -> str:
         for item in report.served
     ]
     return f"an engine's kernels differ (--kernels serving): {'; '.join(parts)}"
+
+
+_KINDS = {
+    "decoder": "",
+    "encoder": ", an encoder: one pass over all tokens, no cache",
+    "encoder-decoder": " of encoder and decoder",
+}
 
 
 def _deployed(model: ModelInfo) -> str:

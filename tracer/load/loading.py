@@ -11,10 +11,10 @@ from typing import Any, get_args
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from fxmeter.models.choices import Dtype
 from fxmeter.models.errors import FxmeterError, ModelError
@@ -76,7 +76,7 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
 
 
 def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-    """The language model: encoder and decoder, or the text decoder without the towers beside it."""
+    """The language model: encoder and decoder, the text decoder without the towers beside it, or an encoder alone."""
     both: Any = encoder_decoder_class(text)
     if both is not None:
         return both._from_config(text, dtype=dtype, attn_implementation="eager")
@@ -86,6 +86,8 @@ def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype)
         cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         own = text if cls.config_class is type(text) else config
         return cls._from_config(own, dtype=dtype, attn_implementation="eager")
+    if type(text) in MODEL_FOR_MASKED_LM_MAPPING:  # an encoder
+        return AutoModelForMaskedLM.from_config(text, dtype=dtype, attn_implementation="eager")
     return DecoderWithHead.from_config(text, dtype=dtype)
 
 

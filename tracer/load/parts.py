@@ -80,12 +80,23 @@ def left_out(config: PreTrainedConfig) -> tuple[LeftOut, ...]:
     crosses = getattr(text, "cross_attention_hidden_size", None) or getattr(text, "add_cross_attention", False)
     if whole is None and crosses:
         parts.append(LeftOut("the encoder that cross-attention looks at", None))
-    further = getattr(text, "num_nextn_predict_layers", None)
-    if isinstance(further, int) and further > 0:
+    counts = (getattr(part, field, None) for part in (text, config) for field in _FURTHER)
+    further = next((count for count in counts if type(count) is int and count > 0), 0)
+    if further:
         parts.append(
             LeftOut(f"{further} layer{'s' * (further > 1)} that predict{'s' * (further == 1)} further tokens", None)
         )
+    parts += [LeftOut(f"an adapter ({name})", None) for name, value in vars(config).items() if _is_adapter(name, value)]
     return tuple(parts)
+
+
+_FURTHER = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+"""Names that configs give the number of layers for multi-token prediction."""
+
+
+def _is_adapter(field: str, value: object) -> bool:
+    """Whether a field says that the checkpoint holds an adapter of its text decoder beside it."""
+    return bool(value) and (field == "has_lora_adapter" or (field.endswith("_lora") and isinstance(value, dict)))
 
 
 def _beside_the_text(config: PreTrainedConfig, text: PreTrainedConfig) -> list[LeftOut]:

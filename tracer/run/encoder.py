@@ -7,7 +7,7 @@ so many frames become, and what it returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxmeter.models.errors import FxmeterError, ScenarioError
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.sizes import LARGEST_SIZE
-from fxmeter.tracer.operators.meta_kernels import MetaKernels
+from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of
 from fxmeter.tracer.run.prompt import find_config, run_unrecorded
-from fxmeter.tracer.state.session import one_recording
+from fxmeter.tracer.state.session import one_recording, records_now
 from fxmeter.tracer.state.tree import derived, walk
 
 Kwargs = dict[str, Any]
@@ -59,7 +59,7 @@ def fixed_positions(model: nn.Module) -> int | None:
 
     Of a picture they follow from its size. Of anything else a config fixes them where its code refuses one fewer.
     """
-    with one_recording(), torch.no_grad():
+    with nullcontext() if records_now() else one_recording():
         return derived(model, _fixed_positions)
 
 
@@ -157,7 +157,8 @@ def _frames(encoder: nn.Module, positions: int) -> int:
 def _fixed_positions(model: nn.Module) -> int | None:
     encoder = encoder_of(model)
     if getattr(encoder, "main_input_name", None) == "pixel_values":
-        return run_encoder(model, 1, None, MetaKernels).positions
+        with as_trace_errors(model):
+            return run_encoder(model, 1, None, nullcontext).positions
     most = getattr(find_config(encoder), "max_source_positions", None)
     if not isinstance(most, int) or most < 2 or not _takes(model, most) or _takes(model, most - 1):
         return None
@@ -166,7 +167,7 @@ def _fixed_positions(model: nn.Module) -> int | None:
 
 def _takes(model: nn.Module, positions: int) -> bool:
     try:
-        run_encoder(model, 1, positions, MetaKernels)
-    except (FxmeterError, ValueError, RuntimeError, TypeError, IndexError):
+        run_encoder(model, 1, positions, nullcontext)
+    except Exception:  # whatever the code says of a length that it does not take
         return False
     return True

@@ -77,8 +77,8 @@ def record(
         scenario = with_encoder_len(model, scenario)
         if scenario.stage == "decode" and is_encoder(model):
             raise ScenarioError(
-                f"{type(model).__name__} is an encoder (its config says is_decoder false): it keeps no cache and has "
-                "no decode step; price a prefill"
+                f"{type(model).__name__} is an encoder: it keeps no cache and has no decode step; price a prefill (a "
+                "model that can be either is a decoder where its config says is_decoder true)"
             )
         wanted = _Pass(model, scenario, attention, logits, input_ids, cache, deployment.kernels == "serving")
         if not deployment.sharded:
@@ -228,7 +228,10 @@ def _forward_arguments(
     model: nn.Module, tokens: Tensor, cache: Any, logits: Logits, encoded: Any = None, *, strict: bool = True
 ) -> dict[str, Any]:
     forward = forward_of(model)
-    kwargs: dict[str, Any] = {"input_ids": tokens, "use_cache": not is_encoder(model)}
+    alone = is_encoder(model)
+    kwargs: dict[str, Any] = {"input_ids": tokens}
+    if not alone or "use_cache" in forward.names:
+        kwargs["use_cache"] = not alone
     if encoded is not None:
         kwargs = {"encoder_outputs": encoded, "decoder_input_ids": tokens, "use_cache": True}
     if forward.cache is not None:

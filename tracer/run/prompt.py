@@ -15,6 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from fxmeter.models.errors import TraceError
 from fxmeter.tracer.capture.recorder import Recorder
@@ -42,10 +47,19 @@ def empty_cache(model: nn.Module) -> Any:
     return cache
 
 
+_FILLS_IN = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()} - {
+    *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+    *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values(),
+}
+"""Names of the classes that transformers has for encoders alone."""
+
+
 def is_encoder(model: nn.Module) -> bool:
-    """Whether a model sees all tokens at once and keeps none: its config says that it is no decoder."""
+    """Whether a model sees all tokens at once and keeps none: its config says that it is no decoder, or transformers
+    knows it as one that fills in masked tokens and not as one that continues a text."""
     config = find_config(model)
-    return getattr(config, "is_decoder", None) is False and not getattr(config, "is_encoder_decoder", False)
+    no_decoder = getattr(config, "is_decoder", None) is False and not getattr(config, "is_encoder_decoder", False)
+    return no_decoder or not _FILLS_IN.isdisjoint(cls.__name__ for cls in type(model).__mro__)
 
 
 def _has_cache_class(model: nn.Module) -> bool:

@@ -30,7 +30,7 @@ def one_recording() -> Iterator[None]:
     """
     global _whose
     me = threading.get_ident()
-    if _turn.locked() and _whose == me:
+    if records_now():
         raise TraceError(
             "annotate was called from code that is being recorded, whose ops would be counted twice; "
             "price the inner module before or after, not inside a forward or a hook"
@@ -44,6 +44,11 @@ def one_recording() -> Iterator[None]:
         finally:
             _whose = None
             torch.set_rng_state(random_state)
+
+
+def records_now() -> bool:
+    """Whether this thread is inside such a block."""
+    return _turn.locked() and _whose == threading.get_ident()
 
 
 _collecting = threading.Lock()

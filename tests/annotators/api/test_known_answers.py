@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fxmeter.annotators import annotate
-from fxmeter.models import decode, prefill
+from fxmeter.models import decode, encode, prefill
 from fxmeter.models.deployment import deploy
 
 # DeepSeek-OCR's decoder, 2 FLOPs per multiply-accumulate and token.
@@ -116,3 +116,22 @@ def test_gemma_3_27b_at_128k_keeps_windows_and_holds_the_prompt(preset_model):
     step = annotate(model, decode(prompt)).cost
     assert step.kv_bytes == (10 * (prompt + 1) + 52 * 1023) * token
     assert step.kv_storage_bytes == (10 * (prompt + 1) + 52 * 1024) * token  # 1,023 and the new one, put together
+
+
+@pytest.mark.parametrize("attention", ["eager", "flash"])
+def test_whisper_large_v3_writes_400_tokens_over_1500_positions(preset_model, attention):
+    """Published: 3.353 TFLOP with the encoder, 311,296,000 bytes of cache, 1,543.5 M parameters."""
+    model, width, hidden = preset_model("whisper-large-v3"), 1280, 5120
+    sound, text, written = (annotate(model, s, attention=attention) for s in (encode(1500), prefill(400), decode(399)))
+    project, core = 2 * width * width, 2 * 2 * width  # a token through a projection; a pair's score and weighted value
+    mlp = 2 * 2 * width * hidden
+    convolutions = 2 * 3000 * 3 * 128 * width + 2 * 1500 * 3 * width * width
+    assert sound.cost.matmul_flops == convolutions + 32 * (1500 * (4 * project + mlp) + 1500 * 1500 * core)
+    own = 400 * 4 * project + 400 * 400 * core
+    crossing = 400 * 2 * project + 1500 * 2 * project + 400 * 1500 * core
+    assert text.cost.matmul_flops == 32 * (own + crossing + 400 * mlp) + 2 * 400 * width * 51_866
+    assert round((sound.cost.matmul_flops + text.cost.matmul_flops) / 1e12, 3) == 3.353
+    assert text.cost.kv_bytes == written.cost.kv_bytes == 32 * 2 * (400 + 1500) * width * 2 == 311_296_000
+    assert written.cost.kv_write_bytes == 32 * 2 * width * 2
+    assert round(text.cost.weight_bytes / 2 / 1e6, 1) == 1543.5
+    assert sound.cost.kv_bytes == 0

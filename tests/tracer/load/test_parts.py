@@ -10,9 +10,11 @@ from transformers import (
     BertConfig,
     DeepseekV3Config,
     DetrConfig,
+    DistilBertConfig,
     Florence2Config,
     Gemma3Config,
     Llama4Config,
+    LlamaConfig,
     LlavaConfig,
     MusicgenConfig,
     Qwen2_5_VLConfig,
@@ -74,7 +76,14 @@ def test_the_parameters_of_qwen2_5_vl_3b_text():
 def test_layers_that_predict_further_tokens_are_named():
     config = DeepseekV3Config(**TEXT, num_nextn_predict_layers=1, kv_lora_rank=16, q_lora_rank=16, n_routed_experts=8)
     assert [part.name for part in load_model(config).left_out] == ["1 layer that predicts further tokens"]
+    config = LlamaConfig(**TEXT, mtp_num_hidden_layers=2)
+    assert [part.name for part in load_model(config).left_out] == ["2 layers that predict further tokens"]
     assert load_model("llama-3.1-8b").left_out == ()
+
+
+def test_adapters_beside_the_weights_are_named():
+    config = LlamaConfig(**TEXT, speech_lora={"r": 8}, use_lora=True)
+    assert [part.name for part in load_model(config).left_out] == ["an adapter (speech_lora)"]
 
 
 @pytest.mark.parametrize("config", [WhisperConfig, BartConfig, T5Config], ids=lambda c: c.__name__)
@@ -111,8 +120,19 @@ def test_an_encoder_is_one_stage_without_a_cache(run, tmp_path):
     config.save_pretrained(tmp_path)
     done = run("report", tmp_path, "--prefill", 128, "--decode", 128)
     assert done.returncode == 0
+    assert "an encoder: one pass over all tokens, no cache" in " ".join(done.stdout.split())
     assert "prefill S=" in done.stdout
     assert "decode C=" not in done.stdout
+
+
+def test_an_encoder_that_transformers_knows_by_no_causal_class_is_one_too():
+    model = load_model(DistilBertConfig(dim=64, hidden_dim=96, n_layers=2, n_heads=4, vocab_size=99))
+    cost = annotate(model, prefill(16)).cost
+    layer = 4 * 2 * 64 * 64 + 2 * 2 * 64 * 96 + 2 * 2 * 16 * 64
+    assert cost.matmul_flops == 16 * (2 * layer + 2 * 64 * 64 + 2 * 64 * 99)
+    assert cost.kv_bytes == 0
+    with pytest.raises(ScenarioError, match="is an encoder"):
+        annotate(model, decode(16))
 
 
 def test_a_length_that_the_code_cannot_run_names_the_limit():

@@ -1,9 +1,13 @@
-"""What a model is called: a preset, a file, or a Hub repository. Decided by name alone, without reading anything."""
+"""What a model is called: a preset, a file, a Hub repository, or a function of the user's own code.
+
+Decided by name alone, without reading anything.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from fxmeter.models.errors import ModelError
 from fxmeter.models.presets import Preset, preset, preset_names
@@ -16,12 +20,32 @@ class HubId:
     name: str
 
 
-def locate(source: str | Path) -> Preset | Path | HubId:
-    """The preset of that name, else the ``config.json`` at that path, else the Hub repository of that name.
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """A function of the user's own code, "python:package.module:function"."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"python:{self.module}:{self.name}"
+
+
+Located: TypeAlias = Preset | Path | HubId | Factory
+
+
+def locate(source: str | Path) -> Located:
+    """The function that "python:" names, or the preset of that name, else the ``config.json`` at that path, else the
+    Hub repository of that name.
 
     Raises ModelError where it can be none of them.
     """
     text = str(source)
+    if text.startswith("python:"):
+        module, _, name = text.removeprefix("python:").partition(":")
+        if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+            raise ModelError(f"{text}: name a function of a module, as in python:package.module:factory")
+        return Factory(module, name)
     if text.lower() in preset_names():
         return preset(text.lower())
     path = Path(text).expanduser()

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fxmeter.annotators.cli.output import check_writable, progress
@@ -16,7 +15,7 @@ from fxmeter.annotators.studies.axes import Axes
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import ModelError
 from fxmeter.models.presets import Preset
-from fxmeter.models.source import HubId, locate
+from fxmeter.models.source import Located, locate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +28,7 @@ class Session:
     """The work on one model. ``say`` changes the line of progress on stderr."""
 
     name: str
-    source: Preset | Path | HubId
+    source: Located
     say: Callable[[str], None]
 
     @property

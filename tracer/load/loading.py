@@ -21,7 +21,9 @@ from fxmeter.models.errors import FxmeterError, ModelError
 from fxmeter.models.formats import WeightFormats, formats_of_config
 from fxmeter.models.names import near
 from fxmeter.models.presets import preset_names
+from fxmeter.models.source import Factory, locate
 from fxmeter.tracer.load.decoder import DecoderWithHead
+from fxmeter.tracer.load.factory import built_by
 from fxmeter.tracer.load.parts import encoder_decoder_class, left_out, text_decoder
 from fxmeter.tracer.load.reading import one_line, read_fields, shown
 
@@ -40,8 +42,8 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     """Build the causal language model that ``source`` describes, on ``meta``, in inference mode.
 
     Args:
-        source: a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), or a config. Code that comes with
-            a config is never run.
+        source: a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), a config, or a function of your
+            own that builds the model ("python:package.module:function"). Code that comes with a config is never run.
         dtype: what the code computes in; by default the checkpoint's own, bfloat16 where the config is silent.
 
     Returns:
@@ -52,6 +54,8 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
         ModelError: nothing of that name, or a config that makes no causal language model; one line says which.
         DeploymentError: a quantisation that cannot be priced.
     """
+    if isinstance(source, str) and isinstance(factory := locate(source), Factory):
+        return _built_here(factory, dtype)
     config, formats = _config_and_formats(source)
     _refuse_absurd(vars(config), str(config.model_type))
     with _as_model_errors(config):
@@ -73,6 +77,14 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     setattr(model, FORMATS, formats)
     setattr(model, LEFT_OUT, beside)
     return model.eval()
+
+
+def _built_here(factory: Factory, dtype: str | torch.dtype | None) -> nn.Module:
+    """What the user's own code builds, in ``dtype`` where one is asked for."""
+    model = built_by(factory)[0]
+    for name, value in ((FORMATS, None), (LEFT_OUT, ())):
+        setattr(model, name, value)
+    return model if dtype is None else model.to(dtype_of(dtype, {}))
 
 
 def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from fxmeter.models.errors import ModelError
 from fxmeter.models.presets import Preset, preset, preset_names
-from fxmeter.models.source import HubId, locate
+from fxmeter.models.source import Factory, HubId, locate
 
 _LARGEST_FILE = 2**24
 HUB_SECONDS = 2.0
@@ -28,6 +28,8 @@ def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:
         return dict(found.config), f"preset {found.name}"
     if isinstance(found, HubId):
         return _hub_config(found.name), found.name
+    if isinstance(found, Factory):
+        raise ModelError(f"{found} is a model that code builds; it has no config to read")
     return _read_config(found), str(found)
 
 

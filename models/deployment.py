@@ -38,8 +38,6 @@ class Deployment:
             object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         if self.page_size is not None:
             object.__setattr__(self, "page_size", whole_number("page_size", self.page_size, 1))
-        if self.page_size is not None and self.page_size > 1:
-            raise DeploymentError("page_size above 1: the rounding of a paged cache is not priced yet")
         if self.kernels not in get_args(Kernels):
             raise DeploymentError(f"kernels must be {' or '.join(get_args(Kernels))}, not {self.kernels!r}")
         self._lay_out()
@@ -82,6 +80,7 @@ class Deployment:
             "weights": "" if self.weights is None else self.weights.label,
             "kv": "" if self.kv is None else self.kv.name,
             "kernels": "" if self.kernels == "transformers" else self.kernels,
+            "page_size": "" if self.page_size is None else str(self.page_size),
             **{name: str(size) for name, size in self.sizes.items() if size > 1},
         }
         return {name: word for name, word in words.items() if word}

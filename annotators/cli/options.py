@@ -161,6 +161,9 @@ def deployment_options(*, kernels: Kernels = "transformers") -> Decorator:
             help="Storage format of the weights; default: the checkpoint's, e.g. --weights fp8, int4-g64, bfloat16.",
         ),
         click.option("--kv", metavar="FMT", help="Storage format of the KV cache, e.g. --kv fp8."),
+        click.option(
+            "--page-size", type=size(1), metavar="N", help="Tokens of a page of the KV cache, e.g. --page-size 16."
+        ),
         click.option("--tp", type=size(1), default=1, metavar="N", help="Tensor-parallel ranks, e.g. --tp 8."),
         click.option(
             "--ep",

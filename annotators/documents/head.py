@@ -68,6 +68,7 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
         "weights": model.weights,
         "kv": model.kv,
         "kernels": model.kernels,
+        "page_size": model.page_size,
         "not_priced": list(model.adds),
     }
 
@@ -77,6 +78,7 @@ def in_words(model: ModelInfo, conventions: Conventions) -> str:
     own, how weights and cache are stored and which kernels run."""
     stored = [] if model.weights == model.dtype else [f"weights {model.weights}"]
     stored += [] if model.kv == model.dtype else [f"KV {model.kv}"]
+    stored += [] if model.page_size is None else [f"pages of {model.page_size} tokens"]
     kernels = [] if model.kernels == "transformers" else [f"{model.kernels} kernels"]
     counted = [f"causal {conventions.causal}", f"logits {conventions.logits}", f"routing {conventions.routing}"]
     return " · ".join([*counted, *stored, *kernels])

@@ -16,7 +16,7 @@ from fxmeter.annotators.pricing.kernels import Moved, kept_tensors, kernels_of
 from fxmeter.annotators.pricing.liveness import peaks_of
 from fxmeter.annotators.pricing.op_cost import OpPrice, price_op
 from fxmeter.models.stage_cost import ZERO, Cost, Size
-from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.capture.recording import CacheEntry, Recording
 from fxmeter.tracer.graph.nodes import is_executed, meta_of, spec_of, specs_of, times_of
 from fxmeter.tracer.graph.spec import Spec
 from fxmeter.tracer.private import OpOverload
@@ -123,21 +123,21 @@ def _name(target: object) -> str:
 def _resident_cache(recording: Recording) -> dict[str, Size]:
     """Node name → bytes in the cache after the pass that its op is the last to write."""
     resident: dict[str, Size] = {}
-    for writer, spec in _cache_writers(recording):
-        resident[writer] = resident.get(writer, 0) + spec.nbytes
+    for writer, entry in _cache_writers(recording):
+        resident[writer] = resident.get(writer, 0) + entry.nbytes
     return resident
 
 
 def _cache_storage(recording: Recording) -> dict[str, Size]:
     """The same of the allocations behind them, each once."""
-    first = {spec.storage: writer for writer, spec in reversed([*_cache_writers(recording)])}
+    first = {entry.spec.storage: writer for writer, entry in reversed([*_cache_writers(recording)])}
     held: dict[str, Size] = {}
     for storage, writer in first.items():
         held[writer] = held.get(writer, 0) + storage.stored_bytes
     return held
 
 
-def _cache_writers(recording: Recording) -> Iterator[tuple[str, Spec]]:
+def _cache_writers(recording: Recording) -> Iterator[tuple[str, CacheEntry]]:
     """Every entry of the cache after the pass, with the op that last wrote it."""
     nodes = {node.name: node for node in recording.graph.nodes}
     for entry in recording.cache:
@@ -145,7 +145,7 @@ def _cache_writers(recording: Recording) -> Iterator[tuple[str, Spec]]:
             writer = nodes[entry.node]
             if not is_executed(writer):  # one of several results of an op
                 (writer,) = writer.all_input_nodes
-            yield writer.name, entry.spec
+            yield writer.name, entry
 
 
 def _copies(recording: Recording) -> dict[int, int]:

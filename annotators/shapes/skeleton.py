@@ -67,7 +67,7 @@ class _Walk:
                 node.args, node.kwargs, meta.spec = args, kwargs, spec
         entries = []
         for entry in recording.cache:
-            self.structure.append((entry.layers, entry.kind, entry.name, entry.node))
+            self.structure.append((entry.layers, entry.kind, entry.name, entry.node, entry.paging))
             entries.append(replace(entry, spec=self._value(entry.spec)))
         self.structure.append(tuple(recording.calls.items()))
         return replace(recording, storages=storages, cache=tuple(entries))

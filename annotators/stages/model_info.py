@@ -47,6 +47,7 @@ class ModelInfo:
     weights: str = ""
     kv: str = ""
     kernels: str = "transformers"
+    page_size: int | None = None
     adds: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
@@ -96,6 +97,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         weights=dtype if formats is None else formats.label,
         kv=dtype if deployment.kv is None else deployment.kv.name,
         kernels=deployment.kernels,
+        page_size=deployment.page_size,
         adds=_added_work(formats, deployment.kv),
         left_out=tuple(getattr(model, LEFT_OUT, ())),
         kind=kind,

@@ -247,7 +247,7 @@ def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
             key = (layer, entry.kind)
             shapes.setdefault(key, []).append(tuple(entry.spec.shape))
             names.setdefault(key, []).append(entry.name)
-            sizes[key] = sizes.get(key, 0) + entry.spec.nbytes
+            sizes[key] = sizes.get(key, 0) + entry.nbytes
     order = sorted(sizes, key=itemgetter(0))
     return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in order)
 

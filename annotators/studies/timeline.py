@@ -158,7 +158,7 @@ def _cache(recording: Recording, nodes: list[fx.Node], end: int) -> Iterator[All
     """
     kept: dict[int, Size] = {}
     for entry in recording.cache:
-        kept[entry.spec.storage.id] = kept.get(entry.spec.storage.id, 0) + entry.spec.nbytes
+        kept[entry.spec.storage.id] = kept.get(entry.spec.storage.id, 0) + entry.nbytes
     used: dict[int, int] = {}
     grown: dict[int, int] = {}
     for node in nodes:

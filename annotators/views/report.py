@@ -118,6 +118,7 @@ _KINDS = {
 def _deployed(model: ModelInfo) -> str:
     """What differs from what transformers executes on its own."""
     stored = f" in {model.kv}" if model.kv != model.dtype else ""
+    stored += "" if model.page_size is None else f" in pages of {model.page_size} tokens"
     return stored + (f" · {model.kernels} kernels" if model.kernels != "transformers" else "")
 
 

@@ -149,7 +149,6 @@ def test_a_deployment_refuses_what_it_does_not_know():
         ({"tp": 8, "ep": 2}, "no multiple of tp=8"),
         ({"ep": 8, "dp": 3}, "does not divide the 3 ranks"),
         ({"pp": 2}, "not priced yet"),
-        ({"page_size": 16}, "not priced yet"),
         ({"weights": "int4-g0"}, "at least 1 weight"),
     ):
         with pytest.raises(FxmeterError, match=said):

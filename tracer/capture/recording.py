@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxmeter.models.errors import TraceError
+from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.graph.instances import Instance
@@ -25,11 +27,27 @@ _CAT = torch.ops.aten.cat.default
 
 
 @dataclass(frozen=True, slots=True)
+class Paging:
+    """Pages of ``size`` tokens, which lie along dimension ``dim``. A window that has lost tokens (``slides``) begins
+    anywhere in a page and takes one more, as vLLM's ``SlidingWindowSpec`` reserves it."""
+
+    size: int
+    dim: int
+    slides: bool
+
+    def elements(self, shape: tuple[Size, ...]) -> Size:
+        """Elements that whole pages have room for."""
+        pages = (shape[self.dim] + self.size - 1) // self.size + int(self.slides)
+        other = math.prod(n for dim, n in enumerate(shape) if dim != self.dim)
+        return other * pages * self.size
+
+
+@dataclass(frozen=True, slots=True)
 class CacheEntry:
     """A tensor resident in the cache after the pass; each of ``layers`` holds an identical one.
 
     ``node`` is the name of the graph node that last wrote it, or else works on the same layer's cache; None where the
-    pass left the layer alone.
+    pass left the layer alone. ``paging`` says how a paged cache allots it; None: token by token, or no tokens.
     """
 
     layers: tuple[int, ...]
@@ -37,6 +55,12 @@ class CacheEntry:
     name: str
     spec: Spec
     node: str | None
+    paging: Paging | None = None
+
+    @property
+    def nbytes(self) -> Size:
+        """What it takes, in whole pages of every sequence where it is paged."""
+        return self.spec.nbytes if self.paging is None else self.spec.bytes_of(self.paging.elements(self.spec.shape))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.formats import KvFormat, StorageFormat, WeightFormats
-from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.capture.recording import Paging, Recording
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.private import local_part
@@ -29,7 +29,7 @@ def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) 
         recording = _weights_as(recording, stored_weights(model, formats))
     if deployment.kv is not None:
         _cache_as(recording, deployment.kv)
-    return recording
+    return recording if deployment.page_size is None else _paged(recording, deployment.page_size)
 
 
 def formats_of(model: nn.Module, deployment: Deployment) -> WeightFormats | None:
@@ -146,3 +146,18 @@ def _cache_as(recording: Recording, kv: KvFormat) -> None:
             for spec in (grown, *(specs_of(past) if isinstance(past, fx.Node) else ())):
                 if spec.is_float:
                     spec.storage.ratio = ratio
+
+
+def _paged(recording: Recording, size: int) -> Recording:
+    """What grows by appending, in pages of ``size`` tokens; states of another kind stay as they are."""
+    grown = {spec_of(node).storage.id: node for node in executed(recording.graph) if node.target is cache_append}
+    entries = []
+    for entry in recording.cache:
+        node = grown.get(entry.spec.storage.id)
+        if node is not None:
+            whole, dim = spec_of(node).shape, node.args[2]
+            dim = dim % len(whole) if isinstance(dim, int) else 0
+            slides = entry.spec.shape[dim] != whole[dim]
+            entry = replace(entry, paging=Paging(size, dim, slides))
+        entries.append(entry)
+    return replace(recording, cache=tuple(entries))

@@ -112,6 +112,29 @@ def test_a_closed_form_is_annotate_in_every_field_and_module(deployment):
                 assert form.modules[path].at(**sizes) == module.cost, (path, sizes)
 
 
+def test_a_paged_cache_is_resident_in_whole_pages(preset_model):
+    """Pages of 16 tokens for 100 and one cached ones: 7 of them, for each sequence; reads and writes are as before."""
+    model, token = preset_model("llama-3.1-8b"), 2 * LAYERS * 8 * 128
+    plain = annotate(model, decode(100, batch=3)).cost
+    for kv, nbytes in ((None, 2), ("fp8", 1)):
+        paged = annotate(model, decode(100, batch=3), deployment=deploy(kv=kv, page_size=16))
+        assert paged.cost.kv_bytes == 3 * 7 * 16 * token * nbytes
+        assert sum(layer.bytes for layer in paged.kv_cache) == paged.cost.kv_bytes
+        assert paged.cost.kv_read_bytes * 2 == plain.kv_read_bytes * nbytes
+
+
+def test_a_window_takes_one_page_more_once_it_slides(preset_model):
+    """gpt-oss: 12 layers keep all tokens, 12 the 127 before the next one: 8 pages of 16, and one that it began in."""
+    model, token = preset_model("gpt-oss-20b"), 2 * 8 * 64 * 2
+    paged = deploy(page_size=16)
+    assert annotate(model, decode(4096), deployment=paged).cost.kv_bytes == 12 * (257 + 9) * 16 * token
+    assert annotate(model, decode(60), deployment=paged).cost.kv_bytes == 24 * 4 * 16 * token
+    form = closed_form(model, deployment=paged)
+    for context in (60, 126, 127, 4096, 5000):
+        expected = annotate(model, decode(context, batch=2), deployment=paged).cost
+        assert form.at(batch=2, past_len=context) == expected
+
+
 def test_time_follows_the_format(preset_model):
     """FP8 weights multiply in FP8 and are half the traffic; 4-bit ones multiply in 16 bits."""
     model = preset_model("llama-3.1-8b")

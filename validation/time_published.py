@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from validation import ocr_pages
 from validation.published_points import PASSES, Prediction, UnexpressedError, points, predict
 
 PAGE = Path(__file__).parent.parent / "docs" / "validation_time.md"
@@ -25,6 +26,8 @@ def phase(found: Prediction) -> str:
         return "one product, or those of a layer"
     if point["cls"] == "saturation":
         return "saturated server, a new token"
+    if point["cls"] == "prefill-saturated":
+        return "saturated server, a prompt"
     if "isl" in point:
         return f"prefill, {LONG:,} tokens and more" if point["isl"] >= LONG else "prefill, 128 to 512 tokens"
     return "decode"
@@ -44,6 +47,7 @@ GROUPS: Mapping[str, Callable[[Prediction], str]] = {
     "phase": phase,
     "dtype": lambda found: str(found.point["dtype"]),
     "batch": lambda found: _batch(found.point.get("batch", 0) if found.point["cls"] != "kernel" else -1),
+    "devices": lambda found: str(found.point.get("tp") or 1),
     "framework": lambda found: str(found.point["framework"]),
 }
 
@@ -54,7 +58,7 @@ def _batch(size: int) -> str:
     return "as many as fit" if size == 0 else "1" if size == 1 else "2 to 16" if size <= 16 else "above 16"
 
 
-def page(found: Sequence[Prediction], left_out: Iterable[str]) -> str:
+def page(found: Sequence[Prediction], left_out: Iterable[str], pages: Iterable[str] = ()) -> str:
     """The page: the targets, errors in groups, the one constant that is fitted, point by point, what is left out."""
     reasons = Counter(left_out)
     lines = [
@@ -73,7 +77,7 @@ def page(found: Sequence[Prediction], left_out: Iterable[str]) -> str:
     ]
     for title, key in GROUPS.items():
         lines += _table(title, found, key)
-    lines += [*_host(found), *_rows(found), "", "## Not expressed", ""]
+    lines += [*_host(found), *pages, *_rows(found), "", "## Not expressed", ""]
     lines += [f"- {count} × {reason}" for reason, count in reasons.most_common()]
     return "\n".join(lines) + "\n"
 
@@ -160,7 +164,7 @@ def main() -> int:
             found.append(predict(point))
         except UnexpressedError as reason:
             left_out.append(str(reason))
-    PAGE.write_text(page(found, left_out), encoding="utf-8")
+    PAGE.write_text(page(found, left_out, ocr_pages.rows()), encoding="utf-8")
     return 0
 
 

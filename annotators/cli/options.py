@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar, get_args
 
 import click
@@ -18,7 +19,7 @@ from fxmeter.annotators.units import read_size
 from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
 from fxmeter.models.deployment import Kernels, deploy
 from fxmeter.models.devices import Device, device
-from fxmeter.models.errors import DeploymentError, ScenarioError
+from fxmeter.models.errors import DeploymentError, FxmeterError, ScenarioError
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -269,6 +270,28 @@ def devices_option(**more: Any) -> Decorator:
         ),
     )
 
+
+PICTURES = (".svg", ".png", ".pdf")
+
+
+def _picture(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """What cannot be drawn is refused before the work."""
+    if path is None:
+        return None
+    if not path.lower().endswith(PICTURES):
+        raise click.BadParameter(f"{path!r}: name a {', '.join(PICTURES)} file", context, option)
+    if find_spec("matplotlib") is None:
+        raise FxmeterError("a picture needs matplotlib: pip install 'fxmeter[plot]', or leave --plot out")
+    return path
+
+
+plot_option = click.option(
+    "--plot",
+    "plot_path",
+    callback=_picture,
+    metavar="FILE",
+    help="A picture of the times, as .svg, .png or .pdf, e.g. --plot times.svg.",
+)
 
 json_option = click.option(
     "--json",

@@ -70,12 +70,12 @@ def write_json(data: object, path: str) -> None:
         write_file("--json", text, path)
 
 
-def write_file(option: str, text: str, path: str) -> None:
+def write_file(option: str, content: str | bytes, path: str) -> None:
     """The file that an option names, whole or not at all."""
     from fxmeter.annotators.documents.files import write_whole
 
     try:
-        write_whole(Path(path), text.encode())
+        write_whole(Path(path), content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise FxmeterError(f"{option} {path}: {error.strerror or error}") from None
 

@@ -22,6 +22,7 @@ from fxmeter.annotators.cli.options import (
     json_option,
     model_argument,
     pair,
+    plot_option,
     size,
     uncosted_option,
 )
@@ -133,6 +134,7 @@ scenario_options = gathered(
     metavar="FILE",
     help="Memory over the pass: a trace for ui.perfetto.dev, or a .svg picture, e.g. --memory-timeline memory.json.",
 )
+@plot_option
 @uncosted_option
 def report(
     model: str,
@@ -148,6 +150,7 @@ def report(
     at_peak: bool,
     json_path: str | None,
     timeline_path: str | None,
+    plot_path: str | None,
     allow_uncosted: bool,
 ) -> None:
     """What one prefill and one decode step of MODEL cost.
@@ -168,7 +171,9 @@ def report(
     _check_timeline(timeline_path, json_path)
     if ops_by == "time" and not devices:
         raise click.UsageError("--ops-by time needs a --device")
-    with session(model, json=json_path, memory_timeline=timeline_path) as work:
+    if plot_path is not None and not devices:
+        raise click.UsageError("--plot draws kernels under the roofs of a device; give --device")
+    with session(model, json=json_path, memory_timeline=timeline_path, plot=plot_path) as work:
         from fxmeter.annotators.api import annotate
         from fxmeter.annotators.studies.report import build_report, stages_of
         from fxmeter.annotators.studies.served import where_serving_differs
@@ -198,6 +203,12 @@ def report(
         if timeline_path is not None:
             text = _timelines(work, whole, decoder, tower, deployment, timeline_path)
             write_file("--memory-timeline", text, timeline_path)
+        if plot_path is not None:
+            work.say("drawing")
+            from fxmeter.annotators.plots.speed import kind_of, report_plot
+
+            title = f"{whole.model.name}, {whole.model.weights}"
+            write_file("--plot", report_plot(whole.timings, title, kind_of(plot_path)), plot_path)
     if json_path is not None:
         from fxmeter.annotators.documents.report import to_json
 

@@ -13,6 +13,7 @@ from fxmeter.annotators.cli.options import (
     axis_options,
     convention_options,
     deployment_options,
+    devices_option,
     dtype_option,
     model_argument,
     uncosted_option,
@@ -23,6 +24,7 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.devices import Device
 
 
 @click.command(short_help="Costs at many sizes, into JSON, SQLite, CSV and plots.")
@@ -34,6 +36,7 @@ from fxmeter.models.deployment import Deployment
 @dtype_option
 @click.option("--out", required=True, metavar="DIR", help="Folder to write into, made or extended, e.g. --out ocr.")
 @click.option("--plots/--no-plots", default=None, help="Draw plots (default: if matplotlib is there), e.g. --no-plots.")
+@devices_option()
 @click.option("--check", "checked", is_flag=True, help="Exit 1 where a sanity ratio breaks, e.g. sweep M --check.")
 @uncosted_option
 def sweep(
@@ -45,6 +48,7 @@ def sweep(
     dtype: str | None,
     out: str,
     plots: bool | None,
+    devices: tuple[Device, ...],
     checked: bool,
     allow_uncosted: bool,
 ) -> None:
@@ -65,6 +69,8 @@ def sweep(
     drawable = find_spec("matplotlib") is not None
     if plots and not drawable:
         raise click.UsageError('plots need matplotlib: pip install "fxmeter[plot]", or leave --plots out')
+    if devices and (plots is False or not drawable):
+        raise click.UsageError("--device is for plots of times; leave --no-plots out, and install matplotlib")
     with session(model) as work:
         from fxmeter.annotators.documents.sweep_files import prepare, write
         from fxmeter.annotators.studies.ratios import check
@@ -78,9 +84,15 @@ def sweep(
     undrawn = 0
     if drawable if plots is None else plots:
         with progress("drawing"):
-            from fxmeter.annotators.plots.sweep import draw, left_out
+            from fxmeter.annotators.plots.sweep import draw, index_page, left_out
+            from fxmeter.annotators.studies.smooth import smooth
 
-            pictures, undrawn = draw(costs), left_out(costs)
+            pictures, undrawn = draw(costs, smooth(forms, costs)), left_out(costs)
+            if devices:
+                from fxmeter.annotators.plots.sweep_times import draw_times
+
+                pictures |= draw_times(forms, axes, attentions[-1], devices)
+            pictures |= index_page(costs.model.name, pictures)
     run = write(costs, folder, pictures)["run"]
     verdicts = check(costs) if checked else ()
     from fxmeter.annotators.views.sweep import sweep_view

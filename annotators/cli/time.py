@@ -14,10 +14,11 @@ from fxmeter.annotators.cli.options import (
     dtype_option,
     json_option,
     model_argument,
+    plot_option,
     sizes,
     uncosted_option,
 )
-from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
+from fxmeter.annotators.cli.output import exit_unless_costed, show, write_file, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
@@ -40,6 +41,7 @@ from fxmeter.models.scenario import decode as one_step
 @deployment_options(kernels="serving")
 @dtype_option
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. time M --device h100 --markdown.")
+@plot_option
 @json_option
 @uncosted_option
 def time(
@@ -54,6 +56,7 @@ def time(
     deployment: Deployment,
     dtype: str | None,
     markdown: bool,
+    plot_path: str | None,
     json_path: str | None,
     allow_uncosted: bool,
 ) -> None:
@@ -62,6 +65,9 @@ def time(
     All lengths and batches are timed, as an engine runs them: attention cores compute what their masks let through,
     logits are of the last position, and kernels are those of `--kernels serving` unless told. The estimate is of the
     device alone; a server's scheduler adds to it.
+
+    --plot draws the time to first token between the shortest and the longest prompt and, at the first of --decode, the
+    tokens/s of one sequence against those of the device as the batch grows.
 
     \b
     fxmeter time llama-3.1-8b --device h100-sxm5-80g,a100
@@ -72,8 +78,12 @@ def time(
         raise click.UsageError("--markdown and --json both say how to print; give one")
     if acceptance is not None and draft is None:
         raise click.UsageError("--acceptance is of drafted tokens; give --draft too")
+    if plot_path is not None and (cached or draft or not (prefill and decode)):
+        raise click.UsageError(
+            "--plot draws whole prompts and single steps: --prefill and --decode, no --cached or --draft"
+        )
     step = one_step(0, query_len=(draft or 0) + 1, acceptance=acceptance)
-    with session(model, json=json_path) as work:
+    with session(model, json=json_path, plot=plot_path) as work:
         from fxmeter.annotators.closed.form import closed_form
         from fxmeter.annotators.stages.model_info import model_info
         from fxmeter.annotators.studies.latency import ENGINES, latencies
@@ -86,6 +96,15 @@ def time(
         found = latencies(prompts, steps, devices, **sizes, cached=cached or 0, step=step)
         uncosted = sum(max((p.uncosted for p in form.pieces.for_time.found), default=0) for form in (prompts, steps))
         info = model_info(decoder, None, deployment)
+        if plot_path is not None:
+            work.say("drawing")
+            from fxmeter.annotators.plots.speed import kind_of, latency_plot
+            from fxmeter.annotators.studies.curves import latency_curves, throughput_curves
+
+            first = latency_curves(prompts, devices, prefill)
+            curves = throughput_curves(steps, devices, decode[0])
+            title = f"{info.name}, {info.weights}"
+            write_file("--plot", latency_plot(first, curves, title, kind_of(plot_path)), plot_path)
     if json_path is not None:
         from fxmeter.annotators.documents.times import latencies_of
 

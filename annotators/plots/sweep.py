@@ -1,14 +1,15 @@
 """Plots of a sweep, as SVG and PNG: what each stage computes, moves and keeps, along one axis.
 
-Made for a column of a paper: 8-point type, colours that colour-blind readers tell apart (Okabe and Ito's), units on
-every axis, legends beside the data. The same sweep gives the same SVG.
+Made for a column of a paper: units on every axis, the metric in the title, panels that are compared on one scale. The
+same sweep gives the same SVG.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,17 +19,13 @@ from matplotlib.lines import Line2D
 
 from fxmeter.annotators.plots.axes import bytes_axis, counts_axis, crop_axis, length_axis, memory_axis, ratio_axis
 from fxmeter.annotators.plots.families import Family, families
+from fxmeter.annotators.plots.style import BLUE, COLUMN, GREEN, ORANGE, PAGE, RED, SKY, STAGES, STYLE, saved
 from fxmeter.annotators.studies.sweep import Sweep
 from fxmeter.models.stage_cost import FIGURES
 
 MOST_FAMILIES = 12
 """Families of curves that are drawn of one sweep; the files have all of them."""
 
-COLUMN, PAGE = 3.5, 7.16
-"""Widths in inches: one column, and the page, of a two-column paper."""
-
-BLUE, ORANGE, GREEN, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
-STAGES = {"vision": GREEN, "prefill": BLUE, "decode": RED}
 DARKER = {"vision": "#004D38", "prefill": "#003A5C", "decode": "#6B2F00"}
 """Eager's lines, on top of flash's: where both are the same, both are seen."""
 
@@ -36,59 +33,43 @@ DASHES: dict[str, Any] = {"flash": "-", "eager": (0, (3.5, 1.5))}
 TRAFFIC = list(zip(FIGURES["io_bytes"].sources, itertools.cycle((BLUE, ORANGE, RED, SKY, GREEN)), strict=False))
 """What traffic is made of, and its colours."""
 
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "legend.handlelength": 2.4,
-    "legend.columnspacing": 1.2,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "grid.linewidth": 0.4,
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.3,
-    "svg.hashsalt": "fxmeter",
-    "svg.fonttype": "path",
-    "figure.dpi": 100,
-    "savefig.dpi": 300,
-}
 
+def draw(sweep: Sweep, smooth: Sweep | None = None) -> dict[str, bytes]:
+    """Name → content of every plot; none for a sweep of a single point, or of what a model does not have.
 
-def draw(sweep: Sweep) -> dict[str, bytes]:
-    """Name → content of every plot; none for a sweep of a single point, or of what a model does not have."""
+    The curves are those of ``smooth``, the same sweep at more points, where it is given.
+    """
     files: dict[str, bytes] = {}
     with mpl.rc_context(STYLE):
-        drawn = families(sweep)[:MOST_FAMILIES]
+        drawn = families(smooth or sweep)[:MOST_FAMILIES]
         for family in drawn:
             suffix = "".join(f"-{name}{value}" for name, value in family.fixed) if len(drawn) > 1 else ""
             for name, (make, field) in PLOTS.items():
                 if any(any(family.curve(*key, field)) for key in family.costs):
-                    figure = make(family, _title(sweep, family))
+                    figure = make(family, f"{METRICS[name]}\n{_title(sweep, family)}")
                     for kind in ("svg", "png"):
-                        files[f"plots/{name}{suffix}.{kind}"] = _saved(figure, kind)
+                        files[f"plots/{name}{suffix}.{kind}"] = saved(figure, kind)
     return files
+
+
+def index_page(model: str, files: Collection[str]) -> dict[str, bytes]:
+    """A page that shows the pictures of a folder, each with its file's name; nothing where there are none."""
+    if not files:
+        return {}
+    names = [Path(name).name for name in files if name.endswith(".svg")]
+    shown = [
+        f'<figure><img src="{name}"><figcaption>{name.removesuffix(".svg")}</figcaption></figure>' for name in names
+    ]
+    style = (
+        "body{font:14px sans-serif;margin:2em}figure{display:inline-block;margin:1em;vertical-align:top}img{width:30em}"
+    )
+    page = ["<!doctype html>", '<meta charset="utf-8">', f"<title>{escape(model)}</title>", f"<style>{style}</style>"]
+    return {"plots/index.html": "\n".join([*page, f"<h1>{escape(model)}</h1>", *shown, ""]).encode()}
 
 
 def left_out(sweep: Sweep) -> int:
     """How many families of curves ``draw`` does not draw."""
     return max(0, len(families(sweep)) - MOST_FAMILIES)
-
-
-def _saved(figure: Figure, kind: str) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format=kind, metadata={"Date": None} if kind == "svg" else {})
-    return out.getvalue()
 
 
 def _title(sweep: Sweep, family: Family) -> str:
@@ -97,9 +78,12 @@ def _title(sweep: Sweep, family: Family) -> str:
     return ", ".join([sweep.model.name, *fixed, sweep.model.dtype])
 
 
-def _figure(title: str, *, panels: int = 1, rows: int = 1, height: float = 2.7) -> tuple[Figure, list[list[Axes]]]:
+def _figure(
+    title: str, *, panels: int = 1, rows: int = 1, height: float = 2.7, one_scale: Any = False
+) -> tuple[Figure, list[list[Axes]]]:
+    """``one_scale``: vertical axes that are compared have one scale, all ("all") or those of a column ("col")."""
     figure = Figure(figsize=(COLUMN if panels == 1 else PAGE, height), layout="constrained")
-    axes = figure.subplots(rows, panels, squeeze=False)
+    axes = figure.subplots(rows, panels, squeeze=False, sharey=one_scale)
     figure.suptitle(title, fontsize=8, fontweight="bold")
     return figure, [list(row) for row in axes]
 
@@ -112,8 +96,12 @@ def _along(axes: Axes, family: Family, *, panels: int = 1, crops: bool = True) -
         crop_axis(axes, family, room=room)
 
 
-def _legend(figure: Figure, lines: Sequence[Any], *, columns: int) -> None:
-    figure.legend(handles=list(lines), loc="outside lower center", ncols=columns)
+def _legend(axes: Axes, lines: Sequence[Any]) -> None:
+    """Inside of the axes, where it hides least."""
+    columns = 2 if len(lines) == 4 else 1
+    axes.legend(
+        handles=list(lines), loc="best", ncols=columns, fontsize=6, handlelength=1.8, frameon=True, edgecolor="none"
+    )
 
 
 def _line(color: str, label: str, dashes: Any = "-", **more: Any) -> Line2D:
@@ -128,13 +116,13 @@ def _finished(figure: Figure, axes: Axes, family: Family, label: str, lines: Seq
     """A figure of memory in one panel."""
     memory_axis(axes, label)
     _along(axes, family)
-    _legend(figure, lines, columns=2)
+    _legend(axes, lines)
     return figure
 
 
 def _flops(family: Family, title: str) -> Figure:
     stages = family.stages
-    figure, rows = _figure(title, panels=max(2, len(stages)), height=2.6)
+    figure, rows = _figure(title, panels=max(2, len(stages)), height=2.6, one_scale="all")
     shown = {"flops": (BLUE, 2.6, 0.45), "matmul_flops": (BLUE, 1.0, 1.0), "vector_flops": (ORANGE, 1.2, 1.0)}
     for axes, stage in zip(rows[0], stages, strict=False):
         for attention in family.attentions:
@@ -150,13 +138,15 @@ def _flops(family: Family, title: str) -> Figure:
         axes.remove()
     handles = [_line(BLUE, "total", linewidth=2.6, alpha=0.45), _line(BLUE, "matmul", linewidth=1.0)]
     handles += [_line(ORANGE, f"vector, {kind}", DASHES[kind]) for kind in family.attentions]
-    _legend(figure, handles, columns=4)
+    _legend(rows[0][0], handles)
     return figure
 
 
 def _traffic(family: Family, title: str) -> Figure:
     stages, kinds = family.stages, family.attentions
-    figure, rows = _figure(title, panels=max(2, len(stages)), rows=len(kinds), height=0.7 + 1.9 * len(kinds))
+    figure, rows = _figure(
+        title, panels=max(2, len(stages)), rows=len(kinds), height=0.7 + 1.9 * len(kinds), one_scale="col"
+    )
     for line, attention in zip(rows, kinds, strict=True):
         for axes, stage in zip(line, stages, strict=False):
             curves = [family.curve(stage, attention, field) for field, _ in TRAFFIC]
@@ -166,7 +156,7 @@ def _traffic(family: Family, title: str) -> Figure:
             _along(axes, family, panels=len(stages), crops=False)
         for axes in line[len(stages) :]:
             axes.remove()
-    _legend(figure, [_line(color, FIGURES[field].label, linewidth=5) for field, color in TRAFFIC], columns=5)
+    _legend(rows[0][0], [_line(color, FIGURES[field].label, linewidth=5) for field, color in TRAFFIC])
     return figure
 
 
@@ -175,7 +165,7 @@ def _intensity(family: Family, title: str) -> Figure:
     handles = _stage_lines(axes, family, "arithmetic_intensity", _what)
     ratio_axis(axes, f"{FIGURES['arithmetic_intensity'].label} moved")
     _along(axes, family)
-    _legend(figure, handles, columns=2)
+    _legend(axes, handles)
     return figure
 
 
@@ -241,3 +231,14 @@ PLOTS: dict[str, tuple[Callable[[Family, str], Figure], str]] = {
     "weights": (_weights, "weight_bytes"),
 }
 """Name of a plot → what draws it, and the figure without which there is nothing to draw."""
+
+METRICS = {
+    "flops": "FLOPs",
+    "io": "bytes moved",
+    "intensity": "FLOP per byte",
+    "activations": "activations made",
+    "peak_activations": "peak of activations",
+    "kv": "KV cache",
+    "weights": "weights",
+}
+"""Name of a plot → what its title says."""

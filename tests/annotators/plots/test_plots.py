@@ -69,6 +69,8 @@ def test_every_plot_is_an_svg_and_a_png_without_dates(which, names, request, mon
     monkeypatch.setattr(plots, "PLOTS", {name: plots.PLOTS[name] for name in names})
     found = drawn(request.getfixturevalue(which))
     assert list(found) == [f"plots/{name}.{kind}" for name in names for kind in ("svg", "png")]
+    page = plots.index_page("a model", found)["plots/index.html"].decode()
+    assert [f'<img src="{name}.svg">' in page for name in names] == [True] * len(names)
     for name, content in found.items():
         if name.endswith(".svg"):
             ET.fromstring(content)
@@ -100,7 +102,7 @@ def test_activations_are_on_one_logarithmic_axis_with_decode_flat(contexts):
     assert curves[plots.STAGES["prefill"], True] == [
         float(found[1].cost.activation_bytes) for found in contexts.figures
     ]
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["prefill, flash", "decode, flash", "prefill, eager", "decode, eager"]
     assert axes.get_ylabel() == "activations made in one pass"
     assert axes.get_xlabel() == "context (tokens)"
@@ -198,8 +200,8 @@ def test_the_command_draws_and_says_what_is_missing(monkeypatch, capsys, tmp_pat
 
     done = run("--decode", "8,64", "--attention", "flash", "--out", tmp_path / "out")
     assert done.returncode == 0
-    assert "plots/activations.png and 1 more" in done.stdout
-    assert len(list((tmp_path / "out/plots").iterdir())) == 2
+    assert "plots/activations.png and 2 more" in done.stdout
+    assert len(list((tmp_path / "out/plots").iterdir())) == 3
     monkeypatch.setattr("fxmeter.annotators.cli.sweep.find_spec", lambda _: None)
     done = run("--decode", "8,64", "--out", tmp_path / "none", "--plots")
     assert done.returncode == 2

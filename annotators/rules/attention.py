@@ -122,6 +122,8 @@ def latent_core(
     indices: Spec | None,
     bias: Spec | None,
     causal: bool,
+    window: int | None,
+    softcap: float | None,
     *,
     out: Spec,
     conventions: Conventions,
@@ -136,5 +138,5 @@ def latent_core(
     if indices is not None:
         pairs = s_q * indices.shape[-1]
     elif conventions.causal == "exact":
-        pairs = attended_pairs(s_q, s_kv, causal=causal, window=None)
-    return core(batch * heads * pairs, head_dim, rank, bias=bias)
+        pairs = attended_pairs(s_q, s_kv, causal=causal, window=window)
+    return core(batch * heads * pairs, head_dim, rank, softcap=softcap, bias=bias)

@@ -111,20 +111,24 @@ def latent_attention(
     rotated: Tensor,
     indices: Tensor | None,
     bias: Tensor | None,
+    sinks: Tensor | None,
     scale: float,
     causal: bool,
+    window: int | None,
+    softcap: float | None,
 ) -> Tensor:
     """Attention whose values are the first part of its keys: one latent vector for each token, shared by all heads.
 
     query [B, H, S_q, r + d], latents [B, 1, S_kv, r], rotated [B, 1, S_kv, d] → [B, S_q, H, r]. With ``indices``
-    [B, S_q, k] each query attends to those k tokens alone; ``bias`` is the mask of either.
+    [B, S_q, k] each query attends to those k tokens alone; ``bias`` is the mask of either. The others are as for
+    :func:`attend`.
     """
     if query.is_meta:
         return query.new_empty(query.shape[0], query.shape[2], query.shape[1], latents.shape[-1])
     keys = torch.cat([latents, rotated], dim=-1)
     if indices is not None:
-        return sparse_attention(query, keys, latents, indices, bias, None, scale, None)
-    return flash_attention(query, keys, latents, bias, None, scale, causal, None, None)
+        return sparse_attention(query, keys, latents, indices, bias, sinks, scale, softcap)
+    return flash_attention(query, keys, latents, bias, sinks, scale, causal, window, softcap)
 
 
 @operator()

@@ -61,7 +61,8 @@ def fused_attention(
     latents = latents_of(module)
     if latents is not None:
         causal = indices is None and bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-        options: dict[str, Any] = {"indices": indices, "bias": attention_mask}
+        options: dict[str, Any] = {"indices": indices, "bias": attention_mask, "sinks": s_aux}
+        options |= {"window": sliding_window, "softcap": softcap}
         return absorbed_attention(module, query, latents, scale=float(scale), causal=causal, **options), None
     if indices is not None:
         return sparse_attention(query, key, value, indices, attention_mask, s_aux, float(scale), softcap), None

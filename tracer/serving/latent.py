@@ -83,9 +83,13 @@ def absorbed_attention(
     causal: bool,
     indices: Tensor | None,
     bias: Tensor | None,
+    sinks: Tensor | None,
+    window: int | None,
+    softcap: float | None,
 ) -> Tensor:
     """Attention of query [B, H, S_q, n + d] to latents [B, 1, S_kv, r] and rotated keys [B, 1, S_kv, d].
 
+    What it is told beside them is as for :func:`fxmeter.tracer.operators.ops.latent_attention`.
     ``module.kv_b_proj`` has weights [H (n + v), r]. Returns [B, S_q, H, v].
     """
     latent, rotated = latents
@@ -93,5 +97,5 @@ def absorbed_attention(
     projection = local_part(module.kv_b_proj.weight).view(query.shape[1], -1, rank)
     absorbed = torch.einsum("bhsn,hnr->bhsr", query[..., :kept], projection[:, :kept])
     query = torch.cat([absorbed, query[..., kept:]], dim=-1)
-    out = latent_attention(query, latent, rotated, indices, bias, scale, causal)
+    out = latent_attention(query, latent, rotated, indices, bias, sinks, scale, causal, window, softcap)
     return torch.einsum("bshr,hvr->bshv", out, projection[:, kept:]).contiguous()

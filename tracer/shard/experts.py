@@ -78,8 +78,8 @@ class ExpectedAllReduce(EPImplementation):
     def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         expert_ids, top_k = top_k_index.reshape(-1), top_k_index.size(-1)
         local: Any = self.num_local_experts
-        rows = shares(expert_ids.numel(), self.ep_mesh.size())[0]
-        own = torch.argsort(expert_ids)[:rows]
+        sizes, rank = shares(expert_ids.numel(), self.ep_mesh.size()), self.ep_mesh.get_local_rank()
+        own = torch.argsort(expert_ids)[sum(sizes[:rank]) : sum(sizes[: rank + 1])]
         local_ids = (expert_ids[own] % local).unsqueeze(-1)
         weights = top_k_weights.reshape(-1)[own].unsqueeze(-1)
         out = self.experts_forward(hidden_states[own // top_k], local_ids, weights)

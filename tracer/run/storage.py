@@ -117,7 +117,7 @@ def _bytes(model: nn.Module, path: str, parameter: nn.Parameter, found: StorageF
         if side != whole and side % block and whole % block == 0:
             raise DeploymentError(
                 f"{path}: a rank has {side} of {whole}, which cuts through the blocks of {block} that {found.name} has "
-                "scales for; use fewer ranks, or another format"
+                "scales for; use fewer ranks, experts over ranks (ep), or another format"
             )
     return count * found.nbytes(*sides)
 

@@ -1,13 +1,13 @@
 """Which part of a model is on every rank: transformers' own plan, and what engines shard beyond it.
 
-A plan maps names of modules and parameters, layer numbers replaced by "*", to transformers' parallel styles: "colwise"
-gives each rank some outputs of a matrix, "rowwise" some inputs and sums the results. Beyond it, known by the names
-of a module's parts: the heads of latent attention, plain attention and gated MLPs, the embedding and the head.
+A plan maps names of modules and parameters to transformers' parallel styles: "colwise" gives each rank some outputs of
+a matrix, "rowwise" some inputs and sums the results. Beyond transformers' plan, and known by the names of a module's
+parts: the heads of latent and of plain attention, gated MLPs, stacked experts, the embedding and the head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -20,8 +20,10 @@ from fxmeter.tracer.state.tree import walk
 Plan = Mapping[str, str]
 
 _OUTPUTS = ("o_proj", "out_proj", "dense")
+_WHOLE = {"q_a_proj", "kv_a_proj_with_mqa"}
+"""What is the same for all heads, and may be beside them."""
 _PARTS = (
-    # what a module must have to be sharded as follows: (one of these each), then the style of each
+    # what a module must have, and no other linear layer beside, to be sharded: (one of these each), the style of each
     ((("q_b_proj", "q_proj"), ("kv_b_proj",), _OUTPUTS), ("colwise", "colwise", "rowwise")),
     ((("q_proj",), ("k_proj",), ("v_proj",), _OUTPUTS), ("colwise", "colwise", "colwise", "rowwise")),
     ((("gate_proj",), ("up_proj",), ("down_proj",)), ("colwise", "colwise", "rowwise")),
@@ -32,22 +34,20 @@ def tensor_plan(model: nn.Module, deployment: Deployment) -> dict[str, str]:
     """Name of each module and parameter → its style, under tensor parallelism; without experts that ``ep`` spreads.
 
     Raises:
-        DeploymentError: nothing of the model can be sharded, or its heads cannot be shared out.
+        DeploymentError: nothing of the model can be sharded.
     """
     if deployment.tp == 1:
         return {}
-    plan = dict(_own(model, "tp_plan"))
-    taken = {name.rpartition(".")[0] for name in plan}
-    plan |= {name: style for name, style in _beyond(model) if name.rpartition(".")[0] not in taken}
-    if deployment.ep > 1:
-        spread = tuple(experts_plan(model, deployment, named=False))
-        plan = {name: style for name, style in plan.items() if not name.startswith(spread)}
+    own = getattr(model, "tp_plan", None) or {}
+    plan = {**_beyond(model, {name.rpartition(".")[0] for name in own}), **_named(model, own)}
+    spread = tuple(experts_plan(model, deployment))
+    plan = {name: style for name, style in plan.items() if not spread or not name.startswith(spread)}
     if not plan:
         raise DeploymentError(f"{type(model).__name__} has no part that is known to be sharded over tp={deployment.tp}")
-    return _named(model, plan)
+    return plan
 
 
-def experts_plan(model: nn.Module, deployment: Deployment, *, named: bool = True) -> dict[str, str]:
+def experts_plan(model: nn.Module, deployment: Deployment) -> dict[str, str]:
     """The same under expert parallelism: whole experts on each rank.
 
     Raises:
@@ -55,40 +55,69 @@ def experts_plan(model: nn.Module, deployment: Deployment, *, named: bool = True
     """
     if deployment.ep == 1:
         return {}
-    plan = dict(_own(model, "ep_plan"))
+    plan = _named(model, getattr(model, "ep_plan", None) or {})
     if "ep_dispatch_experts" not in plan.values():
         raise DeploymentError(f"{type(model).__name__} has no experts that are known to be spread over ep ranks")
-    return _named(model, plan) if named else plan
+    return plan
 
 
-def _own(model: nn.Module, which: str) -> Plan:
-    return getattr(model, which, None) or {}
-
-
-def _beyond(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """What engines shard, by structure."""
-    wildcard = distributed("replace_layer_number_by_wildcard")
+def _beyond(model: nn.Module, planned: Collection[str]) -> dict[str, str]:
+    """What engines shard, by structure, but for the parts of modules ``planned`` (patterns) for."""
+    wildcard, found = distributed("replace_layer_number_by_wildcard"), {}
     for path, module in walk(model):
-        for wanted, styles in _PARTS:
-            parts = [
-                next((n for n in names if isinstance(getattr(module, n, None), nn.Linear)), None) for names in wanted
-            ]
-            if None not in parts:
-                yield from ((wildcard(f"{path}.{part}"), style) for part, style in zip(parts, styles, strict=True))
-                if isinstance(getattr(module, "sinks", None), nn.Parameter):  # one for each head
-                    yield wildcard(f"{path}.sinks"), "colwise"
-                    yield wildcard(path), "local_params"
-                break
+        parts = {} if wildcard(path) in planned else _styles_of_parts(module)
+        for name, style in parts.items():
+            found |= _with_parameters(f"{path}.{name}", getattr(module, name), style)
+        if wildcard(path) not in planned and _stacks_experts(module):
+            found |= {f"{path}.{name}": style for name, style in _styles_of_experts(module).items()}
+            found[path] = "moe_tp_experts"
+        if parts and isinstance(getattr(module, "sinks", None), nn.Parameter):  # one for each head
+            found |= {f"{path}.sinks": "colwise", path: "local_params"}
     for find, style in (
         ("get_input_embeddings", "embedding_rowwise"),
         ("get_output_embeddings", "colwise_gather_output"),
     ):
         part: Any = getattr(model, find, lambda: None)()
-        yield from ((path, style) for path, module in walk(model) if module is part and module is not None)
+        for path, module in walk(model):
+            if module is part and isinstance(module, (nn.Embedding, nn.Linear)):
+                found |= _with_parameters(path, module, style)
+    return found
+
+
+def _styles_of_parts(module: nn.Module) -> Mapping[str, str]:
+    """Linear layer of a module → its style; nothing where there are others, which may go by what is whole."""
+    linear = {name for name, part in module._modules.items() if isinstance(part, nn.Linear)} - _WHOLE
+    for wanted, styles in _PARTS:
+        parts = [next((name for name in names if name in linear), "") for names in wanted]
+        if {*parts} == linear:
+            return dict(zip(parts, styles, strict=True))
+    return {}
+
+
+def _stacks_experts(module: nn.Module) -> bool:
+    return all(getattr(module._parameters.get(name), "ndim", 0) == 3 for name in ("gate_up_proj", "down_proj"))
+
+
+def _styles_of_experts(module: nn.Module) -> Mapping[str, str]:
+    """Parameter of stacked experts → its style: each rank has a part of every expert's inner width.
+
+    The bias of their outputs is whole on each rank, where an engine adds it on one.
+    """
+    packed = "packed_" if getattr(module, "is_concatenated", True) else ""
+    if not getattr(module, "is_transposed", False):
+        return {"gate_up_proj": f"{packed}colwise", "down_proj": "rowwise"}
+    styles = {"gate_up_proj": f"{packed}rowwise", "gate_up_proj_bias": f"{packed}rowwise", "down_proj": "colwise"}
+    return {name: style for name, style in styles.items() if module._parameters.get(name) is not None}
+
+
+def _with_parameters(path: str, module: nn.Module, style: str) -> dict[str, str]:
+    """A module and its parameters, those first: they are sharded before it is hooked."""
+    names = [name for name, parameter in module._parameters.items() if parameter is not None]
+    return {**{f"{path}.{name}": style for name in names}, path: style}
 
 
 def _named(model: nn.Module, plan: Plan) -> dict[str, str]:
-    """The plan of every module and of its parameters, those before it: they are sharded before it is hooked."""
+    """What a plan of patterns says of every module and of its parameters, those first."""
     style_of, found = distributed("_get_parameter_plan"), {}
     for path, module in walk(model):
         for name, parameter in module._parameters.items():

@@ -54,10 +54,14 @@ def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: st
     plan, experts = tensor_plan(model, deployment), experts_plan(model, deployment)
     rank: Any = _with_heads_for_all(model, plan, deployment.tp)
     tied = _untied(rank)
-    distributed("apply_tensor_parallelism")(rank, meshes.tensor, plan)
-    if experts:
-        spread = distributed("apply_expert_parallelism")
-        spread(rank, meshes.experts, meshes.tensor, experts, ep_implementation=exchange)
+    try:
+        distributed("apply_tensor_parallelism")(rank, meshes.tensor, plan)
+        if experts:
+            spread = distributed("apply_expert_parallelism")
+            spread(rank, meshes.experts, meshes.tensor, experts, ep_implementation=exchange)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DeploymentError(f"{type(model).__name__}: its plan cannot be applied: {reason:.200}") from error
     if tied:
         rank.tie_weights()
     return rank
@@ -71,11 +75,11 @@ def _with_heads_for_all(model: Any, plan: Mapping[str, str], tp: int) -> nn.Modu
         DeploymentError: heads that cannot be shared out evenly.
     """
     sharded = {name.rpartition(".")[2] for name, style in plan.items() if style == "colwise"}
-    heads, shared = (getattr(model.config, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
+    heads, shared = (_heads(model.config, kind) for kind in ("attention", "key_value"))
     name = type(model).__name__
-    if isinstance(heads, int) and heads % tp and sharded & {*_HEADS}:
+    if heads is not None and heads % tp and sharded & {*_HEADS}:
         raise DeploymentError(f"{name} has {heads} attention heads, which tp={tp} ranks cannot share evenly")
-    if not isinstance(shared, int) or shared % tp == 0 or not sharded & {*_SHARED_HEADS}:
+    if shared is None or shared % tp == 0 or not sharded & {*_SHARED_HEADS}:
         return copy.deepcopy(model)
     if tp % shared:
         raise DeploymentError(f"{name} has {shared} heads of keys and values, which tp={tp} ranks cannot share evenly")
@@ -88,6 +92,15 @@ def _with_heads_for_all(model: Any, plan: Mapping[str, str], tp: int) -> nn.Modu
         parameter.data = parameter.data.to(own.dtype)
     wider.weight_formats = getattr(model, "weight_formats", None)
     return wider.eval()
+
+
+def _heads(config: Any, kind: str) -> int | None:
+    """How many heads all layers have; None where that differs, or is not said."""
+    try:
+        count = getattr(config, f"num_{kind}_heads", None)
+    except Exception:  # configs whose layers differ refuse to say, each in its own way
+        return None
+    return count if isinstance(count, int) else None
 
 
 def _untied(model: nn.Module) -> bool:

@@ -24,6 +24,15 @@ from fxmeter.models.errors import DeploymentError, FxmeterError
 from fxmeter.models.stage_cost import FIELDS
 from validation.small_configs import KV_HEADS, small_config
 
+NOT_SHARED = {
+    "dots3_note": "transformers' style for latent attention asks for a field that differs from layer to layer",
+    "dots3_note_text": "the same",
+    "inkling_text": "its embedding norm meets a distributed and a plain tensor",
+    "gemma3n": "statistics over the inner width of an MLP, of which a rank has a part: sums, one less for each",
+    "gemma3n_text": "the same",
+}
+"""Types with a plan that do not hold, and why."""
+
 SCENARIOS = (prefill(24, batch=2), decode(40, batch=2))
 
 

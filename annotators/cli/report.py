@@ -177,6 +177,7 @@ def report(
         from fxmeter.annotators.api import annotate
         from fxmeter.annotators.studies.report import build_report, stages_of
         from fxmeter.annotators.studies.served import where_serving_differs
+        from fxmeter.annotators.studies.shared import shared_by_ranks
 
         decoder = work.decoder(dtype, encoder=True)
         scenarios = stages_of(decoder, scenarios)
@@ -199,6 +200,7 @@ def report(
             deployment=deployment,
             devices=devices,
             served=where_serving_differs(decoder, stages, deployment),
+            shared=shared_by_ranks(decoder, stages, deployment),
         )
         if timeline_path is not None:
             text = _timelines(work, whole, decoder, tower, deployment, timeline_path)

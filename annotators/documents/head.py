@@ -69,6 +69,7 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
         "kv": model.kv,
         "kernels": model.kernels,
         "page_size": model.page_size,
+        **({"sharding": dict(model.sharding)} if model.sharding else {}),
         "not_priced": list(model.adds),
     }
 

@@ -12,6 +12,7 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.report import Report
 from fxmeter.annotators.studies.served import Served
+from fxmeter.annotators.studies.shared import Shared
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.models.stage_cost import PASS_FIGURES
 
@@ -28,6 +29,7 @@ def to_json(report: Report) -> Document:
         "warnings": list(report.warnings),
         "serving_kernels_differ": [_served(item) for item in report.served],
         "stages": [stage_of(stage, report.timings_of(stage)) for stage in report.stages],
+        **({"shared": [_shared(item) for item in report.shared]} if report.shared else {}),
         **({"end_to_end": [_total(report, attention) for attention in report.totals]} if report.totals else {}),
     }
 
@@ -52,6 +54,16 @@ def stage_of(stage: AnnotatedStage, timings: Sequence[StageTiming] = ()) -> Docu
         ],
         "uncosted": [asdict(item) for item in stage.uncosted],
         **({"time": [time_of(timing) for timing in timings]} if timings else {}),
+    }
+
+
+def _shared(item: Shared) -> Document:
+    return {
+        **scenario_of(item.stage),
+        "ranks": item.ranks,
+        "one_device": item.one.to_dict(),
+        "all_ranks": item.all.to_dict(),
+        "replicated_parameters": list(item.whole_parameters),
     }
 
 

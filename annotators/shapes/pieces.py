@@ -28,7 +28,7 @@ from fxmeter.annotators.symbolic import Guard, Guards, NotPolynomial
 from fxmeter.annotators.symbolic.values import Values
 from fxmeter.annotators.timing.kernels import Kernel, kernels_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
-from fxmeter.models.errors import ScenarioError, TraceError
+from fxmeter.models.errors import DeploymentError, ScenarioError, TraceError
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import Size, StageCost
 from fxmeter.tracer.capture.recording import Recording
@@ -150,6 +150,11 @@ class Pieces:
             recording = self._regions.found[region]
             piece = _priced(region, recording, point, self.conventions, launches=self._launches)
         except (NotPolynomial, TraceError) as error:
+            if self.deployment.ep > 1:
+                raise DeploymentError(
+                    f"{self.model_class}, {self.stage}: experts on other ranks get rounded rows, which no closed form "
+                    "follows; price its passes one by one (annotate, report)"
+                ) from error
             self.reason = self.reason or f"{self.model_class}, {self.stage}: {error}"
             self._without.add(point)
             return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
@@ -48,6 +49,7 @@ class ModelInfo:
     kv: str = ""
     kernels: str = "transformers"
     page_size: int | None = None
+    sharding: Mapping[str, int] = field(default_factory=dict)
     adds: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
@@ -98,6 +100,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         kv=dtype if deployment.kv is None else deployment.kv.name,
         kernels=deployment.kernels,
         page_size=deployment.page_size,
+        sharding={name: size for name, size in deployment.sizes.items() if size > 1},
         adds=_added_work(formats, deployment.kv),
         left_out=tuple(getattr(model, LEFT_OUT, ())),
         kind=kind,

@@ -13,6 +13,7 @@ from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.served import Served
+from fxmeter.annotators.studies.shared import Shared
 from fxmeter.annotators.studies.times import StageTiming, timings_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
@@ -52,7 +53,8 @@ class Column(PassFigures):
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything a reader needs to trust, or to redo, the numbers. ``totals`` has attention → the whole request,
-    ``timings`` each stage on each device that was asked for, ``served`` what serving kernels would change much."""
+    ``timings`` each stage on each device that was asked for, ``served`` what serving kernels would change much,
+    ``shared`` each stage of a rank beside one device."""
 
     model: ModelInfo
     conventions: Conventions
@@ -60,6 +62,7 @@ class Report:
     totals: Mapping[str, StageCost] = field(default_factory=dict)
     timings: tuple[StageTiming, ...] = ()
     served: tuple[Served, ...] = ()
+    shared: tuple[Shared, ...] = ()
 
     def timings_of(self, stage: AnnotatedStage) -> tuple[StageTiming, ...]:
         """One stage on each device."""
@@ -133,12 +136,14 @@ def build_report(
     deployment: Deployment = ONE_DEVICE,
     devices: Sequence[Device] = (),
     served: tuple[Served, ...] = (),
+    shared: tuple[Shared, ...] = (),
 ) -> Report:
     """A report on stages of one model, all priced by the same conventions.
 
     ``tower`` is the vision tower beside the model, if a stage ran one. ``end_to_end`` adds the whole request for each
     attention: vision (where there is one), prefill and decode. ``devices`` to time every stage on. ``served`` is what
-    :func:`fxmeter.annotators.studies.served.where_serving_differs` found.
+    :func:`fxmeter.annotators.studies.served.where_serving_differs` found, ``shared`` what
+    :func:`fxmeter.annotators.studies.shared.shared_by_ranks` did.
     """
     stages = tuple(stages)
     totals: dict[str, StageCost] = {}
@@ -146,7 +151,7 @@ def build_report(
         costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
     info = model_info(model, tower, deployment)
-    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices), served)
+    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices), served, shared)
 
 
 def stages_of(model: nn.Module, asked: Sequence[Asked]) -> tuple[Asked, ...]:

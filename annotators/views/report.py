@@ -16,6 +16,7 @@ from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, modul
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers
+from fxmeter.annotators.views.shared import replicated_line, shared_grid
 from fxmeter.annotators.views.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
 from fxmeter.models.choices import OpsBy
 from fxmeter.models.figures import Figure, shown
@@ -30,6 +31,8 @@ def report_view(
     the ops; None: by time where there is a device, by bytes in decode, by FLOPs else."""
     detailed = report.one_per_scenario
     parts: list[RenderableType] = [*_answers(report), *_header(report), _stage_tables(report.columns)]
+    for shared in report.shared:
+        parts += ["", shared_grid(shared), replicated_line(shared)]
     if report.timings:
         parts += [
             "",
@@ -119,7 +122,9 @@ def _deployed(model: ModelInfo) -> str:
     """What differs from what transformers executes on its own."""
     stored = f" in {model.kv}" if model.kv != model.dtype else ""
     stored += "" if model.page_size is None else f" in pages of {model.page_size} tokens"
-    return stored + (f" · {model.kernels} kernels" if model.kernels != "transformers" else "")
+    kernels = f" · {model.kernels} kernels" if model.kernels != "transformers" else ""
+    sizes = "".join(f" · {name} {size}" for name, size in model.sharding.items())
+    return f"{stored}{kernels}{sizes}{' (batch of each group)' if 'dp' in model.sharding else ''}"
 
 
 def _not_priced(model: ModelInfo) -> list[str]:

@@ -20,9 +20,9 @@ from fxmeter.models.deployment import Deployment
 from fxmeter.tracer.private import distributed
 
 
-def shares(rows: int, ranks: int) -> list[int]:
-    """``rows`` dealt out to ``ranks`` as evenly as whole numbers go, the first ones first."""
-    return [rows // ranks + (rank < rows % ranks) for rank in range(ranks)]
+def split(rows: int, ranks: int) -> list[int]:
+    """How many of ``rows`` rows go to each of ``ranks``. On meta nobody looks which, and only their sum counts."""
+    return [rows, *(0 for _ in range(ranks - 1))]
 
 
 class ExpectedAllToAll(EPImplementation):
@@ -38,7 +38,7 @@ class ExpectedAllToAll(EPImplementation):
             hidden_states, top_k_index, top_k_weights = map(self._own, (hidden_states, top_k_index, top_k_weights))
         expert_ids = top_k_index.reshape(-1)
         order = torch.argsort(expert_ids)
-        sizes = shares(expert_ids.numel(), self.ep_mesh.size())
+        sizes = split(expert_ids.numel(), self.ep_mesh.size())
         local: Any = self.num_local_experts
         counts = torch.zeros(local * len(sizes), dtype=torch.long, device=expert_ids.device)
         counts = self._exchange(counts.scatter_add_(0, expert_ids, torch.ones_like(expert_ids)))
@@ -78,8 +78,9 @@ class ExpectedAllReduce(EPImplementation):
     def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         expert_ids, top_k = top_k_index.reshape(-1), top_k_index.size(-1)
         local: Any = self.num_local_experts
-        sizes, rank = shares(expert_ids.numel(), self.ep_mesh.size()), self.ep_mesh.get_local_rank()
-        own = torch.argsort(expert_ids)[sum(sizes[:rank]) : sum(sizes[: rank + 1])]
+        rows = -(-expert_ids.numel() // self.ep_mesh.size())
+        first = rows * self.ep_mesh.get_local_rank()
+        own = torch.argsort(expert_ids)[first : first + rows]
         local_ids = (expert_ids[own] % local).unsqueeze(-1)
         weights = top_k_weights.reshape(-1)[own].unsqueeze(-1)
         out = self.experts_forward(hidden_states[own // top_k], local_ids, weights)

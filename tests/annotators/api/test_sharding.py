@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen3MoeConfig
 
 from fxmeter import annotate, closed_form, decode, deploy, load_model, prefill
 from fxmeter.annotators.pricing.graph import priced_nodes
@@ -160,3 +160,12 @@ def test_the_model_is_unchanged_and_no_group_is_left(preset_model):
     annotate(model, prefill(16), deployment=deploy(tp=2))
     assert not dist.is_initialized()
     assert annotate(model, prefill(16)).cost == before
+
+
+def test_closed_forms_know_the_exchange_of_tokens():
+    """Of all T·k rows as many come in as go out; where ranks would get a rounded number, there is no form."""
+    model, deployment = load_model(Qwen3MoeConfig(**tiny.QWEN_MOE)), deploy(ep=4)
+    form = closed_form(model, deployment=deployment)
+    assert form.at(batch=3, past_len=77) == annotate(model, decode(77, batch=3), deployment=deployment).cost
+    with pytest.raises(DeploymentError, match="rounded"):
+        closed_form(model, deployment=deploy(tp=4, ep=4)).at(batch=3, past_len=77)

@@ -1,0 +1,41 @@
+"""What ranks share, as a table for each stage. No arithmetic but the choice of a unit."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from fxmeter.annotators.studies.report import title_of
+from fxmeter.annotators.studies.shared import SHOWN, Shared
+from fxmeter.annotators.units import quantity
+from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.models.stage_cost import FIGURES
+
+MOST_NAMES = 8
+
+
+def shared_grid(shared: Shared) -> Grid:
+    """One device, one rank, all of them, and what of that several have alike."""
+    rows: list[list[Cell]] = [
+        [
+            FIGURES[name].label,
+            *(
+                quantity(value, FIGURES[name].unit)
+                for value in (
+                    getattr(shared.one, name),
+                    getattr(shared.stage.cost, name),
+                    getattr(shared.all, name),
+                    shared.again(name),
+                )
+            ),
+        ]
+        for name in SHOWN
+    ]
+    columns = [*names(""), *numbers("one device", "a rank", f"all {shared.ranks}", "replicated")]
+    return Grid(f"Shared by {shared.ranks} ranks: {title_of(shared.stage)}, {shared.stage.attention}", columns, rows)
+
+
+def replicated_line(shared: Shared) -> Text:
+    """Names of what every rank has whole."""
+    found = shared.whole_parameters
+    more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
+    return Text(f"replicated: {', '.join(found[:MOST_NAMES]) or 'no parameter'}{more}", style="dim")

@@ -63,7 +63,8 @@ def experts_plan(model: nn.Module, deployment: Deployment) -> dict[str, str]:
 
 def _beyond(model: nn.Module, planned: Collection[str]) -> dict[str, str]:
     """What engines shard, by structure, but for the parts of modules ``planned`` (patterns) for."""
-    wildcard, found = distributed("replace_layer_number_by_wildcard"), {}
+    wildcard = distributed("replace_layer_number_by_wildcard")
+    found: dict[str, str] = {}
     for path, module in walk(model):
         parts = {} if wildcard(path) in planned else _styles_of_parts(module)
         for name, style in parts.items():

@@ -54,15 +54,18 @@ class ThroughputCurve:
 
 
 def dots(timings: Sequence[StageTiming]) -> list[Dot]:
-    """The kernels of stages that do arithmetic and move something, alike ones as one."""
+    """The kernels of stages that do arithmetic and move something, alike ones as one; of a generation, its last
+    step's."""
     found: dict[tuple[int, float, float], float] = {}
     for place, timing in enumerate(timings):
-        for item in timing.time.kernels:
+        last = timing.stage.last_step
+        time = timing.time if last is None else last.time(timing.time.device)
+        for item in time.kernels:
             flops = float(item.kernel.matmul_flops + item.kernel.vector_flops)
             nbytes = float(item.kernel.nbytes)
             if flops and nbytes:
                 key = (place, flops / nbytes, flops / item.one.estimate_s)
-                found[key] = found.get(key, 0.0) + timing.time.share_of(item.all)
+                found[key] = found.get(key, 0.0) + time.share_of(item.all)
     return [Dot(stage_of(timings[place]), intensity, rate, share) for (place, intensity, rate), share in found.items()]
 
 

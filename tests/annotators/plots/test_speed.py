@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from transformers import AutoConfig
 
-from fxmeter import annotate, closed_form, decode, load_model, prefill
+from fxmeter import annotate, closed_form, decode, generation, load_model, prefill
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.curves import HOST, OTHER, dots, latency_curves, parts, spread, throughput_curves
 from fxmeter.annotators.studies.smooth import smooth
@@ -39,6 +39,12 @@ def test_no_kernel_is_above_the_roofs(timings):
     for dot in found:
         assert dot.flops_per_s <= min(dot.intensity * 3.35e12, 989.4e12)
     assert 0.5 < sum(dot.share for dot in found if dot.stage == "decode") <= 1
+
+
+def test_a_generation_is_drawn_by_its_last_step(model):
+    (several,) = timings_of([annotate(model, generation(509, steps=4))], [H100])
+    (last,) = timings_of([annotate(model, decode(512))], [H100])
+    assert sorted(map(repr, dots([several]))) == sorted(map(repr, dots([last])))
 
 
 def test_parts_add_up_and_the_engine_is_one_of_a_prefill(timings):

@@ -19,6 +19,7 @@ from fxmeter.tracer.capture.recording import Paging, Recording
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.private import local_part
+from fxmeter.tracer.serving.heads import heads_once
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
 
@@ -29,6 +30,8 @@ def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) 
         recording = _weights_as(recording, stored_weights(model, formats))
     if deployment.kv is not None:
         _cache_as(recording, deployment.kv)
+    if deployment.kernels == "serving":
+        heads_once(recording)
     return recording if deployment.page_size is None else _paged(recording, deployment.page_size)
 
 

@@ -48,20 +48,17 @@ RENAMED: Mapping[str, str] = {
 }
 """Old name → new name, of keys and of whole strings (a class, a field): not the same word, but the same number."""
 
-LEFT_OUT = ("schema_version", "analytic_model_version", "versions", "warnings")
+LEFT_OUT = ("schema_version", "analytic_model_version", "versions", "warnings", "serving_kernels_differ")
 """What a report says about itself, at its top level."""
 
 ADDED: Mapping[str, tuple[str, ...]] = {
     "model": ("left_out",),
-    "conventions": ("weights", "kv", "kernels", "not_priced", "assumptions"),
+    "conventions": ("weights", "kv", "kernels", "not_priced", "assumptions", "page_size"),
 }
 """Keys that a report has got since the digests were taken, by the object that they are in: no number that moved."""
 
-NEW_FIGURES = ("network_bytes",)
-"""Figures that costs have got since, which are 0 on one device."""
-
-ADDED_FIGURES = ("kv_storage_bytes",)
-"""Figures that every cost has got since then."""
+NEW_FIGURES = ("network_bytes", "kv_storage_bytes")
+"""Figures that costs have got since."""
 
 HOMES = ("fxmeter", "fxmeter.annotators.cli.main", "fxmeter.models.presets", "fxmeter.tracer.load.vision")
 HOMES_BEFORE = ("annotators", "annotators.cli", "models", "models.presets", "tracer", "tracer.vision")
@@ -215,19 +212,14 @@ def digests_of(preset: str, cases: Sequence[str] | None = None) -> dict[str, str
 
 
 def under_old_names(document: Any) -> Any:
-    """The document as it was before anything in ``RENAMED`` got its new name, without ``ADDED_FIGURES``."""
+    """The document as it was before anything in ``RENAMED`` got its new name, without ``NEW_FIGURES``."""
     old = {new: name for name, new in RENAMED.items()}
     if isinstance(document, Mapping):
-        kept = {key: value for key, value in document.items() if key not in NEW_FIGURES or any(_listed(value))}
-        kept = {key: value for key, value in kept.items() if key not in ADDED_FIGURES}
+        kept = {key: value for key, value in document.items() if key not in NEW_FIGURES}
         return {old.get(key, key): under_old_names(value) for key, value in kept.items()}
     if isinstance(document, list | tuple):
         return [under_old_names(value) for value in document]
     return old.get(document, document) if isinstance(document, str) else document
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def digest_of(document: Any) -> str:

@@ -15,6 +15,15 @@ from fxmeter.models.errors import FxmeterError, TraceError
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
 """Where code lies that no model's author wrote: torch's and fxmeter's."""
 _LONGEST = 300
+_NO_VALUE = "the value depends on weights, or on inputs that were given without data"
+_HINTS = {
+    "does not require grad": "a pass is recorded as without gradients: take them inside `with torch.enable_grad():`",
+    "item() cannot be called on meta": _NO_VALUE,
+    "to numpy": _NO_VALUE,
+    "find the fake impl": "the op says no shapes without data: torch.library.register_fake gives it some",
+    "no fake impl": "the op says no shapes without data: torch.library.register_fake gives it some",
+}
+"""What torch says → what to do about it here."""
 
 
 @contextmanager
@@ -30,9 +39,10 @@ def as_trace_errors(module: nn.Module) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         where = ", ".join([*getattr(error, "__notes__", ()), *_line(error)])
-        raise TraceError(
-            f"{type(module).__name__} could not be run on shapes alone: {text[:_LONGEST]}{where and f' ({where})'}"
-        ) from error
+        hint = next((f"; {advice}" for said, advice in _HINTS.items() if said in text), "")
+        where = where and f" ({where})"
+        name = type(module).__name__
+        raise TraceError(f"{name} could not be run on shapes alone: {text[:_LONGEST]}{where}{hint}") from error
 
 
 def _line(error: Exception) -> list[str]:

@@ -78,7 +78,7 @@ def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
     if not isinstance(module, nn.Module):
         raise TraceError(f"annotate_module prices an nn.Module, not {module!r:.80} (a {type(module).__name__})")
     module = uncompiled(module)
-    _refuse_scripts(module)
+    _refuse_parts(module)
     tensors = dict(tensors_in(module))
     shared: dict[int, int] = {}
     for tensor, where in tensors.values():
@@ -124,8 +124,17 @@ def _refuse(tensor: Tensor, where: str) -> None:
         )
 
 
-def _refuse_scripts(module: nn.Module) -> None:
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+"""Where torch keeps modules whose weights are packed for a CPU's kernels."""
+
+
+def _refuse_parts(module: nn.Module) -> None:
     for path, part in module.named_modules():
+        if type(part).__module__.startswith(_QUANTIZED):
+            raise TraceError(
+                f"{path or 'the module'} is a quantised {type(part).__name__}, whose ops say no shapes; give the "
+                "module that it was made from (of a language model, the format by deploy(weights=...))"
+            )
         if isinstance(part, torch.jit.ScriptModule):
             raise TraceError(
                 f"{path or 'the module'} is TorchScript ({type(part).__name__}), which hides its calls from Python; "

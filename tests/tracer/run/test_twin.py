@@ -62,6 +62,7 @@ REFUSED = {
     "a quantised input": (lin, in_eight_bits, "an input is a quantised tensor"),
     "a quantised weight": (lambda: with_parameter(Wrapped.make()), dense, "^weight is a Wrapped"),
     "a sparse weight": (lambda: with_parameter(torch.eye(8).to_sparse_csr()), dense, "^weight is a sparse_csr"),
+    "a quantised module": (lambda: nn.Sequential(quantized.Linear(8, 8)), dense, "^0 is a quantised Linear, .*deploy"),
     "a lazy module": (lambda: nn.LazyLinear(8), dense, "lazy module"),
     "no module": (lambda: "llama-3.1-8b", dense, "annotate_module prices an nn.Module, not 'llama-3.1-8b'"),
     "a class of modules": (lambda: nn.Linear, dense, "annotate_module prices an nn.Module"),
@@ -82,6 +83,30 @@ def test_a_quantised_module_of_torch_s_is_one_line_too():
     with pytest.raises(FxmeterError) as caught:
         annotate_module(quantized.Linear(8, 8), torch.quantize_per_tensor(X, 0.1, 0, torch.quint8))
     assert "\n" not in str(caught.value)
+
+
+class Asks(nn.Module):
+    """Does with a product of weights what is handed over."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.part, self.what = lin(), what
+
+    def forward(self, x):
+        return self.what(self.part(x).sum())
+
+
+@pytest.mark.parametrize(
+    ("what", "advice"),
+    [
+        (lambda total: total.item(), "depends on weights"),
+        (lambda total: total.numpy(), "depends on weights"),
+        (lambda total: total.backward(), "inside `with torch.enable_grad.*`"),
+    ],
+)
+def test_what_to_do_is_part_of_the_line(what, advice):
+    with pytest.raises(TraceError, match=advice + "[^;]*$"):
+        annotate_module(Asks(what), X)
 
 
 def with_attributes(**attributes):

@@ -63,13 +63,12 @@ class Case:
         """What is alive at the measured peak and not at the predicted one, and the reverse: sums to the difference."""
         if self.equal:
             return ""
-        if self.most.nbytes != self.tracker:
-            return f"the tracker says {self.tracker:,}"
+        apart = f"the tracker says {self.tracker:,}" if self.most.nbytes != self.tracker else ""
         real = [(item.nbytes, item.op[0].split("::")[-1] if item.op else item.name) for item in self.most.alive]
         ours = [(item.bytes, item.op.split(".")[1]) for item in self.peak.alive]
         more, less = only(real, ours), only(ours, real)
         texts = [f"only measured: {_listed(more)}" if more else "", f"only predicted: {_listed(less)}" if less else ""]
-        return "; ".join(filter(None, texts))
+        return "; ".join(filter(None, [apart, *texts]))
 
     def _more(self) -> str:
         own = [item for item in self.raw.alive if item.kind != "result"]

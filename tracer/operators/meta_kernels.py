@@ -30,8 +30,19 @@ def _batch_norm(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     return out, *(tensor.new_empty(0) for tensor in saved)
 
 
+def _convolution(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The result is in the order of a channels-last input, as on the CPU and on GPUs; torch's meta kernel loses it."""
+    out: Tensor = func(input, *args, **kwargs)
+    order = _CHANNELS_LAST.get(input.dim())
+    if not input.is_meta or order is None or input.is_contiguous() or not input.is_contiguous(memory_format=order):
+        return out
+    return torch.empty_like(out, memory_format=order)
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 META_KERNELS: dict[OpOverload, Callable[..., Any]] = {
     torch.ops.aten._grouped_mm.default: _grouped_mm,
+    torch.ops.aten.convolution.default: _convolution,
     torch.ops.aten.native_batch_norm.default: _batch_norm,
 }
 

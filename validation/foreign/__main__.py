@@ -30,7 +30,7 @@ What `annotate_module` says of models that nobody wrote for fxmeter: of {package
 well-known single-file repositories. Written by `python -m validation.foreign`, {machine}.
 
 **Products** are compared with torch's `FlopCounterMode` on real tensors, **peaks** with the allocation events of
-`torch.profiler` and with a tracker of storages, which have to agree (float32 on the CPU; as in
+`torch.profiler`, beside which stands a tracker of storages (float32 on the CPU; as in
 [validation.md](validation.md), without what a kernel allocates and frees for itself). The real run takes attention and
 transformer layers op by op, since the counter does not know the CPU's fused kernels.
 
@@ -38,7 +38,8 @@ transformer layers op by op, since the counter does not know the CPU's fused ker
   position were picked equally often, and says so. The real run has the same routing: the scores' own choice is
   overwritten by the even one.
 - **Recurrent layers.** On the CPU torch multiplies all time steps with the input's weights at once; on other devices,
-  and on `meta`, one after another. The products are the same, and what is alive is not.
+  and on `meta`, one after another. The products are the same, and what is alive is not. The tracker is a mode, under
+  which torch makes anew some of what it else changes in place; where the two disagree the profiler counts.
 
 {verdict}
 

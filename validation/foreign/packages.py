@@ -16,7 +16,8 @@ from validation.foreign.call import Call
 
 PACKAGES = (
     "torchvision==0.28.0 timm x-transformers litgpt diffusers open_clip_torch peft einops einx frozendict loguru ftfy "
-    "wcwidth torch-einops-utils lightning lightning-utilities torchmetrics pytorch-lightning accelerate psutil"
+    "wcwidth torch-einops-utils lightning lightning-utilities torchmetrics pytorch-lightning accelerate psutil "
+    "requests urllib3 certifi charset-normalizer idna importlib-metadata zipp"
 )
 """Installed without what they depend on: torch and transformers are the project's own."""
 

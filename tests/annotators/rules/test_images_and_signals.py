@@ -75,6 +75,21 @@ def test_vector_flops(name):
     assert (cost(function, *tensors).vector_flops, cost(function, *tensors).matmul_flops) == (expected, 0)
 
 
+def test_a_convolution_keeps_the_order_of_a_channels_last_input():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Linear(8, 4)
+
+        def forward(self, x):  # [N, HW, C], as the feed-forward of a pyramid vision transformer
+            x = self.conv(x.transpose(1, 2).view(2, 8, 6, 6))
+            return self.linear(x.flatten(2).transpose(1, 2))
+
+    ops = {op.op for op in annotate_module(Mixed(), torch.randn(2, 36, 8)).ops}
+    assert "aten.addmm.default" in ops
+    assert not ops & {"aten.clone.default", "aten.mm.default"}
+
+
 def test_a_bilinear_layer_is_two_products():
     found = cost(F.bilinear, meta(3, 4), meta(3, 5), meta(6, 4, 5), meta(6))
     assert found.matmul_flops == 6 * (2 * 3 * 4 * 5 + 2 * 3 * 5)

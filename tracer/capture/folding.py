@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,6 +83,9 @@ class CannotFoldError(FxmeterError):
         self.in_list = list_of(path)
 
 
+_NUMBERS = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
 class Folding:
     """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed.
 
@@ -98,8 +102,9 @@ class Folding:
         self.skipped = False
 
     def without(self, in_list: str) -> Folding | None:
-        """The same but for one list; None where no other is left."""
-        self._members = [member for member in self._members if member.in_list != in_list]
+        """The same but for one list, and those at its place in other layers; None where no other is left."""
+        place = _NUMBERS.sub("", in_list)
+        self._members = [member for member in self._members if _NUMBERS.sub("", member.in_list) != place]
         return self if self._members else None
 
     @contextmanager
@@ -205,7 +210,7 @@ def _run_once(member: Member, forward: Callable[..., Any], calls: _Calls, observ
             return instance.passthrough(tensors)
         if path in calls.not_cached:
             raise CannotFoldError(path, "it is like others in the prompt alone")
-        instance = Instance([path], observer.instances, given=given, began=observer.moment())
+        instance = Instance([path], observer.instances, given=given, began=observer.moment(), steps=member.steps)
         calls.instances.append(instance)
         outer, observer.instances = observer.instances, (*observer.instances, instance)
         try:

@@ -13,8 +13,8 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,11 +28,15 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a list that is not the only one of its kind; ``kind`` is equal for those that are alike."""
+    """A member of a list that is not the only one of its kind; ``kind`` is equal for those that are alike.
+
+    ``steps``: by how much an index grows from one to the next, by the path in the member of the module that has it.
+    """
 
     path: str
     module: nn.Module
     kind: Hashable
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def in_list(self) -> str:
@@ -68,7 +72,7 @@ def on_rank(members: list[Member], rank: nn.Module) -> list[Member]:
         for length in range(1, len(steps)):
             if (path := ".".join(steps[:length])) in held:
                 held[path].append((tuple(steps[length:]), tuple(tensor.shape)))
-    return [Member(m.path, rank.get_submodule(m.path), (m.kind, tuple(held[m.path]))) for m in members]
+    return [Member(m.path, rank.get_submodule(m.path), (m.kind, tuple(held[m.path])), m.steps) for m in members]
 
 
 def _trusted(model: nn.Module) -> list[Member]:
@@ -178,14 +182,15 @@ def _alike(model: nn.Module, may: Callable[[str, nn.ModuleList], bool]) -> list[
         if isinstance(module, nn.ModuleList) and len(module) > 1 and may(list_path, module):
             alike: dict[Any, list[tuple[str, nn.Module]]] = {}
             sharing = _sharing(module)
-            for index, (member, key) in enumerate(zip(module, _signatures(module), strict=True)):
+            keys, steps = _signatures(module)
+            for index, (member, key) in enumerate(zip(module, keys, strict=True)):
                 if index in sharing:
                     continue
                 path = f"{list_path}.{index}" if list_path else str(index)
                 alike.setdefault(key, []).append((path, member))
             for members in alike.values():
                 if len(members) > 1:
-                    found += [Member(path, member, kinds) for path, member in members]
+                    found += [Member(path, member, kinds, steps) for path, member in members]
                     kinds += 1
     return found
 
@@ -199,17 +204,32 @@ def _sharing(members: nn.ModuleList) -> set[int]:
     return {index for indices in owners.values() if len(indices) > 1 for index in indices}
 
 
-def _signatures(members: nn.ModuleList) -> list[Any]:
-    """One hashable key per member; equal keys mean that the members cannot be told apart but by position."""
+def _signatures(members: nn.ModuleList) -> tuple[list[Any], Mapping[str, int]]:
+    """One hashable key per member; equal keys mean that the members cannot be told apart but by position. And by how
+    much an index grows from one member to the next, by the path of the module in the member that has it."""
     described = [_describe(member) for member in members]
-    offsets: dict[Any, set[int]] = {}
+    values: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for position, (_, indices) in enumerate(described):
         for name, value in indices.items():
-            offsets.setdefault(name, set()).add(value - position)
-    return [
-        (fixed, tuple((name, None if len(offsets[name]) == 1 else value) for name, value in indices.items()))
+            values.setdefault(name, []).append((position, value))
+    steps = {name: step for name, places in values.items() if (step := _step(places)) is not None}
+    of_module: dict[str, set[int]] = {}
+    for (path, _), step in steps.items():
+        of_module.setdefault(path, set()).add(step)
+    steps = {name: step for name, step in steps.items() if len(of_module[name[0]]) == 1}
+    keys = [
+        (fixed, tuple((name, None if name in steps else value) for name, value in indices.items()))
         for fixed, indices in described
     ]
+    return keys, {path: step for (path, _), step in steps.items()}
+
+
+def _step(places: list[tuple[int, int]]) -> int | None:
+    """By how much values grow with the position, if they do so evenly: two that are apart by more show no rule."""
+    (first, low), (last, high) = places[0], places[-1]
+    step, rest = divmod(high - low, last - first) if last > first else (1, 0)
+    even = not rest and all(value == low + step * (position - first) for position, value in places)
+    return step if even and (step == 1 or (step > 1 and len(places) > 2)) else None
 
 
 def _describe(member: nn.Module) -> tuple[Any, dict[Any, int]]:

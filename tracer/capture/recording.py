@@ -186,7 +186,7 @@ def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
         for instance in instances:
             if any(spec.storage in skip.given for skip in instance.skips):
                 raise CannotFoldError(instance.paths[0], "several layers keep what they remember in one tensor")
-        layers = _layers(entry.layer, instances)
+        layers = _layers(entry.layer, meta_of(by).module if by is not None else "", instances)
         entries.append(CacheEntry(layers, entry.kind, entry.name, spec, by.name if by else None))
     return tuple(entries)
 
@@ -206,12 +206,14 @@ def _nodes_of(
     return found
 
 
-def _layers(layer: int, instances: tuple[Instance, ...]) -> tuple[int, ...]:
-    """The layers whose cache a recorded one stands for: the same steps on as the modules are in their lists."""
+def _layers(layer: int, module: str, instances: tuple[Instance, ...]) -> tuple[int, ...]:
+    """The layers whose cache a recorded one, written in ``module``, stands for: as many steps on as the modules are in
+    their lists."""
     layers = [layer]
     for instance in instances:
         positions = [int(path.rpartition(".")[2]) for path in instance.paths]
-        layers = [base + position - positions[0] for base in layers for position in positions]
+        step = instance.step_of(module)
+        layers = [base + step * (position - positions[0]) for base in layers for position in positions]
     return tuple(layers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class Instance:
 
     ``began`` and ``ended`` are its moments, ``given`` the storages of its tensors; ``returned`` says which of them a
     skipped call hands back, and the storage that the recorded one returned there. ``skips`` are the other paths' calls.
+    ``steps``: by how much the cache slots of a module in the member (by its path there) grow from member to member.
     """
 
     paths: list[str]
@@ -35,6 +36,7 @@ class Instance:
     given: tuple[Storage | None, ...] = field(default=(), repr=False)
     returned: tuple[tuple[int, Storage | None], ...] = field(default=(), repr=False)
     skips: list[Skip] = field(default_factory=list, repr=False)
+    steps: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def times(self) -> int:
@@ -43,3 +45,11 @@ class Instance:
         for instance in self.outer:
             times *= len(instance.paths)
         return times
+
+    def step_of(self, module: str) -> int:
+        """By how much the cache slots that the module at a path uses grow from one of the members to the next."""
+        path = self.paths[0]
+        inside = module.removeprefix(path).lstrip(".") if module.startswith(path) else ""
+        while inside and inside not in self.steps:
+            inside = inside.rpartition(".")[0]
+        return self.steps.get(inside, 1)

@@ -151,7 +151,8 @@ def full_size(model_type: str) -> Row:
     """Load a type at its default size, and price its four passes."""
     model = load_model(full_config(model_type), dtype=DTYPES.get(model_type))
     loading_s = _cpu_s()
-    length = min(LENGTH, (max_positions(model) or 2 * LENGTH) // 2)
+    limit = max_positions(model)
+    length = LENGTH if limit is None else min(LENGTH, limit.positions // 2)
     ops = 0
     for attention in ATTENTIONS:
         for scenario in (prefill(length), decode(length)):

@@ -48,6 +48,7 @@ class Edge:
     failure: NotPolynomial | None = None
     _growths: list[int] = field(default_factory=list)
     _lone: int = 0
+    _waiting: list[Place] = field(default_factory=list)
 
     def reach(self, length: int) -> None:
         """Find the regions as far as ``length``. Raises NotPolynomial where there are none, or too many."""
@@ -58,6 +59,8 @@ class Edge:
             try:
                 self._next_region(end + 1)
                 self._refuse_endless_change(end + 1)
+                if self.ends[-1] is None or self.ends[-1] >= length:
+                    self._add_waiting()
             except NotPolynomial as failure:
                 self.failure = failure
         raise self.failure
@@ -85,8 +88,7 @@ class Edge:
         fit = self.samples.fit([self.place(start + step) for step in range(3)], one=self.one)
         at_once = [(b, *self.place(length)) for length, b in self._taken(self.one) if start <= length <= start + 2]
         if fit is None or not self.samples.all_agree(fit, at_once):
-            place = self.place(start)
-            self.add(self.samples.lone(place, one=self.one), place, place)
+            self._waiting.append(self.place(start))
             self.ends.append(start)
             self._lone += 1
             return
@@ -101,6 +103,13 @@ class Edge:
             fit = self.samples.with_one(fit, self._single_sequences(low, end))
         self.add(fit, self.place(low), (bounds[0], bounds[1]))
         self.ends.append(end)
+
+    def _add_waiting(self) -> None:
+        """Make regions of single lengths. Not before their number is known: where there are too many, each would have
+        been held to recordings of several batches in vain."""
+        waiting, self._waiting = self._waiting, []
+        for place in waiting:
+            self.add(self.samples.lone(place, one=self.one), place, place)
 
     def _end_of(self, fit: Fit, start: int) -> int | None:
         """The last length at which ``fit`` holds; None where no check up to the top shows one."""

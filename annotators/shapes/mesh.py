@@ -18,6 +18,8 @@ MOST_PIECES = 64
 
 def explore(pieces: Pieces) -> tuple[Piece, ...]:
     """Every piece that a point of the mesh falls into. Raises NotPolynomial where a point has none."""
+    if pieces.stage != "vision" and not pieces.find_regions():  # before anything is priced in vain
+        raise NotPolynomial(pieces.reason or "no polynomial")
     used: dict[int, Piece] = {}
     for start in _starts(pieces):
         if any(piece.region.contains(*start) for piece in used.values()):

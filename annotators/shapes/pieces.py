@@ -161,6 +161,16 @@ class Pieces:
         pieces.append(piece)
         return piece
 
+    def find_regions(self) -> bool:
+        """Find every region along the stage's own axis, for several sequences, and price none yet. Whether sizes
+        follow polynomials all the way."""
+        try:
+            self._regions.reach(0 if self.stage == "prefill" else 1)
+        except (NotPolynomial, TraceError) as error:
+            self.reason = self.reason or f"{self.model_class}, {self.stage}: {error}"
+            return False
+        return True
+
     def over(self, sizes: Sequence[np.ndarray]) -> Iterator[tuple[Piece | None, np.ndarray]]:
         """Which piece is right at which of many points, given as three flat arrays: each point once, and those that
         have to be recorded (None) one by one."""

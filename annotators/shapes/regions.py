@@ -78,6 +78,11 @@ class Regions:
                 return region
         raise failure
 
+    def reach(self, axis: int) -> None:
+        """Find every region along an axis, of several sequences. Raises NotPolynomial where there are none, or too
+        many."""
+        self._edge(axis, one=False).reach(self._top[axis])
+
     def _known(self, point: Point) -> SizeRegion | None:
         return next((region for region in self.found if region.contains(*point)), None)
 

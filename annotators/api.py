@@ -19,7 +19,7 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import join_steps
 from fxmeter.models.choices import Logits
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
-from fxmeter.models.errors import ScenarioError
+from fxmeter.models.errors import DeploymentError, ScenarioError
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.run.attention import Attention
@@ -113,8 +113,11 @@ def _from_closed_form(model: nn.Module, scenario: Scenario, options: Mapping[str
     wanted = {name: value for name, value in options.items() if name != "fold"}
     if options["fold"] is False or scenario.stage == "encode":
         return None
-    form = closed_form(model, stage=scenario.stage, encoder_len=scenario.encoder_len, **wanted)
-    return generate(form.pieces, scenario)
+    try:
+        form = closed_form(model, stage=scenario.stage, encoder_len=scenario.encoder_len, **wanted)
+        return generate(form.pieces, scenario)
+    except DeploymentError:  # a deployment that no form follows, or that the first pass will refuse as well
+        return None
 
 
 def annotate_module(

@@ -44,8 +44,6 @@ class Deployment:
 
     def _lay_out(self) -> None:
         """Check the sizes: experts are spread over whole tensor-parallel groups, and so are there more of those."""
-        if self.pp > 1:
-            raise DeploymentError("pp above 1: pipeline stages are not priced yet")
         if self.ep > 1 and self.ep % self.tp:
             raise DeploymentError(f"ep={self.ep} is no multiple of tp={self.tp}: experts are spread over whole groups")
         if self.ep > self.tp * self.dp and self.dp == 1:

@@ -152,7 +152,7 @@ dtype_option = choice(
 
 
 def deployment_options(*, kernels: Kernels = "transformers") -> Decorator:
-    """--weights, --kv, --tp, --ep, --dp and --kernels as ``deployment``, with a command's usual ``kernels``."""
+    """--weights, --kv, --tp, --ep, --dp, --pp and --kernels as ``deployment``, with a command's usual ``kernels``."""
     options = gathered(
         "deployment",
         deploy,
@@ -179,6 +179,13 @@ def deployment_options(*, kernels: Kernels = "transformers") -> Decorator:
             default=1,
             metavar="N",
             help="Groups of --tp ranks with --batch sequences each of their own, e.g. --dp 8.",
+        ),
+        click.option(
+            "--pp",
+            type=size(1),
+            default=1,
+            metavar="N",
+            help="Pipeline stages, each with a part of the layers, e.g. --pp 4.",
         ),
         choice(
             "--kernels",

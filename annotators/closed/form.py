@@ -25,7 +25,7 @@ from fxmeter.models.choices import Logits
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.devices import device as device_named
-from fxmeter.models.errors import ScenarioError
+from fxmeter.models.errors import DeploymentError, ScenarioError
 from fxmeter.models.scenario import Scenario, generation, prefill
 from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
 from fxmeter.tracer.run.attention import Attention
@@ -74,6 +74,8 @@ def closed_form(
     module = model_of(model, vision=stage == "vision")
     if stage != "vision":
         encoder_len = with_encoder_len(module, prefill(1, encoder_len=encoder_len)).encoder_len
+    if deployment.pp > 1:
+        raise DeploymentError("pipeline stages are parts of a pass, and have no closed form: report --pp shows them")
     return ClosedForm(Pieces(module, stage, attention, conventions, deployment, encoder_len))
 
 

@@ -12,7 +12,7 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.report import Report
 from fxmeter.annotators.studies.served import Served
-from fxmeter.annotators.studies.shared import Shared
+from fxmeter.annotators.studies.shared import Pipelined, Shared
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.models.stage_cost import PASS_FIGURES
 
@@ -30,6 +30,7 @@ def to_json(report: Report) -> Document:
         "serving_kernels_differ": [_served(item) for item in report.served],
         "stages": [stage_of(stage, report.timings_of(stage)) for stage in report.stages],
         **({"shared": [_shared(item) for item in report.shared]} if report.shared else {}),
+        **({"pipelines": [_pipelined(item) for item in report.pipelines]} if report.pipelines else {}),
         **({"end_to_end": [_total(report, attention) for attention in report.totals]} if report.totals else {}),
     }
 
@@ -64,6 +65,21 @@ def _shared(item: Shared) -> Document:
         "one_device": item.one.to_dict(),
         "all_ranks": item.all.to_dict(),
         "replicated_parameters": list(item.whole_parameters),
+    }
+
+
+def _pipelined(item: Pipelined) -> Document:
+    return {
+        **scenario_of(item.stage),
+        "pipeline_stages": [
+            {
+                "layers": [part.first, part.last],
+                "cost": part.cost.to_dict(),
+                "sent_bytes": part.sent_bytes,
+                "estimate_s": {device: times[place].estimate_s for device, times in item.times.items()},
+            }
+            for place, part in enumerate(item.parts)
+        ],
     }
 
 

@@ -13,7 +13,7 @@ from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import per_step
 from fxmeter.annotators.studies.served import Served
-from fxmeter.annotators.studies.shared import Shared
+from fxmeter.annotators.studies.shared import Pipelined, Shared, pipelined
 from fxmeter.annotators.studies.times import StageTiming, timings_of
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
@@ -54,7 +54,7 @@ class Column(PassFigures):
 class Report:
     """Everything a reader needs to trust, or to redo, the numbers. ``totals`` has attention → the whole request,
     ``timings`` each stage on each device that was asked for, ``served`` what serving kernels would change much,
-    ``shared`` each stage of a rank beside one device."""
+    ``shared`` each stage of a rank beside one device, ``pipelines`` each pass as pipeline stages."""
 
     model: ModelInfo
     conventions: Conventions
@@ -63,6 +63,7 @@ class Report:
     timings: tuple[StageTiming, ...] = ()
     served: tuple[Served, ...] = ()
     shared: tuple[Shared, ...] = ()
+    pipelines: tuple[Pipelined, ...] = ()
 
     def timings_of(self, stage: AnnotatedStage) -> tuple[StageTiming, ...]:
         """One stage on each device."""
@@ -151,7 +152,8 @@ def build_report(
         costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
     info = model_info(model, tower, deployment)
-    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices), served, shared)
+    pipelines = pipelined(stages, deployment, devices)
+    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices), served, shared, pipelines)
 
 
 def stages_of(model: nn.Module, asked: Sequence[Asked]) -> tuple[Asked, ...]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from fxmeter.annotators.api import annotate
+from fxmeter.annotators.stages.pipeline import PipelineStage, pipeline, times_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.devices import Device
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer.state.tree import named_tensors
@@ -44,7 +47,7 @@ def shared_by_ranks(model: nn.Module, stages: Iterable[AnnotatedStage], deployme
     """Each stage of a language model beside one device; nothing where no device shares a model with another."""
     if not deployment.sharded:
         return ()
-    alone = replace(deployment, tp=1, ep=1, dp=1)
+    alone = replace(deployment, tp=1, ep=1, dp=1, pp=1)
     found = []
     for stage in stages:
         if isinstance(stage.scenario, Scenario):
@@ -52,6 +55,29 @@ def shared_by_ranks(model: nn.Module, stages: Iterable[AnnotatedStage], deployme
             options: dict[str, Any] = {"attention": stage.attention, **asdict(stage.conventions)}
             one = annotate(model, scenario, deployment=alone, **options).cost
             found.append(Shared(stage, deployment.ranks, one, _whole_parameters(model, stage)))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipelined:
+    """A stage as pipeline stages, and device → the time of the kernels of each."""
+
+    stage: AnnotatedStage
+    parts: tuple[PipelineStage, ...]
+    times: Mapping[str, tuple[Time, ...]]
+
+
+def pipelined(
+    stages: Iterable[AnnotatedStage], deployment: Deployment, devices: Sequence[Device]
+) -> tuple[Pipelined, ...]:
+    """The passes of a language model as pipeline stages; of a generation its last step."""
+    if deployment.pp == 1:
+        return ()
+    found = []
+    for stage in (stage.last_step or stage for stage in stages if isinstance(stage.scenario, Scenario)):
+        parts = pipeline(stage, deployment.pp)
+        times = {device.name: tuple(times_of(stage, stage.time(device), parts)) for device in devices}
+        found.append(Pipelined(stage, parts, times))
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, modul
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers
-from fxmeter.annotators.views.shared import replicated_line, shared_grid
+from fxmeter.annotators.views.shared import pipeline_grid, replicated_line, shared_grid
 from fxmeter.annotators.views.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
 from fxmeter.models.choices import OpsBy
 from fxmeter.models.figures import Figure, shown
@@ -33,6 +33,8 @@ def report_view(
     parts: list[RenderableType] = [*_answers(report), *_header(report), _stage_tables(report.columns)]
     for shared in report.shared:
         parts += ["", shared_grid(shared), replicated_line(shared)]
+    for pipeline in report.pipelines:
+        parts += ["", pipeline_grid(pipeline)]
     if report.timings:
         parts += [
             "",

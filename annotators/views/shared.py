@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from fxmeter.annotators.studies.report import title_of
-from fxmeter.annotators.studies.shared import SHOWN, Shared
-from fxmeter.annotators.units import quantity
+from fxmeter.annotators.studies.shared import SHOWN, Pipelined, Shared
+from fxmeter.annotators.units import duration, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
 from fxmeter.models.stage_cost import FIGURES
 
@@ -39,3 +39,22 @@ def replicated_line(shared: Shared) -> Text:
     found = shared.whole_parameters
     more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
     return Text(f"replicated: {', '.join(found[:MOST_NAMES]) or 'no parameter'}{more}", style="dim")
+
+
+def pipeline_grid(pipeline: Pipelined) -> Grid:
+    """Each pipeline stage on a line."""
+    rows: list[list[Cell]] = [
+        [
+            f"layers {part.first}-{part.last}",
+            quantity(part.cost.flops, "flop"),
+            quantity(part.cost.weight_bytes, "memory"),
+            quantity(part.cost.kv_bytes, "memory"),
+            quantity(part.cost.peak_activation_bytes, "memory"),
+            quantity(part.sent_bytes, "byte"),
+            *(duration(times[place].estimate_s) for times in pipeline.times.values()),
+        ]
+        for place, part in enumerate(pipeline.parts)
+    ]
+    columns = [*names(""), *numbers("FLOPs", "weights", "KV cache", "peak alive", "sent on", *pipeline.times)]
+    title = f"{len(pipeline.parts)} pipeline stages: {title_of(pipeline.stage)}, {pipeline.stage.attention}"
+    return Grid(title, columns, rows)

@@ -148,7 +148,7 @@ def test_a_deployment_refuses_what_it_does_not_know():
         ({"tp": 0}, "at least 1"),
         ({"tp": 8, "ep": 2}, "no multiple of tp=8"),
         ({"ep": 8, "dp": 3}, "does not divide the 3 ranks"),
-        ({"pp": 2}, "not priced yet"),
+        ({"pp": 0}, "at least 1"),
         ({"weights": "int4-g0"}, "at least 1 weight"),
     ):
         with pytest.raises(FxmeterError, match=said):

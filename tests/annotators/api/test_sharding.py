@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import LlamaConfig, Qwen3MoeConfig
 
-from fxmeter import annotate, closed_form, decode, deploy, load_model, prefill
+from fxmeter import annotate, closed_form, decode, deploy, generation, load_model, prefill
 from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.models.errors import DeploymentError, FxmeterError
 from fxmeter.models.stage_cost import FIELDS
@@ -169,3 +169,9 @@ def test_closed_forms_know_the_exchange_of_tokens():
     assert form.at(batch=3, past_len=77) == annotate(model, decode(77, batch=3), deployment=deployment).cost
     with pytest.raises(DeploymentError, match="rounded"):
         closed_form(model, deployment=deploy(tp=4, ep=4)).at(batch=3, past_len=77)
+
+
+def test_steps_without_a_closed_form_are_recorded_one_by_one():
+    model, deployment = load_model(Qwen3MoeConfig(**tiny.QWEN_MOE)), deploy(tp=4, ep=4)
+    steps = [annotate(model, decode(20 + step), deployment=deployment).cost.flops for step in range(9)]
+    assert annotate(model, generation(20, steps=9), deployment=deployment).cost.flops == sum(steps)

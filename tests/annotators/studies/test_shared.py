@@ -66,3 +66,19 @@ def test_a_device_without_links_shares_no_model(run, config):
     refused = run("report", config(LLAMA), "--tp", 2, "--device", "apple-m1-max", "--decode", 64)
     assert refused.returncode == 1
     assert "nothing is known of its links" in refused.stderr
+
+
+def test_pipeline_stages_are_shown_one_by_one(run, config):
+    arguments = ("report", config(LLAMA), "--pp", 3, "--decode", 20, "--attention", "flash", "--device", "h100")
+    document = json.loads(run(*arguments, "--json").stdout)
+    (pipeline,) = document["pipelines"]
+    parts, whole = pipeline["pipeline_stages"], document["stages"][0]["cost"]
+    assert [part["layers"] for part in parts] == [[0, 0], [1, 1], [2, 2]]
+    assert sum(part["cost"]["weight_bytes"] for part in parts) == whole["weight_bytes"]
+    assert [part["sent_bytes"] for part in parts] == [32 * 2, 32 * 2, 0]
+    assert all(part["estimate_s"]["h100-sxm5-80g"] > 0 for part in parts)
+    printed = run(*arguments).stdout
+    assert "3 pipeline stages: decode C=20, flash" in printed
+    refused = run("formula", config(LLAMA), "--pp", 3)
+    assert refused.returncode == 1
+    assert "no closed form" in refused.stderr

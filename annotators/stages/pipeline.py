@@ -1,0 +1,139 @@
+"""A pass as pipeline stages: a partition of its priced ops by layer, with what each stage sends to the next.
+
+    everything before the first layer ─┐                              ┌─ everything after the last one
+                        layers 0 … a-1 │ layers a … b-1 │ …  layers z… │
+                        ───── stage 0 ─┴──── stage 1 ───┴──── last stage ─
+
+A stage computes what the whole does in its layers, so the stages add up to the whole. What layers leave for those
+after them, their hidden states, is sent. Tables that all layers read (rotary embeddings, masks) belong to the first
+stage; an engine makes them again in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
+from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time
+from fxmeter.models.errors import DeploymentError
+from fxmeter.models.stage_cost import StageCost
+from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStage:
+    """Layers ``first`` up to ``last`` and what belongs to them; ``sent_bytes`` of it go to the next stage."""
+
+    first: int
+    last: int
+    cost: StageCost
+    sent_bytes: int
+
+
+def split_layers(layers: int, stages: int) -> tuple[int, ...]:
+    """How many layers each stage has: as evenly as they go, those left over one each to the stages before the last,
+    which has the output head to compute (as vLLM deals them out)."""
+    counts = [layers // stages] * stages
+    for place in range(layers % stages):
+        counts[stages - 2 - place] += 1
+    return tuple(counts)
+
+
+def pipeline(stage: AnnotatedStage, stages: int) -> tuple[PipelineStage, ...]:
+    """The pipeline stages of one pass.
+
+    Args:
+        stage: a pass of a language model; of several steps its last one.
+        stages: how many devices (or groups of ranks) share its layers.
+
+    Raises:
+        DeploymentError: fewer layers than stages.
+    """
+    stage = stage.last_step or stage
+    layers = layer_paths(stage)
+    if len(layers) < stages:
+        raise DeploymentError(f"pp={stages}: a pass with {len(layers)} layers has no work for so many stages")
+    before, after = _around(stage, layers)
+    found, first = [], 0
+    for place, count in enumerate(split_layers(len(layers), stages)):
+        own = [stage.modules[path].cost for path in layers[first : first + count]]
+        own += ([before] if place == 0 else []) + ([after] if place == stages - 1 else [])
+        last = first + count - 1
+        sent = 0 if place == stages - 1 else _left(stage, layers[last])
+        found.append(PipelineStage(first, last, StageCost.total(own), sent))
+        first += count
+    return tuple(found)
+
+
+def layer_paths(stage: AnnotatedStage) -> list[str]:
+    """Paths of the layers that a pass runs one after another: the members of the list that does most."""
+    members: dict[str, set[int]] = {}
+    for path in stage.recording.classes:
+        in_list, _, index = path.rpartition(".")
+        if index.isdigit() and not any(part.isdigit() for part in in_list.split(".")):
+            members.setdefault(in_list, set()).add(int(index))
+    weight = {
+        in_list: sum(
+            stage.modules[path].cost.io_bytes for i in found if (path := f"{in_list}.{i}") and _runs(stage, path)
+        )
+        for in_list, found in members.items()
+    }
+    chosen = max(weight, key=lambda in_list: weight[in_list], default=None)
+    return [] if chosen is None else [f"{chosen}.{index}" for index in sorted(members[chosen])]
+
+
+def _runs(stage: AnnotatedStage, path: str) -> bool:
+    try:
+        return bool(stage.modules[path])
+    except KeyError:
+        return False
+
+
+def _around(stage: AnnotatedStage, layers: list[str]) -> tuple[StageCost, StageCost]:
+    """What runs outside of the layers: before the first of them began, and after."""
+    in_list = layers[0].rpartition(".")[0] + "."
+    nodes = list(priced_nodes(stage.graph))
+    inside = [node for node in nodes if node.module.startswith(in_list)]
+    began = min(node.order for node in inside)
+    outside = [node for node in nodes if not node.module.startswith(in_list)]
+    return _summed(n for n in outside if n.order < began), _summed(n for n in outside if n.order >= began)
+
+
+def _summed(nodes: Iterable[PricedNode]) -> StageCost:
+    return StageCost.weighted((node.cost, node.times) for node in nodes)
+
+
+def _left(stage: AnnotatedStage, layer: str) -> int:
+    """Bytes of the activations of a layer, or of the one that stands for it, that are read outside of it."""
+    stand_in = stage.recording.stand_ins().get(layer, layer)
+    sent: dict[int, int] = {}
+    for node in executed(stage.fx_graph):
+        if _within(meta_of(node).module, stand_in) and any(
+            not _within(meta_of(u).module, stand_in) for u in node.users
+        ):
+            sent |= {spec.storage.id: spec.nbytes for spec in specs_of(node) if spec.role == "activation"}
+    return sum(sent.values())
+
+
+def _within(module: str, layer: str) -> bool:
+    return module == layer or module.startswith(f"{layer}.")
+
+
+def times_of(stage: AnnotatedStage, time: StageTime, parts: Iterable[PipelineStage]) -> list[Time]:
+    """The time of the kernels of each pipeline stage, without what it takes to send, or a host's part of a pass."""
+    layers = layer_paths(stage)
+    in_list = layers[0].rpartition(".")[0] + "."
+    order = {node.name: node.order for node in priced_nodes(stage.graph)}
+    began = min(node.order for node in priced_nodes(stage.graph) if node.module.startswith(in_list))
+    outside = [item for item in time.kernels if not item.kernel.module.startswith(in_list)]
+    before = sum((item.all for item in outside if order[item.kernel.name] < began), ZERO)
+    after = sum((item.all for item in outside if order[item.kernel.name] >= began), ZERO)
+    stand_ins = stage.recording.stand_ins()
+    found = [
+        sum((time.modules[stand_ins.get(path, path)] for path in layers[part.first : part.last + 1]), ZERO)
+        for part in parts
+    ]
+    found[0], found[-1] = found[0] + before, found[-1] + after
+    return found

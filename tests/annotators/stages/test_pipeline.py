@@ -1,0 +1,96 @@
+"""Pipeline stages: they add up to the whole, and are those of transformers' own split."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import AutoConfig
+from transformers.distributed.configuration_utils import DistributedConfig
+from transformers.distributed.pipeline_parallel import PipelineStage
+from transformers.distributed.utils import TransformersDeviceMesh
+
+from fxmeter import annotate, decode, deploy, load_model, prefill
+from fxmeter.annotators.stages.pipeline import pipeline, split_layers, times_of
+from fxmeter.models.errors import DeploymentError
+from fxmeter.models.stage_cost import ADDITIVE, StageCost
+from tests.tracer import tiny
+
+EXACT = ("matmul_flops", "weight_bytes", "kv_bytes", "kv_read_bytes", "kv_write_bytes")
+LLAMA = {**tiny.LLAMA, "num_hidden_layers": 4}
+DEEPSEEK = {**tiny.DEEPSEEK, "num_hidden_layers": 4}
+
+
+@pytest.mark.parametrize(
+    ("layers", "stages", "counts"), [(32, 4, (8, 8, 8, 8)), (61, 4, (15, 15, 16, 15)), (7, 4, (2, 2, 2, 1))]
+)
+def test_layers_left_over_go_to_the_stages_before_the_last(layers, stages, counts):
+    assert split_layers(layers, stages) == counts
+
+
+@pytest.mark.parametrize(("name", "itemsize"), [("llama-3.1-8b", 2), ("gemma-2-9b", 4), ("deepseek-v3", 2)])
+@pytest.mark.parametrize("scenario", [prefill(100), decode(4096, batch=8)], ids=["prefill", "decode"])
+def test_the_stages_add_up_to_the_whole(preset_model, name, itemsize, scenario):
+    model = preset_model(name)
+    stage = annotate(model, scenario)
+    parts = pipeline(stage, 4)
+    total = StageCost.total(part.cost for part in parts)
+    assert {field for field in ADDITIVE if getattr(total, field) != getattr(stage.cost, field)} == set()
+    hidden = scenario.batch * scenario.query_len * model.config.hidden_size * itemsize
+    assert [part.sent_bytes for part in parts] == [hidden, hidden, hidden, 0]
+    assert [part.first for part in parts[1:]] == [part.last + 1 for part in parts[:-1]]
+
+
+def test_ranks_of_a_pipeline_are_stages_of_a_rank(preset_model):
+    rank = annotate(preset_model("llama-3.1-8b"), decode(64), deployment=deploy(tp=4))
+    parts = pipeline(rank, 8)
+    assert sum(part.cost.network_bytes for part in parts) == rank.cost.network_bytes
+    assert parts[1].cost.weight_bytes * 8 == rank.modules["model.layers.0"].cost.weight_bytes * 32
+
+
+def test_the_time_of_the_stages_is_that_of_the_kernels(preset_model):
+    stage = annotate(preset_model("llama-3.1-8b"), decode(64))
+    time = stage.time("h100")
+    parts = times_of(stage, time, pipeline(stage, 4))
+    assert sum(part.bound_s for part in parts) == pytest.approx(sum(item.all.bound_s for item in time.kernels))
+
+
+def test_more_stages_than_layers_are_refused():
+    with pytest.raises(DeploymentError, match="3 layers"):
+        pipeline(annotate(load_model(AutoConfig.for_model(**tiny.LLAMA)), prefill(4)), 4)
+
+
+def received(self, operation, *, device, dtype, tensor=None, shape=None):
+    """In the place of what sends and receives, which needs the other stages: a tensor of that shape."""
+    if operation == "recv_forward" and not self.pp_is_first_stage:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return None
+
+
+@pytest.mark.parametrize("fields", [LLAMA, DEEPSEEK], ids=["llama", "deepseek_v3"])
+def test_stages_are_those_that_transformers_splits_a_model_into(fields):
+    scenario = prefill(12, batch=2)
+    expected = pipeline(annotate(load_model(AutoConfig.for_model(**fields)), scenario), 2)
+    for rank, part in enumerate(expected):
+        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=2)
+        try:
+            names = ("pp", "dp_replicate", "fsdp", "tp")
+            dense, expert = (
+                init_device_mesh("cpu", (2, 1, 1, 1), mesh_dim_names=n) for n in (names, ("pp", "a", "efsdp", "ep"))
+            )
+            model = load_model(AutoConfig.for_model(**fields))
+            model = model.maybe_distribute_model(
+                model, DistributedConfig(pp_size=2), TransformersDeviceMesh(dense, expert)
+            )
+            with (
+                patch.object(PipelineStage, "communicate", received),
+                patch.object(PipelineStage, "broadcast_from_last", lambda self, tensor, **kwargs: tensor),
+            ):
+                split = annotate(model, scenario).cost
+        finally:
+            dist.destroy_process_group()
+        assert {name: getattr(split, name) for name in EXACT} == {name: getattr(part.cost, name) for name in EXACT}

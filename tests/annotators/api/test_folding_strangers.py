@@ -150,7 +150,12 @@ def _hold(changes: list[str], own: bool, sums: bool, attention: str) -> None:
     assert _compared(lambda: _build(changes, own, sums), IDS, attention=attention) == "equal"
 
 
-@settings(max_examples=12, **QUIET)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_that_all_layers_have_is_what_it_is_in_full(change):
+    _hold([change] * 5, own=False, sums=False, attention="eager")
+
+
+@settings(max_examples=8, **QUIET)
 @given(**STACKS)
 def test_a_stack_of_layers_with_changes_is_what_it_is_in_full(changes, own, sums, attention):
     _hold(changes, own, sums, attention)

@@ -6,7 +6,7 @@ MODEL  ?= deepseek-ocr
 
 WORKERS ?= 2
 
-.PHONY: report test test-slow coverage validate foreign bench lint format readme images dist clean
+.PHONY: report test test-slow coverage validate foreign bench lint format readme ops images dist clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -49,6 +49,9 @@ format: $(VENV)/.installed
 
 readme: $(VENV)/.installed  ## put the report's current output into README.md
 	$(BIN)/python docs/refresh_readme.py
+
+ops: $(VENV)/.installed  ## write the table that `fxmeter ops` prints, after a rule has changed
+	$(BIN)/python docs/refresh_ops.py
 
 images: $(VENV)/.installed  ## draw the documents' pictures again
 	$(BIN)/python docs/draw_images.py

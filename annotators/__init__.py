@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fxmeter.annotators.api import annotate, annotate_module
-    from fxmeter.annotators.closed.form import closed_form
+    from fxmeter.annotators.closed.find import closed_form
     from fxmeter.annotators.conventions import Conventions
     from fxmeter.annotators.stages.rollup import AnnotatedStage
     from fxmeter.models.stage_cost import Cost
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "annotate": "fxmeter.annotators.api",
     "annotate_module": "fxmeter.annotators.api",
-    "closed_form": "fxmeter.annotators.closed.form",
+    "closed_form": "fxmeter.annotators.closed.find",
     "AnnotatedStage": "fxmeter.annotators.stages.rollup",
     "Conventions": "fxmeter.annotators.conventions",
     "Cost": "fxmeter.models.stage_cost",

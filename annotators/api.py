@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from fxmeter.annotators.closed.form import closed_form
-from fxmeter.annotators.closed.generation import generate
+from fxmeter.annotators.closed.generate import generate
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.shapes.pieces import Pieces
 from fxmeter.annotators.stages.given import Given, check_scenario, model_of
 from fxmeter.annotators.stages.mixed import join_parts
 from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
@@ -110,12 +110,13 @@ def annotate_chunks(model: Given, scenario: Scenario, **options: Any) -> Annotat
 
 def _from_closed_form(model: nn.Module, scenario: Scenario, options: Mapping[str, Any]) -> AnnotatedStage | None:
     """Passes of one size from the closed form of their stage; None where that has none, or where nothing is folded."""
-    wanted = {name: value for name, value in options.items() if name != "fold"}
     if options["fold"] is False or scenario.stage == "encode":
         return None
+    conventions = Conventions(**{name: options[name] for name in ("causal", "logits", "routing")})
+    attention, deployment = options["attention"], options["deployment"]
+    pieces = Pieces(model, scenario.stage, attention, conventions, deployment, scenario.encoder_len)
     try:
-        form = closed_form(model, stage=scenario.stage, encoder_len=scenario.encoder_len, **wanted)
-        return generate(form.pieces, scenario)
+        return None if deployment.pp > 1 else generate(pieces, scenario)
     except DeploymentError:  # a deployment that no form follows, or that the first pass will refuse as well
         return None
 

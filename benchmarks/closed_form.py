@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, DynamicCache
 
 from fxmeter import annotate, closed_form, decode, generation, load_model, prefill, vision
-from fxmeter.annotators.stages.steps import over_steps
+from fxmeter.annotators.sheets.steps import over_steps
 from fxmeter.models.page import page_context
 from fxmeter.models.stage_cost import FIELDS
 from fxmeter.tracer.load.vision import load_vision
@@ -214,7 +214,7 @@ def exporting(name: str) -> Line:
         f"{r.lower} to {str(r.upper).replace('int_oo', '∞')}" for r in program.range_constraints.values()
     )
     return Line(
-        f"{name} prefill, eager: a form at its first point ({form.pieces.recordings} recordings); times longer that"
+        f"{name} prefill, eager: a form at its first point ({form.sheet.recordings} recordings); times longer that"
         " `torch.export` takes with batch and length dynamic, and the sizes that its result is for",
         f"{ratio:.0f}; batch {batches}, length {lengths}",
         "more than 1",

@@ -34,7 +34,7 @@ TIMES = 100
 
 def swept() -> tuple[Sweep, float, float]:
     """A sweep, the seconds until it was on the disk, and those of a second one with the closed forms at hand."""
-    forms = StageForms(load_model(MODEL), tower=load_vision(MODEL))
+    forms = StageForms.of_model(load_model(MODEL), tower=load_vision(MODEL))
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         sweep = run_sweep(forms, AXES)

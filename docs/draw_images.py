@@ -24,7 +24,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     for name, (axes, plots) in CHOSEN.items():
         tower = load_vision(name) if axes.crops else None
-        drawn = draw(run_sweep(StageForms(load_model(name), tower=tower), axes))
+        drawn = draw(run_sweep(StageForms.of_model(load_model(name), tower=tower), axes))
         for plot in plots:
             (IMAGES / f"{name}-{plot}.svg").write_bytes(drawn[f"plots/{plot}.svg"])
 

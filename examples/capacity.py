@@ -14,7 +14,9 @@ from fxmeter.annotators.studies.sweep import StageForms
 def main(name: str = "llama-3.1-8b", gib: str = "80") -> None:
     """Print what fits at a few contexts, to the sequence, and the rates that a second and 50 ms a token need."""
     axes = Axes(prefill=(2048, 8192, 32768), batch=(1,), steps=(256,))
-    found = capacity(StageForms(load_model(name)), axes, memory_bytes=int(gib) * 2**30, ttft_s=1.0, tpot_s=0.05)
+    found = capacity(
+        StageForms.of_model(load_model(name)), axes, memory_bytes=int(gib) * 2**30, ttft_s=1.0, tpot_s=0.05
+    )
     print(f"{name} in {gib} GiB, {found.attention} attention")
     for need in found.needs:
         memory = need.memory

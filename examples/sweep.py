@@ -22,7 +22,7 @@ SELECT stage, COUNT(*), MAX(peak_activation_bytes), MAX(kv_bytes) FROM stage_cos
 def main(name: str = "llama-3.1-8b") -> None:
     """Sweep prompts and batches, hold the numbers to the sanity ratios, and read the highest peaks back."""
     axes = Axes(prefill=(1024, 4096, 16384, 65536), batch=(1, 16))
-    costs = run_sweep(StageForms(load_model(name)), axes, attentions=("flash",))
+    costs = run_sweep(StageForms.of_model(load_model(name)), axes, attentions=("flash",))
     for verdict in check(costs):
         print(f"{verdict.name}: {'skipped' if verdict.skipped else 'broken' if verdict.broken else 'holds'}")
     with tempfile.TemporaryDirectory() as out:

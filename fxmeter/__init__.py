@@ -14,7 +14,8 @@ from fxmeter.models.version import VERSION
 if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
     from fxmeter.annotators.api import annotate, annotate_module
-    from fxmeter.annotators.closed.form import closed_form
+    from fxmeter.annotators.closed.find import closed_form
+    from fxmeter.annotators.closed.form import load_sheet
     from fxmeter.annotators.differences.difference import diff
     from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
@@ -27,7 +28,8 @@ _HOMES = {
     "FxmeterError": "fxmeter.models.errors",
     "annotate": "fxmeter.annotators.api",
     "annotate_module": "fxmeter.annotators.api",
-    "closed_form": "fxmeter.annotators.closed.form",
+    "closed_form": "fxmeter.annotators.closed.find",
+    "load_sheet": "fxmeter.annotators.closed.form",
     "decode": "fxmeter.models.scenario",
     "deploy": "fxmeter.models.deployment",
     "diff": "fxmeter.annotators.differences.difference",
@@ -53,6 +55,7 @@ __all__ = [
     "encode",
     "generation",
     "load_model",
+    "load_sheet",
     "mixed",
     "models",
     "prefill",

@@ -6,6 +6,7 @@
     ├── TraceError                    the model was built but could not be run on meta
     ├── DeviceError                   a device that is not known, or whose file cannot be
     ├── DeploymentError               a storage format, a plan or a kernel that cannot be
+    ├── SheetError                    a cost sheet that cannot be read, or does not cover what it is asked for
     └── RuleError                     a pricing rule is duplicated or broken
 
 Messages say what was wrong, the value received, and what to do.
@@ -36,6 +37,10 @@ class DeviceError(FxmeterError, ValueError):
 
 class DeploymentError(FxmeterError, ValueError):
     """A storage format, a sharding plan or a kernel that cannot be."""
+
+
+class SheetError(FxmeterError, ValueError):
+    """A cost sheet that cannot be read, or does not cover what it is asked for."""
 
 
 class RuleError(FxmeterError, RuntimeError):

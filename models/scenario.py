@@ -86,6 +86,11 @@ class Scenario:
             return self.query_len
         return (1 - self.acceptance**self.query_len) / (1 - self.acceptance)
 
+    @property
+    def encoder_positions(self) -> int | None:
+        """The positions of the encoder in a pass, be it the encoder's own or one that attends to its output."""
+        return self.query_len if self.stage == "encode" else self.encoder_len
+
     def step(self, index: int) -> Scenario:
         """The single pass that step ``index`` (from 0) is."""
         return replace(self, past_len=self.past_len + index * self.query_len, steps=1)

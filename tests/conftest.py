@@ -44,4 +44,10 @@ def _deterministic():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Nothing that a test asks is answered from what was asked before, by it or by the user."""
+    monkeypatch.setenv("FXMETER_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
 torch.set_num_threads(1)

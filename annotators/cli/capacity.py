@@ -13,6 +13,7 @@ from fxmeter.annotators.cli.options import (
     Read,
     attention_option,
     axis_options,
+    cache_option,
     conventions_as,
     deployment_options,
     devices_option,
@@ -102,6 +103,7 @@ demand_options = gathered(
 @measured_options
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. capacity M --markdown.")
 @json_option
+@cache_option
 @uncosted_option
 def capacity(
     model: str,
@@ -117,6 +119,7 @@ def capacity(
     measured: Measured,
     markdown: bool,
     json_path: str | None,
+    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """What devices reach and serve of MODEL, or what a machine must do and hold, by input shape.
@@ -143,12 +146,11 @@ def capacity(
     fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --device h100
     """
     _check(axes, asked, measured, markdown, json_path)
-    with session(model, json=json_path) as work:
+    with session(model, dtype, remember=remember, json=json_path) as work:
         from fxmeter.annotators.studies import capacity as study
         from fxmeter.annotators.studies.serving import Demand
 
-        forms = work.forms(axes, conventions, dtype, deployment)
-        work.say("finding closed forms")
+        forms = work.forms(axes, conventions, deployment)
         needs = study.capacity(
             forms,
             axes,
@@ -160,6 +162,7 @@ def capacity(
             demand=Demand(**asked),
             advance=lambda count: work.say(f"fitting input shapes: {count} of {len(axes)}"),
         )
+        work.keep()
     if json_path is not None:
         from fxmeter.annotators.documents.capacity import to_json
 

@@ -17,6 +17,7 @@ from fxmeter.annotators.cli.session import session
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.presets import Preset
 
 
 @click.command(short_help="Traced against hand-written, module by module.")
@@ -52,12 +53,13 @@ def crosscheck(
     fxmeter crosscheck deepseek-v3 --decode 8192 --batch 8
     fxmeter crosscheck deepseek-v3 --kernels serving
     """
-    with session(model, json=json_path) as work:
+    with session(model, remember=False, json=json_path) as work:
+        decoder = work.decoder()
         from fxmeter.annotators.studies.crosscheck import check_decoder, check_vision
         from fxmeter.tracer.load.reading import read_fields
 
-        decoder, (fields, _) = work.decoder(), read_fields(model)
-        tower = work.tower() if work.sees else None
+        fields, _ = read_fields(model)
+        tower = work.tower if isinstance(work.source, Preset) and work.source.vision else None
         checks = []
         for kind in attentions:
             if tower is not None:

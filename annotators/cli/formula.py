@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 
 import click
 
 from fxmeter.annotators.cli.options import (
     attention_option,
+    cache_option,
     choice,
     convention_options,
     deployment_options,
@@ -32,11 +32,12 @@ from fxmeter.models.deployment import Deployment
 @deployment_options()
 @dtype_option
 @encoder_len_option
-@click.option("--latex", "form", flag_value="latex", help="As LaTeX (amsmath), e.g. formula M --latex.")
-@click.option("--json", "form", flag_value="json", help="As JSON with sympy's strings, e.g. formula M --json.")
+@click.option("--latex", "written", flag_value="latex", help="As LaTeX (amsmath), e.g. formula M --latex.")
+@click.option("--json", "written", flag_value="json", help="As JSON with sympy's strings, e.g. formula M --json.")
 @click.option(
-    "--python", "form", flag_value="python", help="As a function to paste, e.g. formula M --python > cost.py."
+    "--python", "written", flag_value="python", help="As a function to paste, e.g. formula M --python > cost.py."
 )
+@cache_option
 def formula(
     model: str,
     stage: StageName,
@@ -46,7 +47,8 @@ def formula(
     deployment: Deployment,
     dtype: str | None,
     encoder_len: int | None,
-    form: str | None,
+    written: str | None,
+    remember: bool,
 ) -> None:
     """Every figure of a stage of MODEL as a formula: exact for every batch and length.
 
@@ -60,20 +62,17 @@ def formula(
     fxmeter formula deepseek-v3 --kernels serving --kv fp8
     fxmeter formula deepseek-ocr --stage vision --python > vision.py
     """
-    with session(model) as work:
-        from fxmeter.annotators.closed.form import closed_form
+    with session(model, dtype, remember=remember) as work:
         from fxmeter.annotators.closed.formulas import formulas
         from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
 
-        priced = work.tower(dtype) if stage == "vision" else work.decoder(dtype, encoder=True)
-        work.say(f"finding the formulas of {stage}, {attention}")
-        options = {"attention": attention, "deployment": deployment, "encoder_len": encoder_len, **asdict(conventions)}
-        closed = closed_form(priced, stage=stage, **options)
-        arranged = formulas(closed.pieces, model=model, module=module)
-    if form == "json":
+        form = work.form(stage, attention, conventions, deployment, encoder_len=encoder_len, use="formula")
+        arranged = formulas(form.sheet, model=model, module=module)
+        work.keep()
+    if written == "json":
         write_json(to_json(arranged), "-")
-    elif form is not None:
-        sys.stdout.write(to_latex(arranged) if form == "latex" else to_python(arranged))
+    elif written is not None:
+        sys.stdout.write(to_latex(arranged) if written == "latex" else to_python(arranged))
     else:
         from fxmeter.annotators.views.formula import formula_view
 

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from fxmeter.annotators.cli.cache import cache
 from fxmeter.annotators.cli.calibrate import calibrate
 from fxmeter.annotators.cli.capacity import capacity
 from fxmeter.annotators.cli.catalogue import devices, models, ops
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (report, time, crosscheck, capacity, diff, formula, sweep, models, devices, calibrate, ops):
+for command in (report, time, crosscheck, capacity, diff, formula, sweep, models, devices, calibrate, ops, cache):
     cli.add_command(command)
 
 

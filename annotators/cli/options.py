@@ -146,6 +146,15 @@ def conventions_as(usual: Conventions) -> Decorator:
 
 convention_options = conventions_as(USUAL)
 
+cache_option = click.option(
+    "--no-cache",
+    "remember",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Work it out again, and keep nothing (see `fxmeter cache`), e.g. report M --no-cache.",
+)
+
 dtype_option = choice(
     "--dtype", Dtype, "Of weights, cache and activations; default: the checkpoint's own, e.g. --dtype float16."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from fxmeter.annotators.cli.engine import engine_options, engine_stages
 from fxmeter.annotators.cli.options import (
     attentions_option,
     batch_option,
+    cache_option,
     choice,
     convention_options,
     deployment_options,
@@ -27,8 +29,9 @@ from fxmeter.annotators.cli.options import (
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
-from fxmeter.annotators.cli.session import Session, session
+from fxmeter.annotators.cli.session import Session, load_libraries, session
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.studies.report import Report, build_report
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention, OpsBy
 from fxmeter.models.deployment import Deployment
@@ -39,9 +42,7 @@ from fxmeter.models.page import crop_grid, page_context
 from fxmeter.models.scenario import Scenario, VisionScenario
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from fxmeter.annotators.studies.report import Report
+    from fxmeter.annotators.sheets.tables import ReportedStage
 
 DEFAULT_LENGTH = 2048
 Scenarios = tuple[Scenario | MixedStep | VisionScenario, ...]
@@ -135,6 +136,7 @@ scenario_options = gathered(
     help="Memory over the pass: a trace for ui.perfetto.dev, or a .svg picture, e.g. --memory-timeline memory.json.",
 )
 @plot_option
+@cache_option
 @uncosted_option
 def report(
     model: str,
@@ -151,6 +153,7 @@ def report(
     json_path: str | None,
     timeline_path: str | None,
     plot_path: str | None,
+    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """What one prefill and one decode step of MODEL cost.
@@ -173,38 +176,20 @@ def report(
         raise click.UsageError("--ops-by time needs a --device")
     if plot_path is not None and not devices:
         raise click.UsageError("--plot draws kernels under the roofs of a device; give --device")
-    with session(model, json=json_path, memory_timeline=timeline_path, plot=plot_path) as work:
-        from fxmeter.annotators.api import annotate
-        from fxmeter.annotators.studies.report import build_report, stages_of
-        from fxmeter.annotators.studies.served import where_serving_differs
-        from fxmeter.annotators.studies.shared import shared_by_ranks
-
-        decoder = work.decoder(dtype, encoder=True)
-        scenarios = stages_of(decoder, scenarios)
-        tower = work.tower(dtype) if isinstance(scenarios[0], VisionScenario) else None
-        stages = []
-        for scenario in scenarios:
-            module = tower if tower is not None and isinstance(scenario, VisionScenario) else decoder
-            for kind in attentions:
-                work.say(f"recording and pricing {scenario.stage}, {kind}")
-                options = {"attention": kind, "deployment": deployment, **asdict(conventions)}
-                stages.append(annotate(module, scenario, **options))
-        if devices:
-            work.say("timing kernels")
-        work.say("comparing with serving kernels")
-        whole = build_report(
-            decoder,
-            stages,
-            tower=tower,
-            end_to_end=tower is not None,
-            deployment=deployment,
-            devices=devices,
-            served=where_serving_differs(decoder, stages, deployment),
-            shared=shared_by_ranks(decoder, stages, deployment),
+    files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path}
+    with session(model, dtype, remember=remember, **files) as work:
+        asked = {
+            "scenarios": [repr(scenario) for scenario in scenarios],
+            "attentions": attentions,
+            "conventions": repr(conventions),
+            "deployment": repr(deployment),
+            "devices": [repr(device) for device in devices],
+        }
+        whole = work.answer(
+            Report, asked, lambda: _worked_out(work, scenarios, attentions, conventions, deployment, devices)
         )
         if timeline_path is not None:
-            text = _timelines(work, whole, decoder, tower, deployment, timeline_path)
-            write_file("--memory-timeline", text, timeline_path)
+            write_file("--memory-timeline", _timelines(work, whole, deployment, timeline_path), timeline_path)
         if plot_path is not None:
             work.say("drawing")
             from fxmeter.annotators.plots.speed import kind_of, report_plot
@@ -224,6 +209,40 @@ def report(
     exit_unless_costed(whole.uncosted, allow_uncosted)
 
 
+def _worked_out(
+    work: Session,
+    scenarios: Scenarios,
+    attentions: Sequence[Attention],
+    conventions: Conventions,
+    deployment: Deployment,
+    devices: Sequence[Device],
+) -> Report:
+    """The report, recorded and priced."""
+    decoder = work.decoder(encoder=True)
+    from fxmeter.annotators.api import annotate
+    from fxmeter.annotators.stages.given import stages_of
+    from fxmeter.annotators.studies.served import where_serving_differs
+    from fxmeter.annotators.studies.shared import pipelined, shared_by_ranks
+
+    scenarios = stages_of(decoder, scenarios)
+    sees = isinstance(scenarios[0], VisionScenario)
+    stages = []
+    for scenario in scenarios:
+        for kind in attentions:
+            work.say(f"recording and pricing {scenario.stage}, {kind}")
+            module = work.tower if isinstance(scenario, VisionScenario) else decoder
+            options = {"attention": kind, "deployment": deployment, **asdict(conventions)}
+            stages.append(annotate(module, scenario, **options))
+    if devices:
+        work.say("timing kernels")
+    work.say("comparing with serving kernels")
+    served = where_serving_differs(decoder, stages, deployment)
+    shared = shared_by_ranks(decoder, stages, deployment)
+    info = work.info(deployment, sees=sees)
+    beside: dict[str, Any] = {"served": served, "shared": shared, "pipelines": pipelined(stages, deployment, devices)}
+    return build_report(info, stages, end_to_end=sees, devices=devices, **beside)
+
+
 def _check_timeline(path: str | None, json_path: str | None) -> None:
     """Refuse before the work a file that could not be written after it."""
     if path is None:
@@ -238,22 +257,30 @@ def _check_timeline(path: str | None, json_path: str | None) -> None:
         )
 
 
-def _timelines(
-    work: Session, report: Report, decoder: nn.Module, tower: nn.Module | None, deployment: Deployment, path: str
-) -> str:
+def _fullest_step(stage: ReportedStage) -> Scenario | MixedStep | VisionScenario | None:
+    """The pass that has the stage's peak: of a generation one of its steps, of a prompt one of its chunks."""
+    scenario, peak = stage.scenario, stage.at_peak
+    if isinstance(scenario, Scenario) and peak is not None and peak.past_len is not None:
+        return next(one for one in scenario.passes if one.past_len == peak.past_len)
+    return scenario
+
+
+def _timelines(work: Session, report: Report, deployment: Deployment, path: str) -> str:
     """Every stage once more, all layers of its fullest step recorded, as the text of the file at ``path``."""
+    load_libraries()
     from fxmeter.annotators.api import annotate
     from fxmeter.annotators.documents.chrome_trace import trace_text
-    from fxmeter.annotators.documents.head import conventions_of, versions
+    from fxmeter.annotators.documents.head import conventions_of
     from fxmeter.annotators.plots.memory import timeline_svg
     from fxmeter.annotators.studies.timeline import timeline_of
+    from fxmeter.models.version import versions
 
     timelines = []
     for stage in report.stages:
-        one = (stage.fullest_step or stage).scenario
+        one = _fullest_step(stage)
         if one is not None:
             work.say(f"recording all layers of {one.stage}, {stage.attention}")
-            module = tower if tower is not None and isinstance(one, VisionScenario) else decoder
+            module = work.tower if isinstance(one, VisionScenario) else work.decoder(encoder=True)
             options = {"attention": stage.attention, "deployment": deployment, **asdict(report.conventions)}
             timelines.append(timeline_of(annotate(module, one, **options, fold=False)))
     if path.endswith(".svg"):

@@ -1,49 +1,59 @@
-"""What every command that works on a model goes through: found, outputs checked, libraries loaded and kept quiet."""
+"""What every command that works on a model goes through: found, outputs checked, libraries loaded and kept quiet.
+
+Nothing is loaded before it is needed: what was answered before comes from the cache, without torch.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fxmeter.annotators.cli.output import check_writable, progress
+from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.sheets.document import from_document, to_document
+from fxmeter.annotators.sheets.plain import NO_DOCUMENT, made, plain
+from fxmeter.annotators.sheets.sheet import Sheet
+from fxmeter.annotators.sheets.store import Question, Store, default_store, is_settled
 from fxmeter.annotators.studies.axes import Axes
-from fxmeter.models.deployment import Deployment
+from fxmeter.annotators.studies.sweep import StageForms
+from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ModelError
+from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.presets import Preset
-from fxmeter.models.source import Located, locate
+from fxmeter.models.source import Factory, HubId, Located, locate
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fxmeter.annotators.studies.sweep import StageForms
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Session:
-    """The work on one model. ``say`` changes the line of progress on stderr."""
+    """The work on one model. ``say`` changes the line of progress on stderr; ``store`` has what was answered before,
+    None where nothing is to be kept."""
 
     name: str
     source: Located
+    dtype: str | None
     say: Callable[[str], None]
+    store: Store | None
+    _sheets: list[tuple[Question, Sheet]] = field(default_factory=list)
 
-    @property
-    def sees(self) -> bool:
-        """Whether the model has a vision tower that can be built."""
-        return isinstance(self.source, Preset) and bool(self.source.vision)
-
-    def decoder(self, dtype: str | None = None, *, encoder: bool = False) -> nn.Module:
+    def decoder(self, *, encoder: bool = False) -> nn.Module:
         """The language model, on meta. Raises ModelError for an encoder-decoder one unless ``encoder`` says that the
         command knows what to do with it."""
-        from fxmeter.tracer.load.loading import load_model
+        model = self._model
         from fxmeter.tracer.run.encoder import has_encoder
 
-        self.say(f"building {self.name} on meta")
-        model = load_model(self.name, dtype=dtype)
         if has_encoder(model) and not encoder:
             raise ModelError(
                 f"{self.name} is an encoder-decoder model, which this command does not price yet; "
@@ -51,22 +61,121 @@ class Session:
             )
         return model
 
-    def tower(self, dtype: str | None = None) -> nn.Module:
+    @cached_property
+    def _model(self) -> nn.Module:
+        self.say("loading torch and transformers")
+        load_libraries()
+        from fxmeter.tracer.load.loading import load_model
+
+        self.say(f"building {self.name} on meta")
+        return load_model(self.name, dtype=self.dtype)
+
+    @cached_property
+    def tower(self) -> nn.Module:
         """The vision tower beside it, on meta."""
+        self.say("loading torch and transformers")
+        load_libraries()
         from fxmeter.tracer.load.vision import load_vision
 
-        return load_vision(self.name, dtype=dtype)
+        return load_vision(self.name, dtype=self.dtype)
 
-    def forms(self, axes: Axes, conventions: Conventions, dtype: str | None, deployment: Deployment) -> StageForms:
+    def answer(self, kind: type[T], asked: dict[str, Any], work_out: Callable[[], T]) -> T:
+        """A record of type ``kind``: the one that was kept for the question, else what ``work_out`` gives, kept from
+        now on."""
+        question = self._question(kind.__name__, asked)
+        if question is not None and self.store is not None:
+            with suppress(*NO_DOCUMENT):
+                return made(kind, self.store.get(question))
+        found = work_out()
+        if question is not None and self.store is not None:
+            self.store.put(question, plain(found))
+        return found
+
+    def info(self, deployment: Deployment = ONE_DEVICE, *, sees: bool = False) -> ModelInfo:
+        """The model in one line, with its vision tower for ``sees``."""
+
+        def work_out() -> ModelInfo:
+            decoder = self.decoder(encoder=True)
+            from fxmeter.annotators.stages.model_info import model_info
+
+            return model_info(decoder, self.tower if sees else None, deployment)
+
+        return self.answer(ModelInfo, {"deployment": repr(deployment), "sees": sees}, work_out)
+
+    def form(
+        self,
+        stage: StageName,
+        attention: Attention,
+        conventions: Conventions,
+        deployment: Deployment = ONE_DEVICE,
+        *,
+        encoder_len: int | None = None,
+        use: Literal["points", "formula"] = "points",
+    ) -> ClosedForm:
+        """The closed form of a stage, from its cost sheet as far as that goes. ``use`` is what it is for: what one kind
+        of question finds is kept from the others, so that an answer does not hang on what was asked before."""
+
+        def beyond() -> Sheet:
+            module = self.tower if stage == "vision" else self.decoder(encoder=use == "formula")
+            from fxmeter.annotators.closed.find import closed_form
+
+            self.say(f"finding the closed form of {stage}, {attention}")
+            options = {"deployment": deployment, "encoder_len": encoder_len, **asdict(conventions)}
+            return closed_form(module, stage=stage, attention=attention, **options).sheet
+
+        asked = {"deployment": repr(deployment), "encoder_len": encoder_len, **asdict(conventions), "use": use}
+        question = self._question("sheet", {"stage": stage, "attention": attention, **asked})
+        if question is None or self.store is None:
+            return ClosedForm(beyond())
+        try:
+            sheet = from_document(self.store.get(question), beyond)
+        except NO_DOCUMENT:
+            sheet = beyond()
+        self._sheets.append((question, sheet))
+        return ClosedForm(sheet)
+
+    def forms(self, axes: Axes, conventions: Conventions, deployment: Deployment) -> StageForms:
         """The closed forms of the model, with its vision tower where the axes have pages."""
-        from fxmeter.annotators.studies.sweep import StageForms
 
-        tower = self.tower(dtype) if axes.crops else None
-        return StageForms(self.decoder(dtype), tower=tower, conventions=conventions, deployment=deployment)
+        def make(stage: StageName, attention: Attention) -> ClosedForm:
+            return self.form(stage, attention, conventions, deployment)
+
+        return StageForms(
+            make, lambda: self.info(deployment, sees=bool(axes.crops)), conventions.under(deployment), deployment
+        )
+
+    def keep(self) -> None:
+        """Keep the cost sheets that are new, or that know more than before."""
+        for question, sheet in self._sheets:
+            if self.store is not None and sheet.has_grown:
+                self.store.put(question, to_document(sheet, None))
+
+    def _question(self, kind: str, asked: dict[str, Any]) -> Question | None:
+        """What is asked of this model; None where nothing says what it follows from: the user's own code, or a config
+        that cannot be read, which whoever loads it will say."""
+        return None if self._facts is None else Question(kind, {"model": self._facts, "dtype": self.dtype, **asked})
+
+    @cached_property
+    def _facts(self) -> dict[str, Any] | None:
+        """What the model follows from: its config, by content."""
+        if isinstance(self.source, Preset):
+            return {"name": self.name, "preset": asdict(self.source)}
+        if isinstance(self.source, HubId):
+            self.say("loading torch and transformers")
+            load_libraries()
+            from fxmeter.tracer.load.reading import read_fields
+
+            return {"name": self.name, "config": read_fields(self.name)[0]}
+        if isinstance(self.source, Factory):
+            return None
+        try:
+            return {"name": self.name, "config_sha256": hashlib.sha256(self.source.read_bytes()).hexdigest()}
+        except OSError:
+            return None
 
 
 @contextmanager
-def session(model: str, **files: str | None) -> Iterator[Session]:
+def session(model: str, dtype: str | None = None, *, remember: bool = True, **files: str | None) -> Iterator[Session]:
     """Begin the work on ``model``; ``files`` has the paths that options give, ``json=path`` for --json.
 
     What can be refused is refused before torch is loaded: a model that is nowhere, a file that cannot be written.
@@ -74,9 +183,9 @@ def session(model: str, **files: str | None) -> Iterator[Session]:
     source = locate(model)
     for option, path in files.items():
         check_writable(f"--{option.replace('_', '-')}", path)
-    with progress("loading torch and transformers") as say:
-        load_libraries()
-        yield Session(source.name if isinstance(source, Preset) else model, source, say)
+    name = source.name if isinstance(source, Preset) else model
+    with progress(f"looking for {name}") as say:
+        yield Session(name, source, dtype, say, default_store() if remember and is_settled() else None)
 
 
 def load_libraries() -> None:

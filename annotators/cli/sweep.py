@@ -11,6 +11,7 @@ import click
 from fxmeter.annotators.cli.options import (
     attentions_option,
     axis_options,
+    cache_option,
     convention_options,
     deployment_options,
     devices_option,
@@ -38,6 +39,7 @@ from fxmeter.models.devices import Device
 @click.option("--plots/--no-plots", default=None, help="Draw plots (default: if matplotlib is there), e.g. --no-plots.")
 @devices_option()
 @click.option("--check", "checked", is_flag=True, help="Exit 1 where a sanity ratio breaks, e.g. sweep M --check.")
+@cache_option
 @uncosted_option
 def sweep(
     model: str,
@@ -50,6 +52,7 @@ def sweep(
     plots: bool | None,
     devices: tuple[Device, ...],
     checked: bool,
+    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """What every stage of MODEL costs at many sizes, written to DIR.
@@ -71,13 +74,13 @@ def sweep(
         raise click.UsageError('plots need matplotlib: pip install "fxmeter[plot]", or leave --plots out')
     if devices and (plots is False or not drawable):
         raise click.UsageError("--device is for plots of times; leave --no-plots out, and install matplotlib")
-    with session(model) as work:
+    with session(model, dtype, remember=remember) as work:
         from fxmeter.annotators.documents.sweep_files import prepare, write
         from fxmeter.annotators.studies.ratios import check
         from fxmeter.annotators.studies.sweep import run_sweep
 
         folder = prepare(out)
-        forms = work.forms(axes, conventions, dtype, deployment)
+        forms = work.forms(axes, conventions, deployment)
     with _bar(len(axes) * len(attentions) * len(axes.stages)) as advance:
         costs = run_sweep(forms, axes, attentions=attentions, advance=advance)
     pictures: dict[str, bytes] = {}
@@ -93,6 +96,7 @@ def sweep(
 
                 pictures |= draw_times(forms, axes, attentions[-1], devices)
             pictures |= index_page(costs.model.name, pictures)
+    work.keep()
     run = write(costs, folder, pictures)["run"]
     verdicts = check(costs) if checked else ()
     from fxmeter.annotators.views.sweep import sweep_view

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import click
 
 from fxmeter.annotators.cli.engine import acceptance_option, cached_option, draft_option
 from fxmeter.annotators.cli.options import (
+    cache_option,
     deployment_options,
     devices_option,
     dtype_option,
@@ -20,6 +21,7 @@ from fxmeter.annotators.cli.options import (
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, show, write_file, write_json
 from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.studies.latency import ENGINES, latencies
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.scenario import decode as one_step
@@ -43,6 +45,7 @@ from fxmeter.models.scenario import decode as one_step
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. time M --device h100 --markdown.")
 @plot_option
 @json_option
+@cache_option
 @uncosted_option
 def time(
     model: str,
@@ -58,6 +61,7 @@ def time(
     markdown: bool,
     plot_path: str | None,
     json_path: str | None,
+    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """How long prefill (time to first token) and a decode step (time per output token) of MODEL take on devices.
@@ -83,19 +87,13 @@ def time(
             "--plot draws whole prompts and single steps: --prefill and --decode, no --cached or --draft"
         )
     step = one_step(0, query_len=(draft or 0) + 1, acceptance=acceptance)
-    with session(model, json=json_path, plot=plot_path) as work:
-        from fxmeter.annotators.closed.form import closed_form
-        from fxmeter.annotators.stages.model_info import model_info
-        from fxmeter.annotators.studies.latency import ENGINES, latencies
-
-        decoder = work.decoder(dtype)
-        work.say("finding closed forms")
-        prompts = closed_form(decoder, stage="prefill", deployment=deployment, **asdict(ENGINES))
-        steps = closed_form(decoder, stage="decode", deployment=deployment, **asdict(replace(ENGINES, logits="all")))
+    with session(model, dtype, remember=remember, json=json_path, plot=plot_path) as work:
+        prompts = work.form("prefill", "flash", ENGINES, deployment)
+        steps = work.form("decode", "flash", replace(ENGINES, logits="all"), deployment)
         sizes = {"prefill": prefill, "decode": decode, "batch": batch}
         found = latencies(prompts, steps, devices, **sizes, cached=cached or 0, step=step)
-        uncosted = sum(max((p.uncosted for p in form.pieces.for_time.found), default=0) for form in (prompts, steps))
-        info = model_info(decoder, None, deployment)
+        uncosted = sum(form.sheet.for_time.uncosted for form in (prompts, steps))
+        info = work.info(deployment)
         if plot_path is not None:
             work.say("drawing")
             from fxmeter.annotators.plots.speed import kind_of, latency_plot
@@ -105,6 +103,7 @@ def time(
             curves = throughput_curves(steps, devices, decode[0])
             title = f"{info.name}, {info.weights}"
             write_file("--plot", latency_plot(first, curves, title, kind_of(plot_path)), plot_path)
+        work.keep()
     if json_path is not None:
         from fxmeter.annotators.documents.times import latencies_of
 

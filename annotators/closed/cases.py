@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
-from fxmeter.annotators.shapes.pieces import FormStage, Piece
-from fxmeter.annotators.shapes.region import Interval
+from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.region import Interval
 from fxmeter.annotators.symbolic import (
     ONE,
     VARIABLES,
@@ -30,6 +30,7 @@ from fxmeter.annotators.symbolic import (
     variables_of,
 )
 from fxmeter.annotators.symbolic.monomials import monomial_of
+from fxmeter.models.choices import StageName
 from fxmeter.models.stage_cost import Size
 
 Ranges: TypeAlias = tuple[Interval, ...]
@@ -61,7 +62,7 @@ class Cases:
     complete: bool
 
 
-def domain(stage: FormStage) -> tuple[Box, ...]:
+def domain(stage: StageName) -> tuple[Box, ...]:
     """Every point of the stage as it is usually meant."""
     batch, any_length = ((1, None),), ((0, None),)
     one: Ranges = ((1, 1),)
@@ -71,7 +72,7 @@ def domain(stage: FormStage) -> tuple[Box, ...]:
     return (Box((batch, batch, none)),) if stage == "prefill" else (Box((batch, one, any_length)),)
 
 
-def cases_of(stage: FormStage, pieces: Sequence[Piece], values: Sequence[Size]) -> Cases:
+def cases_of(stage: StageName, pieces: Sequence[Piece], values: Sequence[Size]) -> Cases:
     """The cases of a figure that has ``values`` in ``pieces``."""
     whole = domain(stage)
     by_value: list[tuple[Size, list[Box]]] = []

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.closed.formulas import expressions_of, formulas
-from fxmeter.annotators.closed.generation import evaluate_generation
-from fxmeter.annotators.closed.grid import SizeGrid
-from fxmeter.annotators.closed.times import extrapolated_at, times_at
-from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.shapes.pieces import FormStage, Pieces
-from fxmeter.annotators.stages.given import Given, model_of
-from fxmeter.annotators.symbolic import value_at
+from fxmeter.annotators.closed.formulas import expressions_of, formulas, pieces_of
+from fxmeter.annotators.sheets.document import from_document, to_document
+from fxmeter.annotators.sheets.files import write_whole
+from fxmeter.annotators.sheets.generation import evaluate_generation
+from fxmeter.annotators.sheets.grid import SizeGrid
+from fxmeter.annotators.sheets.piece import cost_at
+from fxmeter.annotators.sheets.plain import NO_DOCUMENT
+from fxmeter.annotators.sheets.region import Point
+from fxmeter.annotators.sheets.sealed import sealed, unsealed
+from fxmeter.annotators.sheets.sheet import Sheet
+from fxmeter.annotators.sheets.tables import StageTables
+from fxmeter.annotators.sheets.times import extrapolated_at, times_at
 from fxmeter.annotators.timing.stage_time import Time
-from fxmeter.models.choices import Logits
-from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.devices import device as device_named
-from fxmeter.models.errors import DeploymentError, ScenarioError
-from fxmeter.models.scenario import Scenario, generation, prefill
+from fxmeter.models.errors import ScenarioError, SheetError
+from fxmeter.models.scenario import Scenario, generation
 from fxmeter.models.stage_cost import EXACT, FIELDS, StageCost
-from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.run.encoder import with_encoder_len
 
 if TYPE_CHECKING:
     import sympy
@@ -41,49 +41,11 @@ Crops: TypeAlias = tuple[ArrayLike, ArrayLike] | None
 """Rows and columns of crops; None: no crops."""
 
 
-def closed_form(
-    model: Given,
-    *,
-    stage: FormStage = "decode",
-    attention: Attention = "flash",
-    causal: Literal["full", "exact"] = "full",
-    logits: Logits = "all",
-    routing: Literal["uniform", "worst"] = "uniform",
-    encoder_len: int | None = None,
-    deployment: Deployment = ONE_DEVICE,
-) -> ClosedForm:
-    """The cost of a stage for every batch, query length and past length (of a vision tower: batch and grid of crops).
-
-    Args:
-        model: as for :func:`fxmeter.annotate`.
-        stage: "prefill", "decode" or "vision".
-        attention, causal, logits, routing, deployment: as for :func:`fxmeter.annotate`.
-        encoder_len: as for :func:`fxmeter.prefill`: the form is for this one length of an encoder's output.
-
-    Returns:
-        The form. ``form.at(...)`` equals the cost that ``annotate`` gives, in every field. Nothing is recorded before
-        the first question. Where the sizes of a model's tensors follow no polynomial, ``form.reason`` says so, and
-        ``at`` records the point.
-
-    Raises:
-        ScenarioError: no such stage.
-    """
-    conventions = Conventions(causal=causal, logits=logits, routing=routing)
-    if stage not in ("prefill", "decode", "vision"):
-        raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
-    module = model_of(model, vision=stage == "vision")
-    if stage != "vision":
-        encoder_len = with_encoder_len(module, prefill(1, encoder_len=encoder_len)).encoder_len
-    if deployment.pp > 1:
-        raise DeploymentError("pipeline stages are parts of a pass, and have no closed form: report --pp shows them")
-    return ClosedForm(Pieces(module, stage, attention, conventions, deployment, encoder_len))
-
-
 class ModuleForm:
     """Exact costs of one module, for one instance of it; ``path`` "" is the whole stage."""
 
-    def __init__(self, pieces: Pieces, path: str = "") -> None:
-        self.pieces, self.path = pieces, path
+    def __init__(self, sheet: Sheet, path: str = "") -> None:
+        self.sheet, self.path = sheet, path
         self._expressions: Mapping[str, sympy.Expr] | None = None
 
     def at(
@@ -103,15 +65,13 @@ class ModuleForm:
         Raises:
             ScenarioError: a size that is missing, too small, or of another stage.
         """
-        point = self.pieces.check(batch, query_len, past_len, crops)
-        scenario = self.pieces.scenario(point)  # refuses what cannot be
-        if isinstance(scenario, Scenario):
-            point = (scenario.batch, scenario.query_len, scenario.past_len)
-        piece = self.pieces.piece(point)
-        if piece is None:
-            return self.pieces.annotate(point).modules[self.path].cost
-        cost = piece.modules[self.path].cost
-        return StageCost(**{name: value_at(getattr(cost, name), point) for name in FIELDS})
+        point = self._point(batch, query_len, past_len, crops)
+        return cost_at(self.sheet.piece(point).modules[self.path].cost, point)
+
+    def _point(self, batch: int, query_len: int | None, past_len: int | None, crops: Crops) -> Point:
+        point = self.sheet.check(batch, query_len, past_len, crops)
+        scenario = self.sheet.subject.scenario(point)  # refuses what cannot be
+        return (scenario.batch, scenario.query_len, scenario.past_len) if isinstance(scenario, Scenario) else point
 
     def evaluate(
         self,
@@ -132,8 +92,8 @@ class ModuleForm:
             Field → array of the shape to which the sizes broadcast: of int64 where nothing can overflow, else of Python
             integers.
         """
-        sizes = self.pieces.check(batch, query_len, past_len, crops)
-        return SizeGrid(sizes, self.pieces).evaluate(self.path, tuple(fields))
+        sizes = self.sheet.check(batch, query_len, past_len, crops)
+        return SizeGrid(sizes, self.sheet).evaluate(self.path, tuple(fields))
 
     def generation(self, *, past_len: int, steps: int, batch: int = 1) -> StageCost:
         """The cost of a generation, equal to what ``annotate`` gives for :func:`fxmeter.generation`.
@@ -157,10 +117,10 @@ class ModuleForm:
         self, *, batch: ArrayLike = 1, past_len: ArrayLike, steps: ArrayLike, fields: Sequence[str] = TOTALS
     ) -> dict[str, np.ndarray]:
         """Costs of generations for arrays of sizes, which broadcast; see :meth:`generation` and :meth:`evaluate`."""
-        if self.pieces.stage != "decode":
-            raise ScenarioError(f"a generation is made of decode steps, and this is the form of {self.pieces.stage}")
+        if self.sheet.stage != "decode":
+            raise ScenarioError(f"a generation is made of decode steps, and this is the form of {self.sheet.stage}")
         return evaluate_generation(
-            self.pieces, self.path, batch=batch, past_len=past_len, steps=steps, fields=tuple(fields)
+            self.sheet, self.path, batch=batch, past_len=past_len, steps=steps, fields=tuple(fields)
         )
 
     def time(
@@ -181,8 +141,8 @@ class ModuleForm:
         Raises:
             DeviceError: no such device.
         """
-        sizes = self.pieces.check(batch, query_len, past_len, crops)
-        return times_at(self.pieces, self.path, sizes, device_named(device))
+        sizes = self.sheet.check(batch, query_len, past_len, crops)
+        return times_at(self.sheet, self.path, sizes, device_named(device))
 
     def extrapolated(
         self,
@@ -194,15 +154,17 @@ class ModuleForm:
         crops: Crops = None,
     ) -> tuple[str, ...]:
         """Why :meth:`time` at one point was not held to measurements; none where it was."""
-        batch, x, y = self.pieces.check(batch, query_len, past_len, crops)
-        return extrapolated_at(self.pieces, (int(batch), int(x), int(y)), device_named(device))
+        batch, x, y = self.sheet.check(batch, query_len, past_len, crops)
+        return extrapolated_at(self.sheet, (int(batch), int(x), int(y)), device_named(device))
 
     @property
     def expressions(self) -> Mapping[str, sympy.Expr]:
         """Every field, ``flops`` and ``io_bytes`` as sympy expressions in B, S_q and C (decode has S_q = 1, prefill
         C = 0; vision B, h and w)."""
         if self._expressions is None:
-            self._expressions = expressions_of(formulas(self.pieces, model=self.pieces.model_class, module=self.path))
+            self._expressions = expressions_of(
+                formulas(self.sheet, model=self.sheet.subject.model_class, module=self.path)
+            )
         return self._expressions
 
 
@@ -212,29 +174,71 @@ class ClosedForm(ModuleForm):
     @property
     def reason(self) -> str | None:
         """None, or why some points had to be recorded after all."""
-        return self.pieces.reason
+        return self.sheet.reason
+
+    def tables(
+        self, *, batch: int = 1, query_len: int | None = None, past_len: int | None = None, crops: Crops = None
+    ) -> StageTables:
+        """The tables of a report on one pass, equal to those of what ``annotate`` gives: modules, ops, cache, ops
+        without a rule. Sizes are as for :meth:`at`."""
+        return self.sheet.tables(self._point(batch, query_len, past_len, crops))
 
     @property
     def modules(self) -> ModuleForms:
         """The same for every module: path → form of one instance."""
-        return ModuleForms(self.pieces)
+        return ModuleForms(self.sheet)
+
+    def save(self, file: str | Path) -> None:
+        """Write the cost sheet: a JSON document from which :func:`fxmeter.load_sheet` answers without torch.
+
+        It covers the stage as it is usually meant, at any batch: prompts with an empty cache, decode steps of one
+        token, pages with any grid of crops; and whatever else was asked of this form.
+
+        Args:
+            file: where to; whole or not at all.
+
+        Raises:
+            NoFormula: no polynomials give the costs of the stage. OSError: the file cannot be written.
+        """
+        pieces_of(self.sheet)
+        pieces_of(self.sheet.for_time)
+        write_whole(Path(file), sealed(to_document(self.sheet, self.sheet.info)))
+
+
+def load_sheet(file: str | Path) -> ClosedForm:
+    """The closed form that :meth:`ClosedForm.save` wrote: the same costs, times and tables, without torch.
+
+    Args:
+        file: the sheet.
+
+    Returns:
+        The form. What the sheet does not cover is a SheetError.
+
+    Raises:
+        SheetError: the file is no cost sheet, of another schema version, or damaged. OSError: it cannot be read.
+    """
+    content = Path(file).read_bytes()
+    try:
+        return ClosedForm(from_document(unsealed(content)))
+    except NO_DOCUMENT as error:
+        raise SheetError(f"{file}: no cost sheet that this fxmeter reads: {error}") from None
 
 
 class ModuleForms(Mapping[str, ModuleForm]):
     """Module path → form. Iterates over what was recorded; a folded layer's path finds its stand-in."""
 
-    def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
+    def __init__(self, sheet: Sheet) -> None:
+        self._sheet = sheet
 
     def __getitem__(self, path: str) -> ModuleForm:
-        self._pieces.some_modules()[path]
-        return ModuleForm(self._pieces, path)
+        self._sheet.some_modules()[path]
+        return ModuleForm(self._sheet, path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._pieces.some_modules())
+        return iter(self._sheet.some_modules())
 
     def __len__(self) -> int:
-        return len(self._pieces.some_modules())
+        return len(self._sheet.some_modules())
 
 
-__all__ = ["TOTALS", "ClosedForm", "ModuleForm", "ModuleForms", "closed_form"]
+__all__ = ["TOTALS", "ClosedForm", "ModuleForm", "ModuleForms", "load_sheet"]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from fxmeter.annotators.closed.arrange import Node, Writing
 from fxmeter.annotators.closed.cases import Box, Cases, cases_of, domain
 from fxmeter.annotators.closed.languages import SYMPY, Language
-from fxmeter.annotators.shapes.mesh import explore
-from fxmeter.annotators.shapes.pieces import Pieces
+from fxmeter.annotators.closed.mesh import explore
+from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.symbolic import NotPolynomial
-from fxmeter.models.errors import FxmeterError
+from fxmeter.models.errors import FxmeterError, TraceError
 from fxmeter.models.stage_cost import EXACT
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Formulas:
     ``module`` is the path of the module that they are of ("" the whole stage), of which ``times`` identical ones run.
     """
 
-    pieces: Pieces
+    sheet: Sheet
     model: str
     module: str
     class_name: str
@@ -52,43 +53,49 @@ class Formulas:
     @property
     def arguments(self) -> tuple[tuple[str, str], ...]:
         """(name, what it is) of the sizes that the formulas have."""
-        if self.pieces.stage == "vision":
+        if self.sheet.subject.stage == "vision":
             return (("B", "batch"), ("h", "rows of crops"), ("w", "columns of crops; h = w = 0 for none"))
-        if self.pieces.stage == "prefill":
+        if self.sheet.subject.stage == "prefill":
             return (("B", "batch"), ("S_q", "tokens of the prompt"))
         return (("B", "batch"), ("C", "tokens cached before the new one, which attends to C + 1"))
 
     @property
     def title(self) -> str:
         """The model, the stage and its attention."""
-        return f"{self.model}, {self.pieces.stage}, {self.pieces.attention}"
+        return f"{self.model}, {self.sheet.subject.stage}, {self.sheet.subject.attention}"
 
     def when(self, case: FormulaCase, language: Language) -> str | None:
         """The condition of a case; None where it needs none."""
         return None if case.otherwise else language.condition(case.boxes, self.whole, self.writing)
 
 
-def formulas(pieces: Pieces, *, model: str, module: str = "") -> Formulas:
-    """Arrange the closed form of a stage. Raises NoFormula where there is none, FxmeterError for an unknown module."""
+def pieces_of(sheet: Sheet, model: str = "") -> tuple[Piece, ...]:
+    """The pieces that cover a stage as it is usually meant. Raises NoFormula where there are none."""
     try:
-        every = explore(pieces)
-    except NotPolynomial as error:
-        reason = pieces.reason or str(error)
-        raise NoFormula(f"{model}, {pieces.stage}, {pieces.attention} has no formula: {reason}") from None
-    modules = pieces.some_modules()
+        return explore(sheet)
+    except (NotPolynomial, TraceError) as error:
+        subject = sheet.subject
+        name = model or subject.model_class
+        raise NoFormula(f"{name}, {subject.stage}, {subject.attention} has no formula: {error}") from None
+
+
+def formulas(sheet: Sheet, *, model: str, module: str = "") -> Formulas:
+    """Arrange the closed form of a stage. Raises NoFormula where there is none, FxmeterError for an unknown module."""
+    every = pieces_of(sheet, model)
+    modules = every[0].modules
     if module not in modules:
         near = difflib.get_close_matches(module, list(modules), n=1)
         hint = f"; did you mean {near[0]}?" if near else "; `fxmeter report` lists its modules"
         raise FxmeterError(f"{model} has no module {module!r}{hint}")
-    writing = Writing(pieces.symbols, kv=pieces.stage == "decode")
+    writing = Writing(sheet.subject.sizes, kv=sheet.stage == "decode")
     costs = [piece.modules[module].cost for piece in every]
     fields = {
-        name: _arranged(cases_of(pieces.stage, every, [getattr(cost, name) for cost in costs]), writing)
+        name: _arranged(cases_of(sheet.stage, every, [getattr(cost, name) for cost in costs]), writing)
         for name in EXACT
     }
     recorded = modules[module]
-    whole = domain(pieces.stage)
-    return Formulas(pieces, model, module, recorded.class_name, recorded.times, writing, whole, fields)
+    whole = domain(sheet.stage)
+    return Formulas(sheet, model, module, recorded.class_name, recorded.times, writing, whole, fields)
 
 
 def _arranged(cases: Cases, writing: Writing) -> tuple[FormulaCase, ...]:

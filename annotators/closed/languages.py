@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from fxmeter.annotators.closed.arrange import Call, Node, Number, Operation, Symbol, Writing
 from fxmeter.annotators.closed.cases import Box, Ranges, sides
-from fxmeter.annotators.shapes.region import Interval
+from fxmeter.annotators.sheets.region import Interval
 from fxmeter.annotators.symbolic import Guard
 
 SUM, PRODUCT, POWER, ATOM = range(1, 5)

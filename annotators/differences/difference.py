@@ -118,6 +118,9 @@ def diff(before: Source, after: Source) -> Difference:
         before, after: a stage that ``annotate`` gave, a report's document, or the path of a saved report
             (``fxmeter report --json FILE``).
 
+    Returns:
+        The differences.
+
     Raises:
         FxmeterError: for a file that is no report, or one of another schema.
     """
@@ -146,7 +149,7 @@ def _document(source: Source) -> Document:
     from fxmeter.annotators.stages.rollup import AnnotatedStage
 
     if isinstance(source, AnnotatedStage):
-        return {"stages": [stage_of(source)]}
+        return {"stages": [stage_of(source.reported())]}
     raise FxmeterError(f"diff takes stages, reports and files of them, not {type(source).__name__}")
 
 

@@ -6,24 +6,24 @@ import re
 
 from fxmeter.annotators.closed.formulas import FormulaCase, Formulas, sympy_of
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, SYMPY
-from fxmeter.annotators.documents.head import Document, head, versions
-from fxmeter.models.version import ANALYTIC_MODEL_VERSION
+from fxmeter.annotators.documents.head import Document, head
+from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
 
 
 def to_json(formulas: Formulas) -> Document:
     """Formulas as plain JSON data, schema version 2: for every field its cases in the order in which they are tried,
     and one sympy expression that has all of them."""
-    chosen = formulas.pieces.conventions
+    chosen = formulas.sheet.subject.conventions
     return {
         **head(),
         "model": formulas.model,
-        "stage": formulas.pieces.stage,
-        "attention": formulas.pieces.attention,
+        "stage": formulas.sheet.subject.stage,
+        "attention": formulas.sheet.subject.attention,
         "conventions": {
             "causal": chosen.causal,
             "logits": chosen.logits,
             "routing": chosen.routing,
-            **formulas.pieces.deployment.asked,
+            **formulas.sheet.subject.deployment,
         },
         "module": formulas.module,
         "class": formulas.class_name,
@@ -75,7 +75,7 @@ def to_python(formulas: Formulas) -> str:
     names = [name for name, _ in formulas.arguments]
     least = " or ".join(f"{name} < {0 if name in ('C', 'h', 'w') else 1}" for name in names)
     module = formulas.module or "the whole stage"
-    chosen, asked = formulas.pieces.conventions, formulas.pieces.deployment.asked
+    chosen, asked = formulas.sheet.subject.conventions, formulas.sheet.subject.deployment
     lines = [
         f"def {_identifier(formulas)}({', '.join(f'{name}: int' for name in names)}) -> dict[str, int]:",
         f'    """{formulas.title}: {module}.',
@@ -86,7 +86,7 @@ def to_python(formulas: Formulas) -> str:
         *([f"    {', '.join(f'{name} {word}' for name, word in asked.items())}."] if asked else []),
         f"    fxmeter {versions()['fxmeter']}, analytic model {ANALYTIC_MODEL_VERSION}.",
         '    """',
-        f"    if {least}{' or (h == 0) != (w == 0)' if formulas.pieces.stage == 'vision' else ''}:",
+        f"    if {least}{' or (h == 0) != (w == 0)' if formulas.sheet.subject.stage == 'vision' else ''}:",
         '        raise ValueError("sizes out of range")',
     ]
     for name, cases in formulas.fields.items():
@@ -110,6 +110,6 @@ def _python_field(formulas: Formulas, name: str, cases: tuple[FormulaCase, ...])
 
 def _identifier(formulas: Formulas) -> str:
     model = formulas.model.rstrip("/").rpartition("/")[2].removesuffix(".json")
-    parts = [model, formulas.module, formulas.pieces.stage, formulas.pieces.attention]
+    parts = [model, formulas.module, formulas.sheet.subject.stage, formulas.sheet.subject.attention]
     text = re.sub(r"\W+", "_", "_".join(part for part in parts if part)).strip("_").lower()
     return text if text[:1].isalpha() else f"cost_of_{text}"

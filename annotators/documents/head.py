@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.models.version import ANALYTIC_MODEL_VERSION, VERSION
+from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
 
 if TYPE_CHECKING:
     from fxmeter.annotators.conventions import Conventions
-    from fxmeter.annotators.stages.model_info import ModelInfo
-    from fxmeter.annotators.stages.rollup import AnnotatedStage
+    from fxmeter.annotators.sheets.tables import OfPass
+    from fxmeter.models.model_info import ModelInfo
 
 Document: TypeAlias = dict[str, Any]
 """Plain JSON data."""
@@ -27,16 +25,6 @@ def head() -> Document:
         "schema_version": SCHEMA_VERSION,
         "analytic_model_version": ANALYTIC_MODEL_VERSION,
         "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions that a number depends on."""
-    return {
-        "fxmeter": VERSION,
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "python": platform.python_version(),
     }
 
 
@@ -85,7 +73,7 @@ def in_words(model: ModelInfo, conventions: Conventions) -> str:
     return " · ".join([*counted, *stored, *kernels])
 
 
-def scenario_of(stage: AnnotatedStage) -> Document:
+def scenario_of(stage: OfPass) -> Document:
     """What a pass is, and its sizes."""
     scenario = stage.scenario
     if scenario is None:

@@ -7,12 +7,10 @@ from dataclasses import asdict
 
 from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of, scenario_of
 from fxmeter.annotators.documents.times import time_of
-from fxmeter.annotators.stages.peak import AtPeak
-from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.stages.steps import per_step
+from fxmeter.annotators.sheets.steps import per_step
+from fxmeter.annotators.sheets.tables import AtPeak, ReportedStage
+from fxmeter.annotators.studies.compared import Pipelined, Served, Shared
 from fxmeter.annotators.studies.report import Report
-from fxmeter.annotators.studies.served import Served
-from fxmeter.annotators.studies.shared import Pipelined, Shared
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.models.stage_cost import PASS_FIGURES
 
@@ -35,7 +33,7 @@ def to_json(report: Report) -> Document:
     }
 
 
-def stage_of(stage: AnnotatedStage, timings: Sequence[StageTiming] = ()) -> Document:
+def stage_of(stage: ReportedStage, timings: Sequence[StageTiming] = ()) -> Document:
     """One stage, as an item of a report's ``stages``, with its time on each device of ``timings``."""
     steps = getattr(stage.scenario, "steps", 1)
     return {
@@ -60,7 +58,7 @@ def stage_of(stage: AnnotatedStage, timings: Sequence[StageTiming] = ()) -> Docu
 
 def _shared(item: Shared) -> Document:
     return {
-        **scenario_of(item.stage),
+        **scenario_of(item),
         "ranks": item.ranks,
         "one_device": item.one.to_dict(),
         "all_ranks": item.all.to_dict(),
@@ -70,7 +68,7 @@ def _shared(item: Shared) -> Document:
 
 def _pipelined(item: Pipelined) -> Document:
     return {
-        **scenario_of(item.stage),
+        **scenario_of(item),
         "pipeline_stages": [
             {
                 "layers": [part.first, part.last],
@@ -85,7 +83,7 @@ def _pipelined(item: Pipelined) -> Document:
 
 def _served(item: Served) -> Document:
     figures = {"figure": item.figure, "transformers": item.transformers, "serving": item.serving}
-    return {**scenario_of(item.stage), **figures}
+    return {**scenario_of(item), **figures}
 
 
 def _peak(peak: AtPeak | None) -> Document | None:

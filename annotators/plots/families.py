@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fxmeter.annotators.stages.steps import per_step
+from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.sweep import Sweep
 from fxmeter.models.choices import Attention, StageName

@@ -146,6 +146,11 @@ def rules() -> tuple[Rule, ...]:
     return tuple(sorted(_RULES.values(), key=lambda r: str(r.op)))
 
 
+def described() -> dict[str, str]:
+    """Op → its equation, or why it is free: what ``fxmeter ops`` prints, from ``ops.json`` beside this file."""
+    return {str(rule.op): f"0: {rule.equation}" if rule.kind == "free" else rule.equation for rule in rules()}
+
+
 def _call(function: Callable[..., _Result], arguments: Arguments) -> _Result:
     names = _PARAMETERS.get(function)
     if names is None:

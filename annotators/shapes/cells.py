@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fxmeter.annotators.shapes.region import Interval, Place, within
+from fxmeter.annotators.sheets.region import Interval, Place, within
 
 TRIES = 20
 """Random places that are tried for one that the bound on the sum of both lengths leaves inside."""

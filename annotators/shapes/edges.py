@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from fxmeter.annotators.shapes.region import Place, Point
 from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Samples
+from fxmeter.annotators.sheets.region import Place, Point
 from fxmeter.annotators.symbolic import NotPolynomial
 
 MOST_REGIONS = 12

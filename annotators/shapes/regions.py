@@ -30,8 +30,8 @@ from collections.abc import Iterable
 
 from fxmeter.annotators.shapes.cells import Cell
 from fxmeter.annotators.shapes.edges import Edge, OpenPlace
-from fxmeter.annotators.shapes.region import Interval, Place, Point, SizeRegion
 from fxmeter.annotators.shapes.samples import CHECK_BATCH, FIT_BATCHES, Fit, Record, Samples
+from fxmeter.annotators.sheets.region import Interval, Place, Point, SizeRegion
 from fxmeter.annotators.symbolic import NotPolynomial
 from fxmeter.models.errors import FxmeterError, TraceError
 from fxmeter.tracer.capture.recording import Recording

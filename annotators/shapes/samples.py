@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from fxmeter.annotators.shapes.region import Interval, Place, Point
 from fxmeter.annotators.shapes.skeleton import Sizes, Structure, interned, put_together, take_apart
+from fxmeter.annotators.sheets.region import Interval, Place, Point
 from fxmeter.annotators.symbolic import NotPolynomial, value_at, variable
 from fxmeter.models.errors import TraceError
 from fxmeter.models.stage_cost import Size

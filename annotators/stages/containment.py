@@ -8,32 +8,19 @@ products of "times" down the tree say how often the stage has it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import networkx as nx
 
 from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
+from fxmeter.annotators.sheets.tables import ModuleCost
 from fxmeter.models.stage_cost import ZERO, Cost, is_nothing
 from fxmeter.tracer.capture.recording import Recording, Weight
 
 PART = "part"
 TIMES = "times"
 UNREAD = "(parameters that no op reads)"
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleCost:
-    """A module's cost, everything inside it included, for one instance; ``times`` identical ones are in the model.
-
-    ``own`` is the part that its own code executes, outside of its submodules.
-    """
-
-    path: str
-    class_name: str
-    times: int
-    cost: Cost
-    own: Cost
 
 
 Part: TypeAlias = ModuleCost | PricedNode | Weight

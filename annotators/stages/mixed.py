@@ -9,7 +9,8 @@ from functools import cache, partial
 import networkx as nx
 
 from fxmeter.annotators.pricing.graph import PricedNode, add_edge, add_node, priced_edge, priced_nodes
-from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, op_costs
+from fxmeter.annotators.sheets.tables import ModuleCosts, op_costs
+from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.timing.stage_time import StageTime
 from fxmeter.models.devices.device import Device
 from fxmeter.models.errors import ScenarioError
@@ -38,7 +39,7 @@ def join_parts(scenario: MixedStep, parts: Sequence[AnnotatedStage], joint: Anno
         chunk,
         scenario=scenario,
         cost=cost,
-        modules=ModuleCosts(modules, chunk.recording.stand_ins()),
+        modules=ModuleCosts(modules, chunk.modules.folds, chunk.modules.aliases),
         ops=op_costs(_ops(parts, joint)),
         graph_once=cache(partial(_graph, parts, joint)),
         steps_time=_not_timed,

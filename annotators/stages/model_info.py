@@ -1,73 +1,22 @@
-"""A model in one line, as every report and document names it."""
+"""What a loaded model is, read off it for the line that names it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
 from typing import Literal
 
 from torch import nn
+from transformers import PreTrainedConfig
 
 from fxmeter.annotators.stages.active import active_parameters
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.formats import KvFormat, WeightFormats
+from fxmeter.models.model_info import ModelInfo
 from fxmeter.tracer.load.loading import LEFT_OUT
-from fxmeter.tracer.load.parts import LeftOut
 from fxmeter.tracer.run.encoder import encoder_of, has_encoder
-from fxmeter.tracer.run.prompt import (
-    PositionLimit,
-    config_of,
-    find_config,
-    is_encoder,
-    max_encoder_positions,
-    max_positions,
-)
+from fxmeter.tracer.run.prompt import config_of, find_config, is_encoder, max_encoder_positions, max_positions
 from fxmeter.tracer.run.storage import formats_of, resident_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """A model in one line. ``parameters`` counts tied ones once, ``active_parameters`` those that one token reads.
-
-    ``weights`` names the storage format of the weights, ``weight_bytes`` what they take in it, and ``adds`` the work
-    that an engine does for it and that is not priced. ``left_out`` is what else the checkpoint holds. ``layers`` are
-    the decoder's, and the encoder's where there is one; ``limit`` and ``encoder_limit`` the positions that each has.
-    """
-
-    name: str
-    model_type: str
-    dtype: str
-    parameters: int
-    weight_bytes: int
-    layers: int
-    experts_implementation: str | None
-    limit: PositionLimit | None
-    encoder_limit: PositionLimit | None
-    vision_parameters: int
-    active_parameters: int | None
-    weights: str = ""
-    kv: str = ""
-    kernels: str = "transformers"
-    page_size: int | None = None
-    sharding: Mapping[str, int] = field(default_factory=dict)
-    adds: tuple[str, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
-    kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
-
-    @property
-    def max_positions(self) -> int | None:
-        """The longest context that the config allows."""
-        return None if self.limit is None else self.limit.positions
-
-    def warnings(self, tokens: int, encoder_len: int = 0) -> tuple[str, ...]:
-        """What to say of a context of ``tokens``, and of so many positions of the encoder: that it goes beyond the
-        model's positions, where it does."""
-        asked = ((tokens, "tokens", self.limit), (encoder_len, "positions of the encoder", self.encoder_limit))
-        return tuple(
-            f"{count:,} {what} are more than this model's {limit.field}, {limit.positions:,}"
-            for count, what, limit in asked
-            if limit is not None and count > limit.positions
-        )
 
 
 def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Deployment = ONE_DEVICE) -> ModelInfo:
@@ -104,7 +53,17 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         adds=_added_work(formats, deployment.kv),
         left_out=tuple(getattr(model, LEFT_OUT, ())),
         kind=kind,
+        config_sha256=_config_sha256(config, tower),
     )
+
+
+def _config_sha256(config: PreTrainedConfig, tower: nn.Module | None) -> str:
+    fields = config.to_dict()
+    for name in ("transformers_version", "_name_or_path"):
+        fields.pop(name, None)
+    parts = [] if tower is None else [(n, list(p.shape)) for n, p in tower.named_parameters()]
+    text = json.dumps([fields, parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _added_work(weights: WeightFormats | None, kv: KvFormat | None) -> tuple[str, ...]:

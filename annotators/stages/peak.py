@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from fxmeter.annotators.pricing.liveness import Lifetimes
+from fxmeter.annotators.sheets.tables import AliveRow, AtPeak
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.nodes import executed, made_by, meta_of
 from fxmeter.tracer.graph.spec import Spec, Storage
@@ -36,39 +37,6 @@ class Peak:
     op: str
     module: str
     alive: tuple[Alive, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AliveRow:
-    """Tensors alive at the peak that one op made in one module, with the same shape and dtype.
-
-    ``bytes`` of them all together, which are ``share`` of the peak.
-    """
-
-    module: str
-    op: str
-    shape: tuple[int, ...]
-    dtype: str
-    count: int
-    bytes: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class AtPeak:
-    """The moment of a stage at which most activation memory is in use: what ran where, and what was alive.
-
-    ``rows`` have the largest first; ``count`` and ``bytes`` are their totals. ``past_len`` is that of the step, where
-    the stage is a generation of several; None for any other.
-    """
-
-    node: str
-    op: str
-    module: str
-    past_len: int | None
-    count: int
-    bytes: int
-    rows: tuple[AliveRow, ...]
 
 
 def at_peak(peak: Peak | None, past_len: int | None = None) -> AtPeak | None:

@@ -12,24 +12,14 @@ stage; an engine makes them again in each.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
+from fxmeter.annotators.sheets.tables import PipelineStage
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineStage:
-    """Layers ``first`` up to ``last`` and what belongs to them; ``sent_bytes`` of it go to the next stage."""
-
-    first: int
-    last: int
-    cost: StageCost
-    sent_bytes: int
 
 
 def split_layers(layers: int, stages: int) -> tuple[int, ...]:
@@ -107,7 +97,7 @@ def _summed(nodes: Iterable[PricedNode]) -> StageCost:
 
 def _left(stage: AnnotatedStage, layer: str) -> int:
     """Bytes of the activations of a layer, or of the one that stands for it, that are read outside of it."""
-    stand_in = stage.recording.stand_ins().get(layer, layer)
+    stand_in = stage.modules.stand_in(layer)
     sent: dict[int, int] = {}
     for node in executed(stage.fx_graph):
         if _within(meta_of(node).module, stand_in) and any(
@@ -130,9 +120,8 @@ def times_of(stage: AnnotatedStage, time: StageTime, parts: Iterable[PipelineSta
     outside = [item for item in time.kernels if not item.kernel.module.startswith(in_list)]
     before = sum((item.all for item in outside if order[item.kernel.name] < began), ZERO)
     after = sum((item.all for item in outside if order[item.kernel.name] >= began), ZERO)
-    stand_ins = stage.recording.stand_ins()
     found = [
-        sum((time.modules[stand_ins.get(path, path)] for path in layers[part.first : part.last + 1]), ZERO)
+        sum((time.modules[stage.modules.stand_in(path)] for path in layers[part.first : part.last + 1]), ZERO)
         for part in parts
     ]
     found[0], found[-1] = found[0] + before, found[-1] + after

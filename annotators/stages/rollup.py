@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -12,99 +12,42 @@ from torch import fx
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import FusionGroup, fusion_groups
-from fxmeter.annotators.pricing.graph import priced_nodes
+from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
 from fxmeter.annotators.pricing.price import price
-from fxmeter.annotators.stages.containment import PART, ModuleCost, contained, op_totals
-from fxmeter.annotators.stages.peak import AtPeak, Peak, at_peak, find_peak
+from fxmeter.annotators.sheets.piece import UncostedOp, uncosted_at
+from fxmeter.annotators.sheets.region import NO_SIZES
+from fxmeter.annotators.sheets.tables import (
+    AtPeak,
+    CacheLayer,
+    Executions,
+    ModuleCost,
+    ModuleCosts,
+    ReportedStage,
+    StageTables,
+    op_costs,
+)
+from fxmeter.annotators.stages.containment import PART, contained, op_totals
+from fxmeter.annotators.stages.peak import Peak, at_peak, find_peak
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.annotators.timing.stage_time import StageTime, stage_time
 from fxmeter.models.devices import device as device_named
 from fxmeter.models.devices.device import Device
-from fxmeter.models.figures import PassFigures
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.models.stage_cost import Cost, Size, StageCost
+from fxmeter.models.stage_cost import ZERO, Cost, Size
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.run.attention import Attention
 
 
 @dataclass(frozen=True, slots=True)
-class OpCost:
-    """All executions of one op: how many, and what they cost together."""
-
-    op: str
-    count: int
-    cost: StageCost
-
-
-@dataclass(frozen=True, slots=True)
-class Uncosted:
-    """Executions of an op that no rule knows, by module and shapes."""
-
-    op: str
-    count: int
-    module: str
-    shapes: str
-
-
-@dataclass(frozen=True, slots=True)
-class CacheLayer:
-    """What one layer keeps in the cache after the pass: the class that keeps it, and its tensors with their names."""
-
-    layer: int
-    kind: str
-    shapes: tuple[tuple[int, ...], ...]
-    bytes: int
-    names: tuple[str, ...] = ()
-
-
-class ModuleCosts(Mapping[str, ModuleCost]):
-    """Module path → cost. Iterates over what was recorded; a folded layer's path finds its stand-in."""
-
-    def __init__(self, recorded: Mapping[str, ModuleCost], folds: Mapping[str, str]) -> None:
-        self._recorded = recorded
-        self._folds = folds
-
-    def __getitem__(self, path: str) -> ModuleCost:
-        return self._recorded[self._stand_in(path)]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._recorded)
-
-    def __len__(self) -> int:
-        return len(self._recorded)
-
-    def _stand_in(self, path: str) -> str:
-        seen: set[str] = set()
-        while path not in self._recorded and path not in seen:
-            seen.add(path)
-            parts = path.split(".")
-            for end in range(len(parts), 0, -1):
-                head = ".".join(parts[:end])
-                if head in self._folds:
-                    path = ".".join([self._folds[head], *parts[end:]])
-                    break
-        return path
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotatedStage(PassFigures):
+class AnnotatedStage(StageTables):
     """One pass, or the steps of a generation, priced.
 
-    Beside its ``cost`` it has the figures that only a whole pass has: ``floor_io_bytes``. ``recording`` is what was
-    recorded; of a generation its last step, whose stage by itself is ``last_step``. ``fullest_step`` is the step that
-    has the largest peak, ``steps_time`` takes a device and gives the time of all steps; the three are None for a single
-    pass. ``graph_once`` makes the graph when it is asked for.
+    Beside its tables, ``recording`` is what was recorded; of a generation its last step, whose stage by itself is
+    ``last_step``. ``fullest_step`` is the step that has the largest peak, ``steps_time`` takes a device and gives the
+    time of all steps; the three are None for a single pass. ``graph_once`` makes the graph when it is asked for.
     """
 
-    scenario: Scenario | MixedStep | VisionScenario | None
-    attention: Attention
-    conventions: Conventions
-    cost: StageCost
-    modules: ModuleCosts
-    ops: tuple[OpCost, ...]
-    kv_cache: tuple[CacheLayer, ...]
-    uncosted: tuple[Uncosted, ...]
     graph_once: Callable[[], nx.DiGraph] = field(repr=False)
     recording: Recording = field(repr=False)
     last_step: AnnotatedStage | None = field(default=None, repr=False)
@@ -174,6 +117,23 @@ class AnnotatedStage(PassFigures):
         step = None if self.fullest_step is None else self.fullest_step.scenario
         return at_peak(self.peak, step.past_len if isinstance(step, Scenario) else None)
 
+    @property
+    def executed(self) -> tuple[Executions, ...]:
+        """The ops that cost anything, by module and by the shapes that they read."""
+        groups: dict[tuple[str, str, str], list[PricedNode]] = {}
+        for node in priced_nodes(self.graph):
+            if node.cost is not ZERO:
+                groups.setdefault((node.op, node.module, node.inputs), []).append(node)
+        return tuple(
+            Executions(*key, sum(n.executions for n in nodes), Cost.weighted((n.cost, n.times) for n in nodes))
+            for key, nodes in groups.items()
+        )
+
+    def reported(self) -> ReportedStage:
+        """What a report shows of it, as plain data, without what was recorded."""
+        tables = {each.name: getattr(self, each.name) for each in fields(ReportedStage)}
+        return ReportedStage(**tables)
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -188,7 +148,7 @@ class Totals:
 
     modules: ModuleCosts
     ops: Mapping[str, tuple[int, Cost]]
-    uncosted: tuple[Uncosted, ...]
+    uncosted: tuple[UncostedOp, ...]
     floor_io_bytes: Size
 
 
@@ -203,7 +163,10 @@ def totals_of(recording: Recording, graph: nx.DiGraph) -> Totals:
     parts = (part for _, part in tree.nodes(data=PART))
     modules = {part.path: part for part in parts if isinstance(part, ModuleCost)}
     return Totals(
-        ModuleCosts(modules, recording.stand_ins()), op_totals(tree), _uncosted(graph), graph.graph["floor_io_bytes"]
+        ModuleCosts(modules, recording.folds(), recording.aliases),
+        op_totals(tree),
+        _uncosted(graph),
+        graph.graph["floor_io_bytes"],
     )
 
 
@@ -224,21 +187,16 @@ def roll_up(
         cost=totals.modules[""].cost,
         modules=totals.modules,
         ops=op_costs(totals.ops),
-        kv_cache=_cache_layers(recording),
-        uncosted=totals.uncosted,
+        kv_cache=cache_layers(recording),
+        uncosted=uncosted_at(totals.uncosted, NO_SIZES),
         floor_io_bytes=totals.floor_io_bytes,
         graph_once=lambda: graph,
         recording=recording,
     )
 
 
-def op_costs(totals: Mapping[str, tuple[int, StageCost]]) -> tuple[OpCost, ...]:
-    """By op, most FLOPs first, then most bytes."""
-    order = sorted(totals, key=lambda op: (-totals[op][1].flops, -totals[op][1].io_bytes, op))
-    return tuple(OpCost(op, *totals[op]) for op in order)
-
-
-def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
+def cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
+    """What each layer keeps in the cache after the pass."""
     shapes: dict[tuple[int, str], list[tuple[int, ...]]] = {}
     sizes: dict[tuple[int, str], int] = {}
     names: dict[tuple[int, str], list[str]] = {}
@@ -252,10 +210,9 @@ def _cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
     return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in order)
 
 
-def _uncosted(graph: nx.DiGraph) -> tuple[Uncosted, ...]:
-    counts: dict[tuple[str, str, str], int] = {}
-    for node in priced_nodes(graph):
-        if not node.costed:
-            key = (node.op, node.module, node.inputs)
-            counts[key] = counts.get(key, 0) + node.times
-    return tuple(Uncosted(op, count, module, shapes) for (op, module, shapes), count in counts.items())
+def _uncosted(graph: nx.DiGraph) -> tuple[UncostedOp, ...]:
+    return tuple(
+        UncostedOp(node.op, node.times, node.module, tuple((spec.dtype_name, spec.shape) for spec in node.operands))
+        for node in priced_nodes(graph)
+        if not node.costed
+    )

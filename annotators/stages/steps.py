@@ -1,14 +1,16 @@
-"""What several passes, one after another, cost together: generation, step by step."""
+"""A generation, step by step, as one stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
 import networkx as nx
 
-from fxmeter.annotators.stages.rollup import AnnotatedStage, ModuleCosts, OpCost, Uncosted, op_costs
+from fxmeter.annotators.sheets.steps import OVER_STEPS, figures_over_steps, over_steps
+from fxmeter.annotators.sheets.tables import ModuleCosts, OpCost, Uncosted, op_costs
+from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps_graph import (
     Combine,
     StepsAlike,
@@ -17,39 +19,9 @@ from fxmeter.annotators.stages.steps_graph import (
     is_of_the_largest_step,
 )
 from fxmeter.annotators.timing.stage_time import joined
-from fxmeter.models.figures import Figure, Figures, PassFigures
+from fxmeter.models.figures import Figure
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import FIELDS, FIGURES, PASS_FIGURES, Size, StageCost
-
-_OVER_STEPS: Mapping[str, Callable[[list[Size]], Size]] = {"sum": sum, "max": max, "last": lambda values: values[-1]}
-
-
-def over_steps(costs: Sequence[StageCost]) -> StageCost:
-    """The cost of passes that follow one another: FLOPs and traffic added up, activations and peaks of the largest one,
-    cache and weights of the last."""
-    return StageCost(**_over_steps(FIGURES, costs))
-
-
-def _over_steps(table: Mapping[str, Figure], records: Sequence[Figures | PassFigures]) -> dict[str, Size]:
-    """What the counted figures of a table come to, by what it says of steps."""
-    counted = {name: figure.over_steps for name, figure in table.items() if not figure.sources}
-    return {name: _OVER_STEPS[how]([getattr(record, name) for record in records]) for name, how in counted.items()}
-
-
-def per_step(cost: StageCost, steps: int) -> StageCost:
-    """The mean of a step: FLOPs and traffic divided (floats), memory as it is."""
-    summed = [name for name in FIELDS if FIGURES[name].over_steps == "sum"]
-    return replace(cost, **{name: getattr(cost, name) / steps for name in summed})
-
-
-def end_to_end(vision: StageCost | None, prefill: StageCost, decode: StageCost) -> StageCost:
-    """A whole request: what its stages come to one after another; the tower's weights stay beside the decoder's, which
-    prefill and decode share, and the cache that decode leaves has the prompt's part in it."""
-    if vision is None:
-        return over_steps([prefill, decode])
-    stays = [name for name in FIELDS if FIGURES[name].over_steps == "last"]
-    beside = {name: getattr(vision, name) + getattr(decode, name) for name in stays}
-    return replace(over_steps([vision, prefill, decode]), **beside)
+from fxmeter.models.stage_cost import PASS_FIGURES, Size, StageCost
 
 
 def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> AnnotatedStage:
@@ -79,14 +51,14 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         last,
         scenario=scenario,
         cost=over_steps([step.cost for step in steps]),
-        modules=ModuleCosts(modules, last.recording.stand_ins()),
+        modules=ModuleCosts(modules, last.modules.folds, last.modules.aliases),
         ops=op_costs({name: _over_all(having, combine) for name, having in ops.items()}),
         uncosted=tuple(replace(item, count=sum(counts)) for item, counts in uncosted.items()),
         graph_once=cache(partial(_graph, steps, combine)),
         last_step=last,
         fullest_step=steps[_largest([step.cost.peak_activation_bytes for step in steps])],
         steps_time=lambda device: joined(device, [step.time(device) for step in steps]),
-        **_over_steps(PASS_FIGURES, steps),
+        **figures_over_steps(PASS_FIGURES, steps),
     )
 
 
@@ -99,7 +71,7 @@ def _over_all_steps(count: int, largest: int, values: Mapping[int, Size], figure
     """What a figure of a part is over ``count`` steps, of which the whole is largest in the one at ``largest``."""
     if is_of_the_largest_step(figure):
         return values.get(largest, 0)
-    return _OVER_STEPS[figure.over_steps]([values.get(place, 0) for place in range(count)])
+    return OVER_STEPS[figure.over_steps]([values.get(place, 0) for place in range(count)])
 
 
 def _over_all(having: Mapping[int, OpCost], combine: Combine) -> tuple[int, StageCost]:

@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fxmeter.annotators.pricing.graph import priced_nodes
-from fxmeter.annotators.stages.containment import ModuleCost
-from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.models.stage_cost import ZERO, StageCost
+from fxmeter.annotators.sheets.tables import Executions, ModuleCost, ReportedStage, StageTables
+from fxmeter.models.stage_cost import StageCost
 
 _INDEXED = re.compile(r"^\d+$")
 _CONTAINERS = ("ModuleList", "ModuleDict")
@@ -69,7 +67,7 @@ KEPT = {
 """transformers' class of a cache layer → what it keeps. Any other class is shown by its name."""
 
 
-def cache_rows(stage: AnnotatedStage) -> list[CacheRow]:
+def cache_rows(stage: StageTables) -> list[CacheRow]:
     """What the pass leaves in the cache, layers alike on one row."""
     groups: dict[tuple[str, tuple[tuple[str, tuple[int, ...]], ...], int], list[int]] = {}
     for item in stage.kv_cache:
@@ -91,7 +89,7 @@ def _kept(kind: str) -> str:
     return ", ".join([kept, *of])
 
 
-def module_tree(stage: AnnotatedStage, depth: int, least_share: float = 0.001) -> list[TreeRow]:
+def module_tree(stage: StageTables, depth: int, least_share: float = 0.001) -> list[TreeRow]:
     """The tree of a stage's modules, down to ``depth`` levels.
 
     Identical layers share a line, containers that execute nothing are left out, and modules with less than
@@ -128,19 +126,18 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def heaviest_ops(stage: AnnotatedStage, count: int, by: str) -> list[HeavyOp]:
+def heaviest_ops(stage: ReportedStage, count: int, by: str) -> list[HeavyOp]:
     """The ``count`` heaviest groups of executions of one op on the same shapes, by "flops" or "io_bytes"."""
-    groups: dict[tuple[str, str], list[tuple[str, int, StageCost]]] = {}
-    for node in priced_nodes(stage.graph):
-        if node.cost is not ZERO:
-            groups.setdefault((node.op, node.inputs), []).append((node.module, node.executions, node.cost * node.times))
+    groups: dict[tuple[str, str], list[Executions]] = {}
+    for item in stage.executed:
+        groups.setdefault((item.op, item.inputs), []).append(item)
     heavy = [
         HeavyOp(
             op.removesuffix(".default"),
-            common_name(module for module, _, _ in parts),
+            common_name(part.module for part in parts),
             _SHAPE.sub(lambda m: m[1].replace(", ", "×"), inputs),
-            sum(times for _, times, _ in parts),
-            (total := StageCost.total(cost for _, _, cost in parts)),
+            sum(part.count for part in parts),
+            (total := StageCost.total(part.cost for part in parts)),
             _share(getattr(total, by), getattr(stage.cost, by)),
         )
         for (op, inputs), parts in groups.items()
@@ -161,24 +158,24 @@ def spans(indices: Iterable[int]) -> str:
     return ",".join(texts) if len(texts) <= 4 else f"{','.join(texts[:2])},…,{texts[-1]}"
 
 
-def _visible_parent(path: str, stage: AnnotatedStage) -> str:
+def _visible_parent(path: str, stage: StageTables) -> str:
     parent = path.rpartition(".")[0]
     while parent and stage.modules[parent].class_name in _CONTAINERS:
         parent = parent.rpartition(".")[0]
     return parent
 
 
-def _label(path: str, parent: str, stage: AnnotatedStage) -> str:
+def _label(path: str, parent: str, stage: StageTables) -> str:
     """The path below its visible parent; a folded layer with all its positions: "layers.1-11 (11×)"."""
     name = path[len(parent) + 1 :] if parent else path
-    alike = [path, *(folded for folded, stand_in in stage.recording.folds().items() if stand_in == path)]
+    alike = [path, *(folded for folded, stand_in in stage.modules.folds.items() if stand_in == path)]
     return name if len(alike) == 1 else f"{_with_positions(name, alike)} ({len(alike)}×)"
 
 
-def path_label(path: str, stage: AnnotatedStage) -> str:
+def path_label(path: str, stage: StageTables) -> str:
     """A module's whole path, a folded layer in it with all its positions: "model.layers.1-11.mlp"."""
     folded: dict[str, list[str]] = {}
-    for member, stand_in in stage.recording.folds().items():
+    for member, stand_in in stage.modules.folds.items():
         folded.setdefault(stand_in, [stand_in]).append(member)
     for stand_in, members in folded.items():
         if path == stand_in or path.startswith(stand_in + "."):

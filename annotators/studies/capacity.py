@@ -16,15 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.stages.model_info import ModelInfo
-from fxmeter.annotators.stages.steps import per_step
+from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.annotators.studies.chunks import cost_of_passes, passes
 from fxmeter.annotators.studies.rates import UNMEASURED, Measured, Rates, Utilisation
 from fxmeter.annotators.studies.search import largest_that_fits
 from fxmeter.annotators.studies.serving import NOTHING_ASKED, Demand, Reached, peaks_on, reached
-from fxmeter.annotators.studies.sweep import StageFigures, StageForms, config_sha256, recorded, stage_column, uncosted
+from fxmeter.annotators.studies.sweep import StageFigures, StageForms, recorded, stage_column, uncosted
 from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import StageCost
 
@@ -166,9 +166,10 @@ def capacity(
         needs.append(replace(_need(point, stages, ttft_s, tpot_s, fit), on=on))
         advance(len(needs))
     keys = [(stage, attention) for stage in rows[0]]
+    info = forms.info
     return Capacity(
-        model=forms.info,
-        config_sha256=config_sha256(forms),
+        model=info,
+        config_sha256=info.config_sha256,
         conventions=forms.conventions,
         attention=attention,
         ttft_s=ttft_s,
@@ -177,7 +178,7 @@ def capacity(
         demand=demand,
         needs=tuple(needs),
         utilisation=_utilisation(forms, attention, points[0], rows[0], measured, demand),
-        uncosted=uncosted(forms, keys, points),
+        uncosted=uncosted(forms, keys),
         recorded=recorded(forms, keys),
     )
 

@@ -58,8 +58,7 @@ def dots(timings: Sequence[StageTiming]) -> list[Dot]:
     step's."""
     found: dict[tuple[int, float, float], float] = {}
     for place, timing in enumerate(timings):
-        last = timing.stage.last_step
-        time = timing.time if last is None else last.time(timing.time.device)
+        time = timing.time.last or timing.time
         for item in time.kernels:
             flops = float(item.kernel.matmul_flops + item.kernel.vector_flops)
             nbytes = float(item.kernel.nbytes)

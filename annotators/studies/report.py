@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.stages import steps
-from fxmeter.annotators.stages.model_info import ModelInfo, model_info
-from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.stages.steps import per_step
-from fxmeter.annotators.studies.served import Served
-from fxmeter.annotators.studies.shared import Pipelined, Shared, pipelined
-from fxmeter.annotators.studies.times import StageTiming, timings_of
-from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.annotators.sheets import steps
+from fxmeter.annotators.sheets.steps import per_step
+from fxmeter.annotators.sheets.tables import OfPass, ReportedStage
+from fxmeter.annotators.studies.compared import Pipelined, Served, Shared
+from fxmeter.annotators.studies.times import StageTiming
+from fxmeter.annotators.timing.stage_time import StageTime
 from fxmeter.models.devices import Device
 from fxmeter.models.figures import Figure, PassFigures
 from fxmeter.models.mixed_step import MixedStep
-from fxmeter.models.scenario import Scenario, VisionScenario, encode
+from fxmeter.models.model_info import ModelInfo
+from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
-from fxmeter.tracer.run.encoder import encoder_positions, has_encoder, with_encoder_len
-from fxmeter.tracer.run.prompt import is_encoder
 
-Asked = Scenario | MixedStep | VisionScenario
-"""What a report can be of."""
+if TYPE_CHECKING:
+    from fxmeter.annotators.stages.rollup import AnnotatedStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +49,25 @@ class Column(PassFigures):
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything a reader needs to trust, or to redo, the numbers. ``totals`` has attention → the whole request,
-    ``timings`` each stage on each device that was asked for, ``served`` what serving kernels would change much,
+    ``times`` of each stage those on the devices asked for, ``served`` what serving kernels would change much,
     ``shared`` each stage of a rank beside one device, ``pipelines`` each pass as pipeline stages."""
 
     model: ModelInfo
     conventions: Conventions
-    stages: tuple[AnnotatedStage, ...]
+    stages: tuple[ReportedStage, ...]
     totals: Mapping[str, StageCost] = field(default_factory=dict)
-    timings: tuple[StageTiming, ...] = ()
+    times: tuple[tuple[StageTime, ...], ...] = ()
     served: tuple[Served, ...] = ()
     shared: tuple[Shared, ...] = ()
     pipelines: tuple[Pipelined, ...] = ()
 
-    def timings_of(self, stage: AnnotatedStage) -> tuple[StageTiming, ...]:
+    @property
+    def timings(self) -> tuple[StageTiming, ...]:
+        """Each stage on each device."""
+        pairs = zip(self.stages, self.times, strict=False)
+        return tuple(StageTiming(stage, time) for stage, times in pairs for time in times)
+
+    def timings_of(self, stage: ReportedStage) -> tuple[StageTiming, ...]:
         """One stage on each device."""
         return tuple(timing for timing in self.timings if timing.stage is stage)
 
@@ -86,7 +88,7 @@ class Report:
         return tuple(found)
 
     @property
-    def fullest_stages(self) -> Mapping[str, AnnotatedStage]:
+    def fullest_stages(self) -> Mapping[str, ReportedStage]:
         """Attention → the stage of the whole request that has the largest peak."""
         return {
             attention: max(
@@ -101,7 +103,7 @@ class Report:
         """What a reader should know before trusting the numbers: lengths that the model is not made for."""
         passes = [one for stage in self.stages for one in _passes(stage)]
         tokens = max((one.final_kv_len for one in passes if one.stage != "encode"), default=0)
-        return self.model.warnings(tokens, max((encoder_positions(one) or 0 for one in passes), default=0))
+        return self.model.warnings(tokens, max((one.encoder_positions or 0 for one in passes), default=0))
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -109,9 +111,9 @@ class Report:
         return tuple(dict.fromkeys(assumed for stage in self.stages for assumed in stage.assumptions))
 
     @property
-    def one_per_scenario(self) -> tuple[AnnotatedStage, ...]:
+    def one_per_scenario(self) -> tuple[ReportedStage, ...]:
         """A stage for each scenario: flash where there is a choice."""
-        chosen: dict[object, AnnotatedStage] = {}
+        chosen: dict[object, ReportedStage] = {}
         for stage in self.stages:
             if stage.scenario not in chosen or stage.attention == "flash":
                 chosen[stage.scenario] = stage
@@ -129,55 +131,41 @@ class Report:
 
 
 def build_report(
-    model: nn.Module,
-    stages: Iterable[AnnotatedStage],
+    model: ModelInfo,
+    priced: Iterable[AnnotatedStage],
     *,
-    tower: nn.Module | None = None,
     end_to_end: bool = False,
-    deployment: Deployment = ONE_DEVICE,
     devices: Sequence[Device] = (),
     served: tuple[Served, ...] = (),
     shared: tuple[Shared, ...] = (),
+    pipelines: tuple[Pipelined, ...] = (),
 ) -> Report:
     """A report on stages of one model, all priced by the same conventions.
 
-    ``tower`` is the vision tower beside the model, if a stage ran one. ``end_to_end`` adds the whole request for each
-    attention: vision (where there is one), prefill and decode. ``devices`` to time every stage on. ``served`` is what
+    ``end_to_end`` adds the whole request for each attention: vision (where there is one), prefill and decode.
+    ``devices`` to time every stage on. ``served`` is what
     :func:`fxmeter.annotators.studies.served.where_serving_differs` found, ``shared`` what
-    :func:`fxmeter.annotators.studies.shared.shared_by_ranks` did.
+    :func:`fxmeter.annotators.studies.shared.shared_by_ranks` did, ``pipelines`` what
+    :func:`fxmeter.annotators.studies.shared.pipelined` did.
     """
-    stages = tuple(stages)
+    priced = tuple(priced)
+    stages = tuple(stage.reported() for stage in priced)
     totals: dict[str, StageCost] = {}
     for attention in dict.fromkeys(stage.attention for stage in stages) if end_to_end else ():
         costs = {s.scenario.stage: s.cost for s in stages if s.attention == attention and s.scenario is not None}
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
-    info = model_info(model, tower, deployment)
-    pipelines = pipelined(stages, deployment, devices)
-    return Report(info, stages[0].conventions, stages, totals, timings_of(stages, devices), served, shared, pipelines)
+    times = tuple(tuple(stage.time(device) for device in devices) for stage in priced)
+    return Report(model, stages[0].conventions, stages, totals, times, served, shared, pipelines)
 
 
-def stages_of(model: nn.Module, asked: Sequence[Asked]) -> tuple[Asked, ...]:
-    """The stages that a model has of those asked for: the encoder of an encoder-decoder model goes first; what is an
-    encoder alone has no decode step, and is shown without one where anything else is asked for.
-
-    Raises ScenarioError where nothing says how long the encoder's output is.
-    """
-    stages = tuple(with_encoder_len(model, one) if isinstance(one, Scenario) else one for one in asked)
-    if has_encoder(model):
-        lengths = {(one.encoder_len, one.batch) for one in stages if isinstance(one, Scenario)}
-        return (*(encode(length, batch=batch) for length, batch in lengths if length is not None), *stages)
-    kept = tuple(one for one in stages if one.stage != "decode")
-    return kept if kept and is_encoder(model) else stages
-
-
-def _passes(stage: AnnotatedStage) -> tuple[Scenario, ...]:
+def _passes(stage: OfPass) -> tuple[Scenario, ...]:
     scenario = stage.scenario
     if isinstance(scenario, MixedStep):
         return scenario.parts
     return (scenario,) if isinstance(scenario, Scenario) else ()
 
 
-def title_of(stage: AnnotatedStage) -> str:
+def title_of(stage: OfPass) -> str:
     """ "prefill S=2048", "decode C=2048, B=8": the scenario in a few words."""
     scenario = stage.scenario
     if scenario is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from fxmeter.annotators.api import annotate
 from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.studies.compared import Served
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario
@@ -18,23 +19,6 @@ from fxmeter.tracer.serving.heads import copied
 from fxmeter.tracer.serving.latent import has_latent_attention
 
 COMPARED = ("matmul_flops", "weight_read_bytes", "kv_bytes")
-MUCH = 0.1
-"""Share of a figure from which on a difference is worth a word."""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A figure of a stage (of several steps: of the last) by transformers' kernels, and by those of an engine."""
-
-    stage: AnnotatedStage
-    figure: str
-    transformers: int
-    serving: int
-
-    @property
-    def differs_much(self) -> bool:
-        """By more than a tenth."""
-        return abs(self.serving - self.transformers) > MUCH * self.transformers
 
 
 def where_serving_differs(
@@ -66,4 +50,6 @@ def _compared(model: nn.Module, stage: AnnotatedStage, scenario: Scenario, deplo
         served = annotate(model, scenario, **options).cost
     except ScenarioError:  # a model that cannot leave out the other positions' logits
         return []
-    return [Served(stage, name, getattr(stage.cost, name), getattr(served, name)) for name in COMPARED]
+    return [
+        Served(scenario, stage.attention, name, getattr(stage.cost, name), getattr(served, name)) for name in COMPARED
+    ]

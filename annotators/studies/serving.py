@@ -17,11 +17,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from fxmeter.annotators.sheets.times import time_of_pass
 from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.chunks import passes, time_of_passes, time_of_step
 from fxmeter.annotators.studies.search import largest_that_fits
 from fxmeter.annotators.studies.sweep import StageForms
-from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.annotators.units import duration, duration_as_typed
 from fxmeter.models.choices import Attention, StageName
@@ -132,8 +132,7 @@ def peaks_on(
             f"a {stage} of {duration_as_typed(seconds)} is faster than {device.name} can be: it takes at least "
             f"{duration(time.bound_s)} there, bound by {time.bound_by}; check the time, the device and the lengths"
         )
-    once = form.pieces.annotate(sizes)
-    dtype = StageTiming(once, once.time(device)).dtype
+    dtype = time_of_pass(form.sheet, sizes, device).dtype
     return device.matrix(dtype)[1] / TERA, device.bandwidth_bytes_per_s / TERA
 
 

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import nn
 
 from fxmeter.annotators.api import annotate
-from fxmeter.annotators.stages.pipeline import PipelineStage, pipeline, times_of
+from fxmeter.annotators.stages.pipeline import pipeline, times_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.timing.stage_time import Time
+from fxmeter.annotators.studies.compared import Pipelined, Shared
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer.state.tree import named_tensors
-
-SHOWN = ("matmul_flops", "vector_flops", "weight_bytes", "kv_bytes", "weight_read_bytes", "kv_read_bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """A stage of one rank of ``ranks``, what ``one`` device would need for the sequences of all of them, and the
-    parameters that each rank has whole, those that take most first ("*" stands for numbers)."""
-
-    stage: AnnotatedStage
-    ranks: int
-    one: StageCost
-    whole_parameters: tuple[str, ...]
-
-    @property
-    def all(self) -> StageCost:
-        """What the ranks need together, each as much as the fullest."""
-        return self.ranks * self.stage.cost
-
-    def again(self, figure: str) -> int:
-        """What is needed beyond one device's: work and memory that several ranks have alike."""
-        extra: int = getattr(self.all, figure) - getattr(self.one, figure)
-        return extra
 
 
 def shared_by_ranks(model: nn.Module, stages: Iterable[AnnotatedStage], deployment: Deployment) -> tuple[Shared, ...]:
@@ -54,17 +30,9 @@ def shared_by_ranks(model: nn.Module, stages: Iterable[AnnotatedStage], deployme
             scenario = replace(stage.scenario, batch=stage.scenario.batch * deployment.dp)
             options: dict[str, Any] = {"attention": stage.attention, **asdict(stage.conventions)}
             one = annotate(model, scenario, deployment=alone, **options).cost
-            found.append(Shared(stage, deployment.ranks, one, _whole_parameters(model, stage)))
+            of_pass = stage.scenario, stage.attention, stage.cost
+            found.append(Shared(*of_pass, deployment.ranks, one, _whole_parameters(model, stage)))
     return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Pipelined:
-    """A stage as pipeline stages, and device → the time of the kernels of each."""
-
-    stage: AnnotatedStage
-    parts: tuple[PipelineStage, ...]
-    times: Mapping[str, tuple[Time, ...]]
 
 
 def pipelined(
@@ -74,10 +42,13 @@ def pipelined(
     if deployment.pp == 1:
         return ()
     found = []
-    for stage in (stage.last_step or stage for stage in stages if isinstance(stage.scenario, Scenario)):
+    for stage in (stage.last_step or stage for stage in stages):
+        scenario = stage.scenario
+        if not isinstance(scenario, Scenario):
+            continue
         parts = pipeline(stage, deployment.pp)
         times = {device.name: tuple(times_of(stage, stage.time(device), parts)) for device in devices}
-        found.append(Pipelined(stage, parts, times))
+        found.append(Pipelined(scenario, stage.attention, parts, times))
     return tuple(found)
 
 

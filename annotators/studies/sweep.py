@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from torch import nn
-
-from fxmeter.annotators.closed.form import ClosedForm, closed_form
+from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import USUAL, Conventions
-from fxmeter.annotators.stages.model_info import ModelInfo, model_info
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import FIELDS, StageCost
-from fxmeter.tracer.run.prompt import config_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Key = tuple[StageName, Attention]
 CHUNK = 256
@@ -82,34 +80,64 @@ class Sweep:
 
 
 class StageForms:
-    """The closed forms of a model as deployed and, for pages, of its vision tower; each made when first asked for."""
+    """The closed forms of a model as deployed and, for pages, of its vision tower; each made when first asked for.
+
+    Args:
+        make: the form of a stage.
+        info: the model in one line.
+        conventions: those in force.
+        deployment: what runs where.
+
+    Attributes:
+        model: the loaded model, where it is there already.
+    """
 
     def __init__(
         self,
+        make: Callable[[StageName, Attention], ClosedForm],
+        info: Callable[[], ModelInfo],
+        conventions: Conventions = USUAL,
+        deployment: Deployment = ONE_DEVICE,
+    ) -> None:
+        self.conventions, self.deployment = conventions, deployment
+        self.model: nn.Module | None = None
+        self._make, self._info = make, info
+        self._forms: dict[Key, ClosedForm] = {}
+
+    @classmethod
+    def of_model(
+        cls,
         model: nn.Module,
         *,
         tower: nn.Module | None = None,
         conventions: Conventions = USUAL,
         deployment: Deployment = ONE_DEVICE,
-    ) -> None:
-        self.model, self.tower, self.deployment = model, tower, deployment
-        self.conventions = conventions.under(deployment)
-        self._forms: dict[Key, ClosedForm] = {}
+    ) -> StageForms:
+        """Those of a loaded model, and of the vision tower beside it."""
+        from fxmeter.annotators.closed.find import closed_form  # loads torch, which forms from cost sheets do without
+        from fxmeter.annotators.stages.model_info import model_info
+
+        def make(stage: StageName, attention: Attention) -> ClosedForm:
+            module = tower if stage == "vision" else model
+            if module is None:
+                raise ScenarioError("pages need a model with a vision tower")
+            options = {"deployment": deployment, **asdict(conventions)}
+            return closed_form(module, stage=stage, attention=attention, **options)
+
+        forms = cls(make, lambda: model_info(model, tower, deployment), conventions.under(deployment), deployment)
+        forms.model = model
+        return forms
 
     def of(self, stage: StageName, attention: Attention) -> ClosedForm:
         """The form of a stage."""
         if (stage, attention) not in self._forms:
-            module = self.tower if stage == "vision" else self.model
-            if module is None:
-                raise ScenarioError("pages need a model with a vision tower")
-            options = {"deployment": self.deployment, **asdict(self.conventions)}
-            self._forms[stage, attention] = closed_form(module, stage=stage, attention=attention, **options)
+            self._forms[stage, attention] = self._make(stage, attention)
         return self._forms[stage, attention]
 
     @property
     def info(self) -> ModelInfo:
         """The model in one line."""
-        return model_info(self.model, self.tower, self.deployment)
+        return self._info()
 
 
 def run_sweep(
@@ -123,16 +151,17 @@ def run_sweep(
     points = axes.points()
     keys = [(stage, attention) for stage in axes.stages for attention in attentions]
     columns = [stage_column(forms, *key, points, advance) for key in keys]
+    info = forms.info
     return Sweep(
-        model=forms.info,
-        config_sha256=config_sha256(forms),
+        model=info,
+        config_sha256=info.config_sha256,
         conventions=forms.conventions,
         axes=axes,
         attentions=tuple(attentions),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         points=points,
         figures=tuple(zip(*columns, strict=True)),
-        uncosted=uncosted(forms, keys, points),
+        uncosted=uncosted(forms, keys),
         recorded=recorded(forms, keys),
     )
 
@@ -173,32 +202,11 @@ def _costs(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> 
     return (StageCost(**dict(zip(FIELDS, map(int, row), strict=True))) for row in rows)
 
 
-def uncosted(forms: StageForms, keys: Sequence[Key], points: Sequence[SweepPoint]) -> int:
+def uncosted(forms: StageForms, keys: Sequence[Key]) -> int:
     """Executions without a rule that one pass of each stage has, added up."""
-    return sum(_uncosted(forms.of(*key), key[0], points) for key in keys)
+    return sum(forms.of(*key).sheet.uncosted for key in keys)
 
 
 def recorded(forms: StageForms, keys: Sequence[Key]) -> tuple[str, ...]:
     """Why stages had to be recorded point by point, where they had."""
     return tuple(reason for key in keys if (reason := forms.of(*key).reason) is not None)
-
-
-def _uncosted(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> int:
-    """Executions without a rule in one pass; where some points were recorded, in the first of them too."""
-    of_pieces = max((piece.uncosted for piece in form.pieces.found), default=0)
-    if form.reason is None:
-        return of_pieces
-    one = points[0].scenario(stage)
-    lengths = one.crops if isinstance(one, VisionScenario) else (one.query_len, one.past_len)
-    first = form.pieces.annotate((one.batch, *lengths))
-    return max(of_pieces, sum(item.count for item in first.uncosted))
-
-
-def config_sha256(forms: StageForms) -> str:
-    """Of the model's config (and of its tower's parameters), whatever transformers release wrote it."""
-    fields = config_of(forms.model).to_dict()
-    for name in ("transformers_version", "_name_or_path"):
-        fields.pop(name, None)
-    tower = [] if forms.tower is None else [(n, list(p.shape)) for n, p in forms.tower.named_parameters()]
-    text = json.dumps([fields, tower], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,15 +3,13 @@ modules and kernels it is spent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.sheets.tables import StageTables
 from fxmeter.annotators.studies.breakdown import TreeRow, common_name, module_tree
 from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time, TimedKernel
-from fxmeter.models.devices import Device
 from fxmeter.models.scenario import Scenario
 
 TRAFFIC = {
@@ -25,7 +23,7 @@ TRAFFIC = {
 class StageTiming:
     """A stage, and its time on a device."""
 
-    stage: AnnotatedStage
+    stage: StageTables
     time: StageTime
 
     @property
@@ -50,10 +48,7 @@ class StageTiming:
     @property
     def dtype(self) -> str:
         """What most of its FLOPs are computed in."""
-        most = max(self.time.kernels, key=lambda item: item.all.estimate_s, default=None)
-        products = [item for item in self.time.kernels if item.kernel.kind in ("product", "attention")]
-        most = max(products, key=lambda item: item.all.estimate_s, default=most)
-        return most.kernel.dtype if most else "fp32"
+        return self.time.dtype
 
     @property
     def ridge(self) -> float:
@@ -88,11 +83,6 @@ class TimedOp:
     launches: int
     time: Time
     share: float
-
-
-def timings_of(stages: Sequence[AnnotatedStage], devices: Sequence[Device]) -> tuple[StageTiming, ...]:
-    """Each stage on each device."""
-    return tuple(StageTiming(stage, stage.time(device)) for stage in stages for device in devices)
 
 
 def timed_tree(timing: StageTiming, depth: int) -> list[TimedRow]:

@@ -19,6 +19,9 @@ from fxmeter.annotators.symbolic.guards import Guard, compare
 from fxmeter.annotators.symbolic.monomials import Base, Monomial, Recipe, powers
 from fxmeter.models.stage_cost import Size
 
+FEW = 1024
+"""Exponents in a row that a table of powers is made of: looking up in it is quicker than sorting them."""
+
 SAFE = 2**62
 """Magnitudes below this are computed in int64. It holds twice that, so that adding up two such numbers is safe too."""
 
@@ -34,6 +37,7 @@ class Values:
         self.sizes = [np.asarray(size) for size in sizes]
         self._factors: dict[Base, Bounded] = {}
         self._monomials: dict[Monomial, Bounded] = {}
+        self._reals: dict[Real, np.ndarray | float] = {}
 
     def of(self, value: Size) -> np.ndarray:
         """A polynomial's values, int64 or Python integers; of a constant, a scalar."""
@@ -75,7 +79,9 @@ class Values:
     def _real(self, value: Size) -> np.ndarray | float:
         """Floats as Python computes them; a power, which numpy may round otherwise, by Python itself."""
         if isinstance(value, Real):
-            return _ARITHMETIC[value.op](*map(self._real, value.parts))
+            if value not in self._reals:
+                self._reals[value] = _ARITHMETIC[value.op](*map(self._real, value.parts))
+            return self._reals[value]
         return value if isinstance(value, float) else self.of(value).astype(np.float64)
 
 
@@ -94,6 +100,10 @@ def product(one: Bounded, other: Bounded) -> Bounded:
 
 def _power(base: np.ndarray | float, exponents: np.ndarray) -> np.ndarray:
     """``base`` ** each, once for every different exponent."""
+    least = int(exponents.min()) if exponents.size else 0
+    if exponents.size and exponents.max() - least < FEW:
+        table = np.array([float(base) ** (least + step) for step in range(int(exponents.max()) - least + 1)])
+        return table[exponents.astype(np.int64) - least]
     different, places = np.unique(np.asarray(exponents), return_inverse=True)
     results = np.array([float(base) ** int(exponent) for exponent in different], dtype=np.float64)
     return results[places].reshape(np.shape(exponents))

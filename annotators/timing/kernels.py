@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import networkx as nx
 import torch
 from torch import fx
 
 from fxmeter.annotators.pricing.graph import PricedNode, priced_node
+from fxmeter.annotators.timing.kernel import Kernel, Kind
 from fxmeter.models.stage_cost import StageCost, is_nothing
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.group import Group
 from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
 from fxmeter.tracer.graph.spec import Spec
-
-Kind = Literal["product", "attention", "elementwise", "collective"]
 
 DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "fp64",
@@ -37,34 +36,6 @@ DTYPES: Mapping[torch.dtype, str] = {
     torch.complex128: "fp64",
 }
 """Names of dtypes in device files."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """Work of one launch. Amounts are whole numbers, or polynomials in the sizes of a closed form.
-
-    ``name`` and ``op`` are those of its first op, ``module`` the module that runs it, ``times`` identical launches
-    in the pass. ``dtype`` is what its matrix units, or its vector units, compute in. ``nbytes`` moves through memory,
-    ``network_bytes`` to other devices, those of ``ranks``. ``widened``: its weight is stored in fewer bits than it
-    computes in.
-    """
-
-    name: str
-    op: str
-    module: str
-    times: int
-    kind: Kind
-    dtype: str
-    matmul_flops: Any
-    vector_flops: Any
-    nbytes: Any
-    network_bytes: Any = 0
-    ranks: tuple[int, ...] = ()
-    widened: bool = False
-
-
-AMOUNTS = ("matmul_flops", "vector_flops", "nbytes", "network_bytes")
-"""What a kernel does: the fields that depend on sizes."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.models.devices.device import MEASURED_NOWHERE, Device
 from fxmeter.models.scenario import Scenario, VisionScenario
 

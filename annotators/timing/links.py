@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.models.devices.device import Device
 from fxmeter.models.errors import DeviceError
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.annotators.timing.links import sending_s
 from fxmeter.models.devices.device import Device
 

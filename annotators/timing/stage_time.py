@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.annotators.timing.limits import beyond
 from fxmeter.annotators.timing.roofline import ROOFS, KernelTime, kernel_time
 from fxmeter.models.devices import device as device_named
@@ -81,7 +81,7 @@ class StageTime:
     ``modules`` maps a module's path to the time of everything inside it (one instance), ``kernels`` are all kernels.
     ``steps`` passes are in the totals. Of a prefill the total has an engine's work for a prompt too; what else a server
     spends outside of the device is in no figure here. ``extrapolated`` has the reasons why the estimate was not held to
-    measurements, none where it was.
+    measurements, none where it was. ``last`` is the last of several steps by itself.
     """
 
     device: Device
@@ -90,6 +90,7 @@ class StageTime:
     kernels: tuple[TimedKernel, ...] = field(repr=False)
     steps: int = 1
     extrapolated: tuple[str, ...] = ()
+    last: StageTime | None = field(default=None, repr=False)
 
     @property
     def bound_s(self) -> float:
@@ -110,6 +111,14 @@ class StageTime:
     def bound_by(self) -> str:
         """What most of the estimate is bound by."""
         return self.total.bound_by
+
+    @property
+    def dtype(self) -> str:
+        """What most of its FLOPs are computed in."""
+        most = max(self.kernels, key=lambda item: item.all.estimate_s, default=None)
+        products = [item for item in self.kernels if item.kernel.kind in ("product", "attention")]
+        most = max(products, key=lambda item: item.all.estimate_s, default=most)
+        return most.kernel.dtype if most else "fp32"
 
     def share_of(self, part: Time) -> float:
         """A part's share of the estimate."""
@@ -170,4 +179,5 @@ def joined(device: Device, times: Sequence[StageTime]) -> StageTime:
         tuple(item for passed in times for item in passed.kernels),
         sum(passed.steps for passed in times),
         tuple(dict.fromkeys(reason for passed in times for reason in passed.extrapolated)),
+        times[-1].last or times[-1],
     )

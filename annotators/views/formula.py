@@ -15,7 +15,7 @@ MOST_TERMS = 4
 
 def formula_view(found: Formulas) -> RenderableType:
     """A line for each field and case, what the letters stand for, and the conventions."""
-    chosen = found.pieces.conventions
+    chosen = found.sheet.subject.conventions
     module = f"{found.module or 'the whole stage'} ({found.class_name}"
     times = f", one of {found.times} alike" if found.times > 1 else ""
     table = plain_table()
@@ -32,7 +32,7 @@ def formula_view(found: Formulas) -> RenderableType:
         Text(letters),
         Text(
             f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}"
-            + "".join(f" · {name} {word}" for name, word in found.pieces.deployment.asked.items()),
+            + "".join(f" · {name} {word}" for name, word in found.sheet.subject.deployment.items()),
             style="dim",
         ),
         "",

@@ -9,9 +9,8 @@ from rich.padding import Padding
 from rich.styled import Styled
 from rich.text import Text
 
-from fxmeter.annotators.documents.head import conventions_of, versions
-from fxmeter.annotators.stages.model_info import ModelInfo
-from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.documents.head import conventions_of
+from fxmeter.annotators.sheets.tables import ReportedStage
 from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, module_tree
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import four_digits, quantity
@@ -20,8 +19,10 @@ from fxmeter.annotators.views.shared import pipeline_grid, replicated_line, shar
 from fxmeter.annotators.views.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
 from fxmeter.models.choices import OpsBy
 from fxmeter.models.figures import Figure, shown
+from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
+from fxmeter.models.version import versions
 
 
 def report_view(
@@ -106,7 +107,7 @@ def _drafted(report: Report) -> list[str]:
 def _served(report: Report) -> str:
     """What an engine's kernels would change, in one line."""
     parts = [
-        f"{title_of(item.stage)}: {FIGURES[item.figure].label} {quantity(item.serving, FIGURES[item.figure].unit)}, "
+        f"{title_of(item)}: {FIGURES[item.figure].label} {quantity(item.serving, FIGURES[item.figure].unit)}, "
         f"not {quantity(item.transformers, FIGURES[item.figure].unit)}"
         for item in report.served
     ]
@@ -179,7 +180,7 @@ def _row_label(figure: Figure) -> str:
     return figure.label if figure.under is None else "  " + figure.label.removesuffix(f" {FIGURES[figure.under].label}")
 
 
-def _tree(stage: AnnotatedStage, depth: int) -> Grid:
+def _tree(stage: ReportedStage, depth: int) -> Grid:
     tree = module_tree(stage, depth)
     rows: list[list[Cell]] = [
         [
@@ -207,7 +208,7 @@ def _tree(stage: AnnotatedStage, depth: int) -> Grid:
     )
 
 
-def _heaviest(stage: AnnotatedStage, count: int, asked: OpsBy | None) -> Grid:
+def _heaviest(stage: ReportedStage, count: int, asked: OpsBy | None) -> Grid:
     usual = "bytes" if stage.scenario is not None and stage.scenario.stage == "decode" else "flops"
     by = "io_bytes" if (asked or usual) == "bytes" else "flops"
     what = "bytes" if by == "io_bytes" else "FLOPs"
@@ -226,7 +227,7 @@ def _heaviest(stage: AnnotatedStage, count: int, asked: OpsBy | None) -> Grid:
     return Grid(title, [*names("op", "in", "shapes"), *numbers("×", what), ("share", "share")], rows)
 
 
-def _peak(stage: AnnotatedStage) -> RenderableType:
+def _peak(stage: ReportedStage) -> RenderableType:
     """What is alive at a stage's peak, the largest first."""
     peak = stage.at_peak
     title = f"Alive at the peak: {title_of(stage)}, {stage.attention}"
@@ -257,7 +258,7 @@ def _op(name: str) -> str:
     return name.removeprefix("aten.").removeprefix("fxmeter.").removesuffix(".default")
 
 
-def _cache(stages: Sequence[AnnotatedStage]) -> Grid:
+def _cache(stages: Sequence[ReportedStage]) -> Grid:
     """The cache after each scenario's pass, identical layers on one line."""
     rows = [
         [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from fxmeter.annotators.studies.compared import Pipelined, Shared
 from fxmeter.annotators.studies.report import title_of
-from fxmeter.annotators.studies.shared import SHOWN, Pipelined, Shared
 from fxmeter.annotators.units import duration, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
 from fxmeter.models.stage_cost import FIGURES
 
+SHOWN = ("matmul_flops", "vector_flops", "weight_bytes", "kv_bytes", "weight_read_bytes", "kv_read_bytes")
 MOST_NAMES = 8
 
 
@@ -22,7 +23,7 @@ def shared_grid(shared: Shared) -> Grid:
                 quantity(value, FIGURES[name].unit)
                 for value in (
                     getattr(shared.one, name),
-                    getattr(shared.stage.cost, name),
+                    getattr(shared.cost, name),
                     getattr(shared.all, name),
                     shared.again(name),
                 )
@@ -31,7 +32,7 @@ def shared_grid(shared: Shared) -> Grid:
         for name in SHOWN
     ]
     columns = [*names(""), *numbers("one device", "a rank", f"all {shared.ranks}", "replicated")]
-    return Grid(f"Shared by {shared.ranks} ranks: {title_of(shared.stage)}, {shared.stage.attention}", columns, rows)
+    return Grid(f"Shared by {shared.ranks} ranks: {title_of(shared)}, {shared.attention}", columns, rows)
 
 
 def replicated_line(shared: Shared) -> Text:
@@ -56,5 +57,5 @@ def pipeline_grid(pipeline: Pipelined) -> Grid:
         for place, part in enumerate(pipeline.parts)
     ]
     columns = [*names(""), *numbers("FLOPs", "weights", "KV cache", "peak alive", "sent on", *pipeline.times)]
-    title = f"{len(pipeline.parts)} pipeline stages: {title_of(pipeline.stage)}, {pipeline.stage.attention}"
+    title = f"{len(pipeline.parts)} pipeline stages: {title_of(pipeline)}, {pipeline.attention}"
     return Grid(title, columns, rows)

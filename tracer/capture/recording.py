@@ -116,10 +116,6 @@ class Recording:
         """Path of each module instance that was not recorded → path of the one that stands for it."""
         return {path: instance.paths[0] for instance in self.instances() for path in instance.paths[1:]}
 
-    def stand_ins(self) -> Mapping[str, str]:
-        """The same, and every further name of a module → its first one."""
-        return {**self.aliases, **self.folds()}
-
     def multiplicity(self) -> Multiplicity:
         """How many identical instances each module has."""
         return Multiplicity(self.instances())

@@ -102,7 +102,12 @@ class Spec:
         )
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')}[{', '.join(map(str, self.shape))}]"
+        return f"{self.dtype_name}[{', '.join(map(str, self.shape))}]"
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype in a word."""
+        return str(self.dtype).removeprefix("torch.")
 
 
 def specs_in(value: object) -> Iterator[Spec]:

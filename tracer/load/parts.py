@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,14 +13,7 @@ from transformers import initialization as init
 from transformers.models.auto import modeling_auto
 
 from fxmeter.models.errors import ModelError
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A part of a checkpoint that is not priced. ``parameters`` is None where nobody could count them."""
-
-    name: str
-    parameters: int | None
+from fxmeter.models.model_info import LeftOut
 
 
 def text_decoder(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -74,7 +74,7 @@ def with_encoder_len(model: nn.Module, scenario: Scenario) -> Scenario:
         if scenario.stage == "encode" or scenario.encoder_len is not None:
             raise ScenarioError(f"{name} is no encoder-decoder model: it has no encode stage and no encoder_len")
         return scenario
-    asked = encoder_positions(scenario)
+    asked = scenario.encoder_positions
     fixed = fixed_positions(model)
     if asked is None and fixed is None:
         raise ScenarioError(
@@ -84,11 +84,6 @@ def with_encoder_len(model: nn.Module, scenario: Scenario) -> Scenario:
     if None not in (asked, fixed) and asked != fixed:
         raise ScenarioError(f"{name}'s encoder always has {fixed:,} positions; encoder_len is {asked:,}")
     return scenario if scenario.stage == "encode" else replace(scenario, encoder_len=asked or fixed)
-
-
-def encoder_positions(scenario: Scenario) -> int | None:
-    """The positions of the encoder in a pass, be it the encoder's own or one that attends to its output."""
-    return scenario.query_len if scenario.stage == "encode" else scenario.encoder_len
 
 
 def run_encoder(

@@ -25,7 +25,7 @@ from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
 from fxmeter.tracer.run.calls import declare_inputs, folded, recorded
 from fxmeter.tracer.run.devices import OneDevice
-from fxmeter.tracer.run.encoder import encoder_of, encoder_positions, has_encoder, run_encoder, with_encoder_len
+from fxmeter.tracer.run.encoder import encoder_of, has_encoder, run_encoder, with_encoder_len
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of, require_tokens
 from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
@@ -116,7 +116,7 @@ def _beyond(model: nn.Module, scenario: Scenario) -> str | None:
     limits = [] if scenario.stage == "encode" else [(scenario.kv_len, max_positions(model), "tokens")]
     if has_encoder(model):
         limit = max_encoder_positions(encoder_of(model))
-        limits.append((encoder_positions(scenario) or 0, limit, "positions of the encoder"))
+        limits.append((scenario.encoder_positions or 0, limit, "positions of the encoder"))
     over = [(count, limit, what) for count, limit, what in limits if limit is not None and count > limit.positions]
     return next(
         (f"{count:,} {what} are more than its {limit.positions:,} positions" for count, limit, what in over), None
@@ -166,7 +166,7 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
         encoded = None
         if has_encoder(model):
             with as_trace_errors(model):
-                run = run_encoder(model, scenario.batch, encoder_positions(scenario), partial(_once_each, folding))
+                run = run_encoder(model, scenario.batch, scenario.encoder_positions, partial(_once_each, folding))
             if scenario.stage == "encode":
                 encoder = encoder_of(model)
                 return recorded(model, (), run.arguments, folding=folding, part=encoder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from fxmeter.models.errors import TraceError
+from fxmeter.models.model_info import PositionLimit
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.private import Cache, DynamicLayer
@@ -130,14 +130,6 @@ def find_config(model: nn.Module) -> PreTrainedConfig | None:
     """The same, or None where no part has one."""
     configs = (getattr(module, "config", None) for _, module in walk(model))
     return next((config for config in configs if isinstance(config, PreTrainedConfig)), None)
-
-
-@dataclass(frozen=True, slots=True)
-class PositionLimit:
-    """The most positions that a config allows, and the field that says so."""
-
-    field: str
-    positions: int
 
 
 _DECODER_LIMITS = ("max_position_embeddings", "max_decoder_position_embeddings", "max_target_positions")

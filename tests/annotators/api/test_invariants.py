@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.report import to_json
 from fxmeter.annotators.pricing.graph import priced_nodes
+from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.report import build_report
 from fxmeter.models import Scenario, decode, prefill
@@ -76,7 +77,7 @@ def law_of_json(fields, scenario, options):
     """What a report says survives JSON, to the last digit."""
     model = load_model(config(fields))
     stage = annotate(model, scenario, **options)
-    data = to_json(build_report(model, [stage]))
+    data = to_json(build_report(model_info(model), [stage]))
     again = json.loads(json.dumps(data, allow_nan=False))
     assert again == data
     (read,) = again["stages"]

@@ -17,8 +17,8 @@ from fxmeter.annotators.closed.cases import Box, cases_of, merged, sides
 from fxmeter.annotators.closed.form import ModuleForm
 from fxmeter.annotators.closed.formulas import NoFormula, formulas
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, abbreviated
+from fxmeter.annotators.closed.mesh import explore
 from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
-from fxmeter.annotators.shapes.mesh import explore
 from fxmeter.annotators.symbolic import Guard, NotPolynomial, variable
 from fxmeter.models.stage_cost import EXACT, FIELDS
 from fxmeter.tracer import load_model
@@ -41,14 +41,14 @@ EVERYWHERE, ONE = ((1, None),), ((1, 1),)
 
 def tiny(fields, stage, attention, **options):
     model = load_model(AutoConfig.for_model(**fields))
-    return formulas(closed_form(model, stage=stage, attention=attention, **options).pieces, model=fields["model_type"])
+    return formulas(closed_form(model, stage=stage, attention=attention, **options).sheet, model=fields["model_type"])
 
 
 @pytest.fixture(scope="module")
 def ocr(preset_model):
     """DeepSeek-OCR's decode and prefill with flash."""
     return {
-        stage: formulas(closed_form(preset_model("deepseek-ocr"), stage=stage).pieces, model="deepseek-ocr")
+        stage: formulas(closed_form(preset_model("deepseek-ocr"), stage=stage).sheet, model="deepseek-ocr")
         for stage in ("decode", "prefill")
     }
 
@@ -99,12 +99,12 @@ def points(found, count):
     choose = random.Random(7).choice
     for _ in range(count):
         batch = choose([1, 2, 3, 8, 511])
-        if found.pieces.stage == "vision":
+        if found.sheet.stage == "vision":
             yield {
                 "B": batch,
                 **dict(zip("hw", choose([(0, 0), (1, 1), (1, 2), (5, 1), (3, 3), (20, 17)]), strict=True)),
             }
-        elif found.pieces.stage == "prefill":
+        elif found.sheet.stage == "prefill":
             yield {"B": batch, "S_q": choose([1, 2, 3, 4, 7, 8, 9, 130, 200_000])}
         else:
             yield {"B": batch, "C": choose([0, 1, 2, 6, 7, 8, 100, 199_999])}
@@ -116,7 +116,7 @@ def at(found, sizes):
     given = {names[name]: size for name, size in sizes.items() if name in names}
     if "h" in sizes:
         given["crops"] = (sizes["h"], sizes["w"])
-    cost = ModuleForm(found.pieces, found.module).at(**given)
+    cost = ModuleForm(found.sheet, found.module).at(**given)
     return {name: getattr(cost, name) for name in EXACT}
 
 
@@ -162,7 +162,7 @@ def test_sizes_out_of_range_are_refused_by_the_pasted_function(ocr):
 
 @pytest.mark.parametrize("path", ["model.layers.1.self_attn", "model.layers.7.mlp.experts"])
 def test_a_module_has_its_own_formulas(ocr, path):
-    found = formulas(ocr["decode"].pieces, model="deepseek-ocr", module=path)
+    found = formulas(ocr["decode"].sheet, model="deepseek-ocr", module=path)
     assert found.times == 11
     function = pasted(found)
     for sizes in points(found, 5):
@@ -187,7 +187,7 @@ def test_latex_is_balanced_and_whole(windowed, ocr):
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["eager", "flash"])
 def test_the_vision_stage_has_formulas_too(attention):
-    found = formulas(closed_form(build_vision(), stage="vision", attention=attention).pieces, model="tower")
+    found = formulas(closed_form(build_vision(), stage="vision", attention=attention).sheet, model="tower")
     function = pasted(found)
     for sizes in points(found, 30):
         assert function(**sizes) == at(found, sizes), sizes
@@ -238,11 +238,11 @@ def test_a_comparison_is_divided_by_what_its_terms_share():
 
 def test_points_without_a_case_are_not_guessed(monkeypatch, windowed):
     """Only pieces of long contexts: the last case keeps its condition, and the pasted function raises elsewhere."""
-    pieces = [p for p in explore(windowed.pieces) if p.region.lower[2] > 6]
+    pieces = [p for p in explore(windowed.sheet) if p.region.lower[2] > 6]
     kept = cases_of("decode", pieces, [p.modules[""].cost.kv_bytes for p in pieces])
     assert not kept.complete
     monkeypatch.setattr("fxmeter.annotators.closed.formulas.explore", lambda _: tuple(pieces))
-    found = formulas(windowed.pieces, model="windowed")
+    found = formulas(windowed.sheet, model="windowed")
     function = pasted(found)
     assert function(B=2, C=100) == at(found, {"B": 2, "C": 100})
     with pytest.raises(ValueError, match="no formula of matmul_flops is known here"):

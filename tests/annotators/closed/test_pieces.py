@@ -10,8 +10,9 @@ from torch import fx
 from transformers import AutoConfig
 
 from fxmeter.annotators import annotate, closed_form
+from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.shapes import pieces as pieces_module
-from fxmeter.annotators.symbolic import Polynomial, Recipe, variable
+from fxmeter.annotators.symbolic import Polynomial, Recipe
 from fxmeter.models import decode
 from fxmeter.tracer import load_model
 from fxmeter.tracer.capture.recording import Recording
@@ -40,8 +41,12 @@ def test_a_mistake_in_a_rule_is_no_missing_form(model, monkeypatch):
 
 
 def test_a_rule_that_asks_for_a_number_makes_points_be_recorded(model, monkeypatch):
+    def asks(recording, conventions):
+        assert all(range(storage.nbytes) is not None for storage in recording.storages)
+        return price(recording, conventions)
+
     form = closed_form(model)
-    monkeypatch.setattr(pieces_module, "price", lambda recording, conventions: range(variable(0)))
+    monkeypatch.setattr(pieces_module, "price", asks)
     assert form.at(past_len=9, batch=2) == annotate(model, decode(9, batch=2)).cost
     assert "asks for the value of a size" in form.reason
 
@@ -67,7 +72,7 @@ def test_a_warm_form_looks_at_no_graph(model, monkeypatch):
 def test_a_piece_is_plain_data(model):
     form = closed_form(model)
     form.at(past_len=9, batch=2)
-    (piece,) = form.pieces.found
+    (piece,) = form.sheet.known
     seen, behind = set(), [piece]
     while behind:
         item = behind.pop()
@@ -89,7 +94,7 @@ def test_a_form_that_is_gone_leaves_nothing_behind():
         form.at(past_len=9, batch=2)
         form.generation(past_len=9, steps=20)
         assert form.reason is None
-        return weakref.ref(form.pieces)
+        return weakref.ref(form.sheet)
 
     made_and_dropped(40)  # sums of powers, which all forms share
     before = symbols_alive()

@@ -34,6 +34,7 @@ from fxmeter.annotators.documents.sweep_files import prepare, write  # noqa: E40
 from fxmeter.annotators.documents.sweep_sql import read_run  # noqa: E402
 from fxmeter.annotators.plots.families import families  # noqa: E402
 from fxmeter.annotators.pricing import price  # noqa: E402
+from fxmeter.annotators.stages.model_info import model_info  # noqa: E402
 from fxmeter.annotators.studies.axes import Axes  # noqa: E402
 from fxmeter.annotators.studies.report import build_report  # noqa: E402
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep  # noqa: E402
@@ -56,9 +57,9 @@ def text_of(view: object) -> str:
 def main(folder: Path) -> dict[str, object]:
     model = load_model(AutoConfig.for_model(**LLAMA))
     stage = annotate(model, generation(8, steps=3), attention="flash")
-    report = build_report(model, [stage])
+    report = build_report(model_info(model), [stage])
     form = closed_form(model, stage="decode", attention="flash")
-    sweep = run_sweep(StageForms(model), Axes(decode=(8, 16), steps=(3,)), attentions=["flash"])
+    sweep = run_sweep(StageForms.of_model(model), Axes(decode=(8, 16), steps=(3,)), attentions=["flash"])
     write(sweep, prepare(folder))
     (family,) = families(sweep)
     (data,) = to_json(report)["stages"]
@@ -68,7 +69,7 @@ def main(folder: Path) -> dict[str, object]:
         "written": stage.cost.activation_write_bytes,
         "JSON": [data["cost"], data["per_step"], *parts],
         "console": text_of(report_view(report, depth=1, ops=0)),
-        "formulas": text_of(formula_view(formulas(form.pieces, model="tiny"))),
+        "formulas": text_of(formula_view(formulas(form.sheet, model="tiny"))),
         "SQL": first["stages"][0]["cost"],
         "CSV": (folder / "sweep.csv").read_text(),
         "closed form": form.generation(past_len=8, steps=3).to_dict(),

@@ -30,7 +30,7 @@ from fxmeter.annotators.plots.axes import memory_axis
 
 @pytest.fixture(scope="module")
 def llama():
-    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
+    return StageForms.of_model(load_model(AutoConfig.for_model(**LLAMA)))
 
 
 @pytest.fixture(scope="module")

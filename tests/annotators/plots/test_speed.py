@@ -14,13 +14,17 @@ from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.curves import HOST, OTHER, dots, latency_curves, parts, spread, throughput_curves
 from fxmeter.annotators.studies.smooth import smooth
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep
-from fxmeter.annotators.studies.times import timings_of
+from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.models.devices import device
 from tests.tracer.tiny import LLAMA
 
 pytest.importorskip("matplotlib")
 
 H100 = device("h100")
+
+
+def timings_of(stages, devices):
+    return tuple(StageTiming(stage, stage.time(device)) for stage in stages for device in devices)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def test_curves_are_dense_and_round():
 
 
 def test_a_sweep_is_smooth_between_its_points(model):
-    forms = StageForms(model)
+    forms = StageForms.of_model(model)
     coarse = run_sweep(forms, Axes(prefill=(8, 512)), attentions=["flash"])
     fine = smooth(forms, coarse)
     assert len(fine.points) > 40

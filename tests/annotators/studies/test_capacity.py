@@ -28,12 +28,12 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def llama(preset_model):
-    return StageForms(preset_model("llama-3.1-8b"))
+    return StageForms.of_model(preset_model("llama-3.1-8b"))
 
 
 @pytest.fixture(scope="module")
 def small():
-    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
+    return StageForms.of_model(load_model(AutoConfig.for_model(**LLAMA)))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_a_page_holds_the_tower_too_and_looks_at_it_first(preset_model):
     from fxmeter.tracer.load.vision import load_vision
 
     model, tower = preset_model("deepseek-ocr"), load_vision("deepseek-ocr")
-    (need,) = capacity(StageForms(model, tower=tower), Axes(crops=((0, 0),))).needs
+    (need,) = capacity(StageForms.of_model(model, tower=tower), Axes(crops=((0, 0),))).needs
     see, read = annotate(tower, vision()).cost, annotate(model, prefill(283)).cost
     assert need.ttft.tflops == (see.flops + read.flops) / 10**12
     assert need.memory.weight_bytes == 2 * (2_934_734_080 + 401_372_160)
@@ -301,7 +301,7 @@ def test_every_option_has_help_and_an_example():
 @pytest.mark.parametrize(("fields", "windowed"), [(GEMMA3, True), (LLAMA, False)], ids=["windows", "no windows"])
 def test_memory_is_what_an_engine_keeps_and_what_transformers_holds_is_a_note(fields, windowed):
     model = load_model(AutoConfig.for_model(**fields))
-    report = capacity(StageForms(model), Axes(prefill=(60,), decode=(60,), batch=(2,)))
+    report = capacity(StageForms.of_model(model), Axes(prefill=(60,), decode=(60,), batch=(2,)))
     memory = report.needs[0].memory
     kept, prompt = annotate(model, decode(60, batch=2)).cost, annotate(model, prefill(60, batch=2)).cost
     assert memory.total_bytes == memory.weight_bytes + kept.kv_bytes + memory.peak_activation_bytes

@@ -27,7 +27,7 @@ H100, L4 = device("h100"), device("l4")
 
 @pytest.fixture(scope="module")
 def small():
-    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
+    return StageForms.of_model(load_model(AutoConfig.for_model(**LLAMA)))
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +163,8 @@ def test_devices_that_share_a_model_serve_together_and_are_paid_together(small):
     """Two groups of two ranks: twice the sequences of one group, and four devices to pay."""
     point = SweepPoint(prefill=16, decode=16, crops=None, batch=1, steps=8)
     demand = Demand(devices=(H100,), rate=1e9, price_per_h=(2.0,))
-    group, both = (
-        reached(StageForms(small.model, deployment=deploy(tp=2, dp=dp)), "flash", point, H100, 4, demand, 0.05).served
-        for dp in (1, 2)
-    )
+    groups = [StageForms.of_model(small.model, deployment=deploy(tp=2, dp=dp)) for dp in (1, 2)]
+    group, both = (reached(forms, "flash", point, H100, 4, demand, 0.05).served for forms in groups)
     assert both.requests_per_s == pytest.approx(2 * group.requests_per_s)
     assert both.price_per_million_tokens == pytest.approx(group.price_per_million_tokens)
     assert group.devices == 2 * math.ceil(1e9 / group.requests_per_s)

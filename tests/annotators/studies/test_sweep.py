@@ -31,7 +31,7 @@ from tests.tracer.tiny import DEEPSEEK, LLAMA
 
 @pytest.fixture(scope="module")
 def llama():
-    return StageForms(load_model(AutoConfig.for_model(**LLAMA)))
+    return StageForms.of_model(load_model(AutoConfig.for_model(**LLAMA)))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_every_point_equals_annotating_it(llama, small):
 
 def test_a_page_equals_annotating_its_three_stages(preset_model):
     model, tower = preset_model("deepseek-ocr"), load_vision("deepseek-ocr")
-    found = run_sweep(StageForms(model, tower=tower), Axes(crops=((2, 3),), steps=(4,)), attentions=["flash"])
+    found = run_sweep(StageForms.of_model(model, tower=tower), Axes(crops=((2, 3),), steps=(4,)), attentions=["flash"])
     see, read, answer = (figures.cost for figures in found.figures[0])
     context = 16 * 17 + 1 + 10 * 2 * (10 * 3 + 1) + 10
     assert see == annotate(tower, vision(crops=(2, 3))).cost
@@ -368,7 +368,7 @@ def test_the_mistake_of_a_context_for_a_token_breaks_a_ratio(small):
 
 def test_a_cache_that_the_model_expands_is_no_mistake():
     """Latent attention writes, and reads, keys and values of the whole context at every step."""
-    latent = StageForms(load_model(AutoConfig.for_model(**DEEPSEEK)))
+    latent = StageForms.of_model(load_model(AutoConfig.for_model(**DEEPSEEK)))
     constant, *others = check(run_sweep(latent, Axes(prefill=(256, 400)), attentions=["flash"]))
     assert constant.skipped is not None
     assert "B of activations more per cached token" in constant.skipped

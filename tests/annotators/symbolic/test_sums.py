@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxmeter.annotators import closed_form
-from fxmeter.annotators.stages.steps import over_steps
+from fxmeter.annotators.sheets.steps import over_steps
 from fxmeter.annotators.symbolic import Guard, Guards, Polynomial, largest, substituted, value_at, variable
 from fxmeter.annotators.symbolic.sums import Sums, largest_step, steps_that_hold
 from fxmeter.models import ScenarioError

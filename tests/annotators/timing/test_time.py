@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from fxmeter import annotate, annotate_module, decode, prefill
-from fxmeter.annotators.timing.kernels import Kernel
+from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.annotators.timing.roofline import ROOFS, kernel_time
 from fxmeter.models.devices import device, device_names
 from fxmeter.models.devices.device import Device, Efficiency

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from fxmeter.annotators import annotate
+from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.studies.report import build_report
 from fxmeter.annotators.views.console import Grid, in_parts, names, numbers
 from fxmeter.annotators.views.report import report_view
@@ -92,6 +93,8 @@ def test_stages_that_are_too_wide_side_by_side_are_several_tables(run, monkeypat
 @pytest.mark.parametrize(("fields", "windowed"), [(GEMMA3, True), (LLAMA, False)], ids=["windows", "no windows"])
 def test_what_transformers_holds_for_the_cache_has_a_row_where_it_is_more(fields, windowed):
     model = load_model(config(fields))
-    text = "\n".join(lines_of(report_view(build_report(model, [annotate(model, prefill(60))]), depth=1, ops=0), 120))
+    text = "\n".join(
+        lines_of(report_view(build_report(model_info(model), [annotate(model, prefill(60))]), depth=1, ops=0), 120)
+    )
     assert "KV cache after" in text
     assert ("KV storage held" in text) == windowed

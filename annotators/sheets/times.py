@@ -11,68 +11,87 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.closed.grid import SizeGrid
-from fxmeter.annotators.shapes.pieces import Piece, Pieces
-from fxmeter.annotators.shapes.region import Point
+from fxmeter.annotators.sheets.grid import SizeGrid
+from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.region import Point
+from fxmeter.annotators.sheets.sheet import Sheet
+from fxmeter.annotators.symbolic import value_at
 from fxmeter.annotators.symbolic.values import Values
-from fxmeter.annotators.timing.kernels import AMOUNTS, Kernel
+from fxmeter.annotators.timing.kernel import AMOUNTS, Kernel
 from fxmeter.annotators.timing.limits import beyond
 from fxmeter.annotators.timing.roofline import ROOFS, kernel_time
-from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time, TimedKernel, by_module, host_time, joined
+from fxmeter.annotators.timing.stage_time import (
+    ZERO,
+    StageTime,
+    Time,
+    TimedKernel,
+    by_module,
+    host_time,
+    joined,
+    stage_time,
+)
 from fxmeter.models.devices.device import Device
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import Size
 
 
-def times_at(pieces: Pieces, path: str, sizes: Sequence[ArrayLike], device: Device) -> Time:
+def times_at(sheet: Sheet, path: str, sizes: Sequence[ArrayLike], device: Device) -> Time:
     """The time of a module, one instance of it, at every point of a grid of sizes, as arrays of the grid's shape."""
-    grid = SizeGrid(sizes, pieces.for_time)
+    grid = SizeGrid(sizes, sheet.for_time)
     columns = np.zeros((3 + len(ROOFS), *grid.shape))
     flat = columns.reshape(len(columns), -1)
-    for places, point, piece, values in grid.parts():
-        if piece is None:
-            recorded = pieces.annotate(point).time(device)
-            time = (
-                recorded.modules.get(path, ZERO) if path else reduce(add, (item.all for item in recorded.kernels), ZERO)
-            )
-        else:
-            instances = piece.modules[path].times
-            inside = (item for item in _timed(piece, values, device) if _within(item[0].module, path))
-            time = reduce(add, (one * (kernel.times // instances) for kernel, one in inside), ZERO)
+    for places, piece, values in grid.parts():
+        instances = piece.modules[path].times
+        inside = (item for item in _timed(piece, values, device) if _within(item[0].module, path))
+        time = reduce(add, (one * (kernel.times // instances) for kernel, one in inside), ZERO)
         for column, amount in zip(flat, (time.bound_s, time.estimate_s, time.launch_s, *time.roofs_s), strict=True):
             column[places] = amount
     bound, estimate, launch, *roofs = columns
     time = Time(bound, estimate, launch, tuple(roofs))
-    return time if path else time + host_time(device, pieces.stage)
+    return time if path else time + host_time(device, sheet.stage)
 
 
-def extrapolated_at(pieces: Pieces, point: Point, device: Device) -> tuple[str, ...]:
+def extrapolated_at(sheet: Sheet, point: Point, device: Device) -> tuple[str, ...]:
     """Why the estimate at a point was not held to measurements."""
-    piece = pieces.for_time.piece(point)
-    if piece is None:
-        return pieces.for_time.annotate(point).time(device).extrapolated
-    return beyond(piece.kernels, device, pieces.scenario(point))
+    return beyond(sheet.for_time.piece(point).kernels, device, sheet.subject.scenario(point))
 
 
-def time_of_steps(pieces: Pieces, scenario: Scenario, device: Device) -> StageTime:
+def time_of_pass(sheet: Sheet, point: Point, device: Device) -> StageTime:
+    """The time of one pass, what ``annotate(...).time(device)`` gives, by module and by kernel."""
+    piece = sheet.for_time.piece(point)
+    kernels = [
+        replace(each, **{name: value_at(getattr(each, name), point) for name in AMOUNTS}) for each in piece.kernels
+    ]
+    times = {path: module.times for path, module in piece.modules.items()}
+    return stage_time(kernels, device, times, sheet.subject.scenario(point))
+
+
+def time_of_steps(sheet: Sheet, scenario: Scenario, device: Device) -> StageTime:
     """The time of a generation: that of all of its steps, by module and by kernel.
 
-    A kernel's amounts are polynomials; ``one`` is the mean of its launches.
+    A kernel's amounts, and ``one``, are means of its launches.
     """
     pasts = scenario.past_len + scenario.query_len * np.arange(scenario.steps, dtype=np.int64)
-    grid = SizeGrid((scenario.batch, scenario.query_len, pasts), pieces.for_time)
+    grid = SizeGrid((scenario.batch, scenario.query_len, pasts), sheet.for_time)
     found = []
-    for places, point, piece, values in grid.parts():
-        if piece is None:
-            found.append(pieces.annotate(point).time(device))
-            continue
+    for places, piece, values in grid.parts():
         steps = len(places)
         timed = [(kernel, _over(one, steps)) for kernel, one in _timed(piece, values, device)]
-        kernels = tuple(TimedKernel(kernel, one * (1 / steps), one * kernel.times) for kernel, one in timed)
+        kernels = tuple(
+            TimedKernel(_mean(kernel, values, steps), one * (1 / steps), one * kernel.times) for kernel, one in timed
+        )
         modules = by_module(timed, {path: module.times for path, module in piece.modules.items()})
         reasons = beyond(piece.kernels, device, scenario)
         found.append(StageTime(device, modules.get("", ZERO), modules, kernels, steps, reasons))
-    return joined(device, found)
+    final = scenario.step(scenario.steps - 1)
+    last = time_of_pass(sheet, (final.batch, final.query_len, final.past_len), device)
+    return replace(joined(device, found), last=last)
+
+
+def _mean(kernel: Kernel, values: Values, steps: int) -> Kernel:
+    """A kernel with the means of its amounts over steps."""
+    amounts = {name: np.broadcast_to(values.of(getattr(kernel, name)), (steps,)) for name in AMOUNTS}
+    return replace(kernel, **{name: sum(amount.tolist()) / steps for name, amount in amounts.items()})
 
 
 def _over(one: Time, steps: int) -> Time:

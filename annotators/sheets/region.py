@@ -13,6 +13,9 @@ Place: TypeAlias = tuple[int, int]
 Point: TypeAlias = tuple[int, int, int]
 """(B, x, y): a batch and two lengths."""
 
+NO_SIZES: Point = (0, 0, 0)
+"""Where plain numbers are evaluated: they are the same at any point."""
+
 Interval: TypeAlias = tuple[int, int | None]
 """First and last of consecutive whole numbers; without a last one, all from the first."""
 

@@ -8,52 +8,46 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxmeter.annotators.shapes.pieces import Piece, Pieces
-from fxmeter.annotators.shapes.region import Point, SizeRegion, within
+from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.region import Point, SizeRegion, within
+from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.symbolic import NotPolynomial
 
 MOST_PIECES = 64
 """More pieces than this are no formula that anybody can read."""
 
 
-def explore(pieces: Pieces) -> tuple[Piece, ...]:
-    """Every piece that a point of the mesh falls into. Raises NotPolynomial where a point has none."""
-    if pieces.stage != "vision" and not pieces.find_regions():  # before anything is priced in vain
-        raise NotPolynomial(pieces.reason or "no polynomial")
+def explore(sheet: Sheet) -> tuple[Piece, ...]:
+    """Every piece that a point of the mesh falls into. Raises NotPolynomial or TraceError where a point has none."""
+    if sheet.stage != "vision":
+        sheet.find_regions()  # before anything is priced in vain
     used: dict[int, Piece] = {}
-    for start in _starts(pieces):
+    for start in _starts(sheet):
         if any(piece.region.contains(*start) for piece in used.values()):
             continue
-        for piece, _ in pieces.over(_mesh(_region(pieces, start))):
-            if piece is None or len(used) > MOST_PIECES:
-                raise NotPolynomial(pieces.reason or f"more than {MOST_PIECES} pieces")
+        for piece, _ in sheet.over(_mesh(sheet.polynomials(start).region), sheet.polynomials):
+            if len(used) > MOST_PIECES:
+                raise NotPolynomial(f"more than {MOST_PIECES} pieces")
             used[id(piece)] = piece
     return tuple(used.values())
 
 
-def _region(pieces: Pieces, start: Point) -> SizeRegion:
-    piece = pieces.piece(start)
-    if piece is None:
-        raise NotPolynomial(pieces.reason or "no polynomial")
-    return piece.region
-
-
-def _starts(pieces: Pieces) -> list[Point]:
+def _starts(sheet: Sheet) -> list[Point]:
     """A first point of every region along the stage's axis, for a single sequence and for several."""
     starts: list[Point] = []
     for batch in (2, 1):
-        if pieces.stage == "vision":
+        if sheet.stage == "vision":
             starts += [(batch, x, y) for x, y in ((2, 2), (2, 1), (1, 2), (1, 1), (0, 0))]
             continue
         length = 1
         while True:
-            point = (batch, length, 0) if pieces.stage == "prefill" else (batch, 1, length)
+            point = (batch, length, 0) if sheet.stage == "prefill" else (batch, 1, length)
             starts.append(point)
-            end = _region(pieces, point).upper[1 if pieces.stage == "prefill" else 2]
+            end = sheet.polynomials(point).region.upper[1 if sheet.stage == "prefill" else 2]
             if end is None:
                 break
             length = end + 1
-        if pieces.stage == "decode":
+        if sheet.stage == "decode":
             starts.append((batch, 1, 0))
     return starts
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.shapes.pieces import Piece, Pieces
-from fxmeter.annotators.shapes.region import Point
+from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.region import Point
+from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.symbolic.values import SAFE, Values, bounded
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import counted_behind
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import DERIVED, FIGURES, StageCost
 
-Part: TypeAlias = tuple[np.ndarray, Point, Piece | None, Values]
-"""Places in the flat array, the first point there, the piece that is right at all of them, and their sizes."""
+Part: TypeAlias = tuple[np.ndarray, Piece, Values]
+"""Places in the flat array, the piece that is right at all of them, and their sizes."""
+
+BLOCK = 2**15
+"""Points that are evaluated together: a dozen arrays of that length are what a core's second cache holds."""
 
 
 class ExactArray:
@@ -27,7 +32,7 @@ class ExactArray:
         self._array = np.zeros(shape, dtype=np.int64)
         self._bound = 0
 
-    def put(self, places: np.ndarray | None, values: np.ndarray) -> None:
+    def put(self, places: np.ndarray | slice | None, values: np.ndarray) -> None:
         """Have ``values`` at ``places`` of the flat array, all different ones; None: everywhere."""
         if places is None:
             self._widen(values)
@@ -63,9 +68,9 @@ class ExactArray:
 class SizeGrid:
     """Points at which a stage, or a module in it, is evaluated: three arrays of sizes that broadcast together."""
 
-    def __init__(self, sizes: Sequence[ArrayLike], pieces: Pieces) -> None:
-        self._pieces = pieces
-        vision = pieces.stage == "vision"
+    def __init__(self, sizes: Sequence[ArrayLike], sheet: Sheet) -> None:
+        self._sheet = sheet
+        vision = sheet.stage == "vision"
         least = (1, 0, 0) if vision else (1, 1, 0)
         names = ("batch", "rows", "columns") if vision else ("batch", "query_len", "past_len")
         self._sizes = [whole(*facts) for facts in zip(names, sizes, least, strict=True)]
@@ -81,25 +86,43 @@ class SizeGrid:
     def parts(self) -> Iterator[Part]:
         """All points, those of a piece together."""
         flat = [np.broadcast_to(size, self._shape).ravel() for size in self._sizes]
-        for piece, places in self._pieces.over(flat):
-            yield places, _point(flat, places[0]), piece, Values([size[places] for size in flat])
+        for piece, places in self._sheet.over(flat):
+            yield places, piece, Values([size[places] for size in flat])
 
     def evaluate(self, path: str, fields: Sequence[str]) -> dict[str, np.ndarray]:
-        """Every field of a module at every point: with the piece of the last point, which is often the largest,
-        everywhere, then with others where that one does not hold."""
+        """Every field of a module at every point."""
         figures = {name: ExactArray(self._shape) for name in counted(fields)}
-        flat = [np.broadcast_to(size, self._shape).ravel() for size in self._sizes]
-        uncovered = np.arange(len(flat[0]))
-        piece = self._pieces.piece(_point(flat, -1)) if len(uncovered) else None
-        if piece is not None:
-            values = Values(self._sizes)
-            _put(figures, None, values, piece.modules[path].cost)
-            uncovered = np.flatnonzero(~np.broadcast_to(piece.covers(values), self._shape))
-        for piece, inside in self._pieces.over([size[uncovered] for size in flat]):
-            places = uncovered[inside]
-            stage = self._pieces.annotate(_point(flat, places[0])) if piece is None else piece
-            _put(figures, places, Values([size[places] for size in flat]), stage.modules[path].cost)
+        for block, sizes in self._blocks():
+            self._put_all(figures, path, block, sizes)
         return with_derived({name: figure.array() for name, figure in figures.items()}, fields)
+
+    def _blocks(self) -> Iterator[tuple[slice | None, Sequence[np.ndarray]]]:
+        """The points in parts that stay in a core's caches, where no size is the same along an axis; a grid, whose
+        axes are evaluated once each, as it is (None)."""
+        count = math.prod(self._shape)
+        if count <= BLOCK or any(size.size not in (1, count) for size in self._sizes):
+            if count:
+                yield None, self._sizes
+            return
+        flat = [size.ravel() for size in self._sizes]
+        for start in range(0, count, BLOCK):
+            block = slice(start, start + BLOCK)
+            yield block, [size if size.size == 1 else size[block] for size in flat]
+
+    def _put_all(
+        self, figures: Mapping[str, ExactArray], path: str, block: slice | None, sizes: Sequence[np.ndarray]
+    ) -> None:
+        """A module's figures at the points of a block: with the piece of the last point, which is often the largest,
+        everywhere, then with others where that one does not hold."""
+        values, shape = Values(sizes), np.broadcast_shapes(*(size.shape for size in sizes))
+        flat = [np.broadcast_to(size, shape).ravel() for size in sizes]
+        piece = self._sheet.piece(_point(flat, -1))
+        _put(figures, block, values, piece.modules[path].cost)
+        uncovered = np.flatnonzero(~np.broadcast_to(piece.covers(values), shape))
+        for piece, inside in self._sheet.over([size[uncovered] for size in flat]):
+            places = uncovered[inside]
+            first = 0 if block is None else block.start
+            _put(figures, places + first, Values([size[places] for size in flat]), piece.modules[path].cost)
 
 
 def _point(flat: Sequence[np.ndarray], place: int) -> Point:
@@ -107,7 +130,7 @@ def _point(flat: Sequence[np.ndarray], place: int) -> Point:
     return batch, x, y
 
 
-def _put(figures: Mapping[str, ExactArray], places: np.ndarray | None, values: Values, cost: StageCost) -> None:
+def _put(figures: Mapping[str, ExactArray], places: np.ndarray | slice | None, values: Values, cost: StageCost) -> None:
     for name, figure in figures.items():
         figure.put(places, values.of(getattr(cost, name)))
 

@@ -1,0 +1,54 @@
+"""Closed forms that are found by recording a model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fxmeter.annotators.closed.form import ClosedForm
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.shapes.pieces import Pieces
+from fxmeter.annotators.stages.given import Given, model_of
+from fxmeter.models.choices import Logits, StageName
+from fxmeter.models.deployment import ONE_DEVICE, Deployment
+from fxmeter.models.errors import DeploymentError, ScenarioError
+from fxmeter.models.scenario import prefill
+from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.encoder import with_encoder_len
+
+
+def closed_form(
+    model: Given,
+    *,
+    stage: StageName = "decode",
+    attention: Attention = "flash",
+    causal: Literal["full", "exact"] = "full",
+    logits: Logits = "all",
+    routing: Literal["uniform", "worst"] = "uniform",
+    encoder_len: int | None = None,
+    deployment: Deployment = ONE_DEVICE,
+) -> ClosedForm:
+    """The cost of a stage for every batch, query length and past length (of a vision tower: batch and grid of crops).
+
+    Args:
+        model: as for :func:`fxmeter.annotate`.
+        stage: "prefill", "decode" or "vision".
+        attention, causal, logits, routing, deployment: as for :func:`fxmeter.annotate`.
+        encoder_len: as for :func:`fxmeter.prefill`: the form is for this one length of an encoder's output.
+
+    Returns:
+        The form. ``form.at(...)`` equals the cost that ``annotate`` gives, in every field. Nothing is recorded before
+        the first question. Where the sizes of a model's tensors follow no polynomial, ``form.reason`` says so, and
+        ``at`` records the point.
+
+    Raises:
+        ScenarioError: no such stage.
+    """
+    conventions = Conventions(causal=causal, logits=logits, routing=routing)
+    if stage not in ("prefill", "decode", "vision"):
+        raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
+    module = model_of(model, vision=stage == "vision")
+    if stage != "vision":
+        encoder_len = with_encoder_len(module, prefill(1, encoder_len=encoder_len)).encoder_len
+    if deployment.pp > 1:
+        raise DeploymentError("pipeline stages are parts of a pass, and have no closed form: report --pp shows them")
+    return ClosedForm(Pieces(module, stage, attention, conventions, deployment, encoder_len))

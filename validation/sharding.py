@@ -30,6 +30,7 @@ NOT_SHARED = {
     "inkling_text": "its embedding norm meets a distributed and a plain tensor",
     "gemma3n": "statistics over the inner width of an MLP, of which a rank has a part: sums, one less for each",
     "gemma3n_text": "the same",
+    "longcat_flash": "experts that hand on their input divide it by the number of ranks, which one device does not",
 }
 """Types with a plan that do not hold, and why."""
 
@@ -68,14 +69,19 @@ def config_for(model_type: str, tp: int) -> PreTrainedConfig:
     config = small_config(model_type)
     for name, value in config.to_dict().items():
         if name in KV_HEADS and isinstance(value, int) and value < tp:
-            config = small_config(model_type, **{name: tp})
+            setattr(config, name, tp)
     return config
 
 
 def held(model_type: str, tp: int) -> Held:
-    """Hold one type's ranks to the whole."""
+    """Hold the ranks of a type's small model to the whole."""
+    return held_config(config_for(model_type, tp), tp)
+
+
+def held_config(config: PreTrainedConfig, tp: int) -> Held:
+    """The same of any config's model."""
     try:
-        model = load_model(config_for(model_type, tp), dtype=torch.float32)
+        model = load_model(config, dtype=torch.float32)
         found = [_held(model, scenario, tp) for scenario in SCENARIOS]
     except DeploymentError as error:
         return Held(refused=f"refused: {error}")

@@ -38,7 +38,7 @@ def tensor_plan(model: nn.Module, deployment: Deployment) -> dict[str, str]:
     """
     if deployment.tp == 1:
         return {}
-    own = getattr(model, "tp_plan", None) or {}
+    own = _own(model, "tp_plan")
     plan = {**_beyond(model, {name.rpartition(".")[0] for name in own}), **_named(model, own)}
     spread = tuple(experts_plan(model, deployment))
     plan = {name: style for name, style in plan.items() if not spread or not name.startswith(spread)}
@@ -55,10 +55,21 @@ def experts_plan(model: nn.Module, deployment: Deployment) -> dict[str, str]:
     """
     if deployment.ep == 1:
         return {}
-    plan = _named(model, getattr(model, "ep_plan", None) or {})
+    plan = _named(model, _own(model, "ep_plan"))
     if "ep_dispatch_experts" not in plan.values():
         raise DeploymentError(f"{type(model).__name__} has no experts that are known to be spread over ep ranks")
     return plan
+
+
+def has_plans(model: nn.Module) -> bool:
+    """Whether a model, or what it wraps, is transformers' own."""
+    return any(hasattr(module, "tp_plan") for _, module in walk(model))
+
+
+def _own(model: nn.Module, which: str) -> Plan:
+    """The plan of the outermost module that has one, its names as ``model`` has them."""
+    path, module = next((path, module) for path, module in walk(model) if hasattr(module, which))
+    return {f"{path}.{name}" if path else name: style for name, style in (getattr(module, which) or {}).items()}
 
 
 def _beyond(model: nn.Module, planned: Collection[str]) -> dict[str, str]:
@@ -78,7 +89,8 @@ def _beyond(model: nn.Module, planned: Collection[str]) -> dict[str, str]:
         ("get_input_embeddings", "embedding_rowwise"),
         ("get_output_embeddings", "colwise_gather_output"),
     ):
-        part: Any = getattr(model, find, lambda: None)()
+        owner: Any = next((module for _, module in walk(model) if hasattr(module, find)), None)
+        part = getattr(owner, find, lambda: None)() or (getattr(model, "lm_head", None) if "output" in find else None)
         for path, module in walk(model):
             if module is part and isinstance(module, (nn.Embedding, nn.Linear)):
                 found |= _with_parameters(path, module, style)

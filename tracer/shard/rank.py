@@ -18,7 +18,7 @@ from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
 from fxmeter.tracer.private import distributed
 from fxmeter.tracer.shard.experts import exchange_of
-from fxmeter.tracer.shard.plans import experts_plan, tensor_plan
+from fxmeter.tracer.shard.plans import experts_plan, has_plans, tensor_plan
 from fxmeter.tracer.shard.world import Meshes, world_of
 from fxmeter.tracer.state.tree import derived
 
@@ -49,7 +49,7 @@ def _made(model: nn.Module) -> dict[Any, nn.Module]:
 
 
 def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: str) -> nn.Module:
-    if not hasattr(model, "tp_plan"):
+    if not has_plans(model):
         raise DeploymentError(f"{type(model).__name__} is no transformers model, whose plan says how it is sharded")
     plan, experts = tensor_plan(model, deployment), experts_plan(model, deployment)
     rank: Any = _with_heads_for_all(model, plan, deployment.tp)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -175,3 +177,22 @@ def test_steps_without_a_closed_form_are_recorded_one_by_one():
     model, deployment = load_model(Qwen3MoeConfig(**tiny.QWEN_MOE)), deploy(tp=4, ep=4)
     steps = [annotate(model, decode(20 + step), deployment=deployment).cost.flops for step in range(9)]
     assert annotate(model, generation(20, steps=9), deployment=deployment).cost.flops == sum(steps)
+
+
+def test_a_decoder_without_a_class_of_its_own_is_shared_by_the_plan_inside_it(preset_model):
+    """DeepSeek-OCR: of 11 expert layers the router is what both ranks compute, and the norms what both hold."""
+    model, step = preset_model("deepseek-ocr"), decode(1000, batch=8)
+    one, rank = annotate(model, step), annotate(model, step, deployment=deploy(tp=2))
+    assert 2 * rank.cost.matmul_flops - one.cost.matmul_flops == 11 * 2 * 8 * 1280 * 64
+    assert 2 * rank.cost.kv_bytes == one.cost.kv_bytes
+
+
+def test_what_shards_is_imported_by_sharded_passes_alone():
+    """At the top of no file outside of its room, so that a pass on one device pays for none of it."""
+    root = Path(__file__).parents[3]
+    files = [file for floor in ("tracer", "annotators") for file in (root / floor).rglob("*.py")]
+    asking = [
+        file for file in files if "\nfrom fxmeter.tracer.shard" in file.read_text() and file.parent.name != "shard"
+    ]
+    assert asking == []
+    assert "    from fxmeter.tracer.shard.rank import rank_of" in (root / "tracer/run/passes.py").read_text()

@@ -10,7 +10,9 @@ from transformers import BartConfig, DbrxConfig
 
 from fxmeter import annotate, decode, load_model, prefill
 from fxmeter.annotators.documents.report import to_json
-from fxmeter.annotators.studies.report import build_report, stages_of
+from fxmeter.annotators.stages.given import stages_of
+from fxmeter.annotators.stages.model_info import model_info
+from fxmeter.annotators.studies.report import build_report
 from fxmeter.annotators.views.report import report_view
 from fxmeter.models.errors import ScenarioError
 
@@ -35,7 +37,7 @@ def printed(report) -> str:
 
 def report_of(config, *asked):
     model = load_model(config)
-    return build_report(model, [annotate(model, scenario) for scenario in stages_of(model, asked)])
+    return build_report(model_info(model), [annotate(model, scenario) for scenario in stages_of(model, asked)])
 
 
 def test_what_was_assumed_is_among_the_conventions():

@@ -105,6 +105,14 @@ def read_number(text: str) -> float:
     return number
 
 
+def read_share(text: str) -> float:
+    """A share of "1%" or "0.01", from 0 to less than 1; a ScenarioError for another text."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
+    if parts is None or not (share := float(parts[1]) / (100 if parts[2] else 1)) < 1:
+        raise ScenarioError(f"{text!r} is not a share such as 1% or 0.01")
+    return share
+
+
 def read_seconds(text: str, unit: str = "") -> float:
     """Seconds of "500ms", "0.5s" or "80us", or of a number without a unit in ``unit``; a ScenarioError without one."""
     parts = re.fullmatch(r"([-+.\de]+)\s*(ns|us|ms|s|)", text.strip(), re.IGNORECASE)

@@ -30,7 +30,8 @@ class ModelInfo:
     ``weights`` names the storage format of the weights, ``weight_bytes`` what they take in it, and ``adds`` the work
     that an engine does for it and that is not priced. ``left_out`` is what else the checkpoint holds. ``layers`` are
     the decoder's, and the encoder's where there is one; ``limit`` and ``encoder_limit`` the positions that each has.
-    ``config_sha256`` is the hash of its config (and of its tower's parameters), whatever transformers release wrote it.
+    ``config_sha256`` is the hash of its config (and of its tower's parameters), whatever transformers release wrote it,
+    ``source_sha256`` that of what it was loaded from: the config as it is given, or the user's own code.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelInfo:
     left_out: tuple[LeftOut, ...] = ()
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
     config_sha256: str = ""
+    source_sha256: str = ""
 
     @property
     def max_positions(self) -> int | None:

@@ -52,7 +52,7 @@ LEFT_OUT = ("schema_version", "analytic_model_version", "versions", "warnings", 
 """What a report says about itself, at its top level."""
 
 ADDED: Mapping[str, tuple[str, ...]] = {
-    "model": ("left_out",),
+    "model": ("left_out", "source_sha256"),
     "conventions": ("weights", "kv", "kernels", "not_priced", "assumptions", "page_size"),
 }
 """Keys that a report has got since the digests were taken, by the object that they are in: no number that moved."""

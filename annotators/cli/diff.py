@@ -9,13 +9,10 @@ from pathlib import Path
 
 import click
 
+from fxmeter.annotators.cli.asked import models_and_options, write_report
 from fxmeter.annotators.cli.options import json_option, size
 from fxmeter.annotators.cli.output import EXIT_ERROR, check_writable, show, write_json
-from fxmeter.annotators.cli.report import report
 from fxmeter.models.errors import FxmeterError
-
-OWN = ("json_path", "depth", "ops", "at_peak", "timeline_path")
-"""Options of ``report`` that are of what it prints, not of what it prices."""
 
 
 @click.command(
@@ -77,7 +74,7 @@ def _reports(given: Sequence[str], folder: Path) -> list[Path]:
     """The two reports, made in ``folder`` where a side is a model."""
     from fxmeter.annotators.differences.saved import is_report
 
-    models, options = _split(given)
+    models, options = models_and_options(given)
     if not models or len(models) > 2:
         raise click.UsageError(
             f"diff takes two models or saved reports, or one model and what differs; got {len(models)}"
@@ -89,39 +86,7 @@ def _reports(given: Sequence[str], folder: Path) -> list[Path]:
                 raise click.UsageError(f"{model} is a saved report: options say what a model is priced for")
             paths.append(Path(model))
             continue
-        values = [word for flag, value in options for word in (flag, *value[side % len(value) : side % len(value) + 1])]
-        if not any(flag == "--attention" for flag, _ in options):
-            values += ["--attention", "flash"]
         path = folder / f"{side}.json"
-        report.main([model, *values, "--json", str(path)], prog_name="fxmeter diff", standalone_mode=False)
+        write_report(model, options, path, side=side)
         paths.append(path)
     return paths
-
-
-def _split(given: Sequence[str]) -> tuple[list[str], list[tuple[str, tuple[str, ...]]]]:
-    """What is compared, and the options of ``report``: each with its values, one for both sides or one for each."""
-    known = {flag: option for option in report.params for flag in option.opts if option.name not in OWN}
-    models: list[str] = []
-    options: list[tuple[str, tuple[str, ...]]] = []
-    words = iter(given)
-    for word in words:
-        if not word.startswith("-") or word == "-":
-            models.append(word)
-            continue
-        flag, joined, value = word.partition("=")
-        option = known.get(flag)
-        if option is None:
-            raise click.UsageError(
-                f"No such option: {flag}; diff takes those of `fxmeter report` that say what is priced"
-            )
-        if getattr(option, "is_flag", False):
-            options.append((flag, ()))
-            continue
-        text = value if joined else next(words, None)
-        if text is None:
-            raise click.UsageError(f"Option '{flag}' requires a value, or two with a comma between them")
-        values = tuple(text.split(","))
-        if len(values) > 2:
-            raise click.UsageError(f"{flag} {text}: diff compares two, so it takes one value for both or one for each")
-        options.append((flag, values))
-    return models, options

@@ -14,6 +14,7 @@ from fxmeter.annotators.cli.catalogue import devices, models, ops
 from fxmeter.annotators.cli.crosscheck import crosscheck
 from fxmeter.annotators.cli.diff import diff
 from fxmeter.annotators.cli.formula import formula
+from fxmeter.annotators.cli.lock import check, lock
 from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Failed, complain
 from fxmeter.annotators.cli.report import report
 from fxmeter.annotators.cli.sweep import sweep
@@ -36,7 +37,22 @@ def cli() -> None:
     """
 
 
-for command in (report, time, crosscheck, capacity, diff, formula, sweep, models, devices, calibrate, ops, cache):
+for command in (
+    report,
+    time,
+    crosscheck,
+    capacity,
+    diff,
+    lock,
+    check,
+    formula,
+    sweep,
+    models,
+    devices,
+    calibrate,
+    ops,
+    cache,
+):
     cli.add_command(command)
 
 

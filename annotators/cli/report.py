@@ -42,6 +42,8 @@ from fxmeter.models.page import crop_grid, page_context
 from fxmeter.models.scenario import Scenario, VisionScenario
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fxmeter.annotators.sheets.tables import ReportedStage
 
 DEFAULT_LENGTH = 2048
@@ -158,8 +160,9 @@ def report(
 ) -> None:
     """What one prefill and one decode step of MODEL cost.
 
-    MODEL is a preset (see `fxmeter models`), a folder or config.json, or a Hub id. With neither --prefill nor --decode,
-    both are shown at 2048 tokens.
+    MODEL is a preset (see `fxmeter models`), a folder or config.json, a Hub id, or a function of your own that builds
+    the model, python:package.module:function; one that returns a module and inputs is priced for one call of it. With
+    neither --prefill nor --decode, both are shown at 2048 tokens.
 
     \b
     fxmeter report deepseek-v3 --decode 32k --batch 64 --attention flash
@@ -223,7 +226,10 @@ def _worked_out(
     from fxmeter.annotators.stages.given import stages_of
     from fxmeter.annotators.studies.served import where_serving_differs
     from fxmeter.annotators.studies.shared import pipelined, shared_by_ranks
+    from fxmeter.tracer.load.loading import EXAMPLE_INPUTS
 
+    if (inputs := getattr(decoder, EXAMPLE_INPUTS, None)) is not None:
+        return _of_module(work, decoder, inputs, attentions, conventions, devices)
     scenarios = stages_of(decoder, scenarios)
     sees = isinstance(scenarios[0], VisionScenario)
     stages = []
@@ -241,6 +247,22 @@ def _worked_out(
     info = work.info(deployment, sees=sees)
     beside: dict[str, Any] = {"served": served, "shared": shared, "pipelines": pipelined(stages, deployment, devices)}
     return build_report(info, stages, end_to_end=sees, devices=devices, **beside)
+
+
+def _of_module(
+    work: Session,
+    module: nn.Module,
+    inputs: Sequence[Any],
+    attentions: Sequence[Attention],
+    conventions: Conventions,
+    devices: Sequence[Device],
+) -> Report:
+    """The report on one call of a module that the user's own code built, with the inputs that came with it."""
+    from fxmeter.annotators.api import annotate_module
+
+    options: dict[str, Any] = {"causal": conventions.causal, "routing": conventions.routing}
+    stages = [annotate_module(module, args=inputs, attention=kind, **options) for kind in attentions]
+    return build_report(work.info(), stages, devices=devices)
 
 
 def _check_timeline(path: str | None, json_path: str | None) -> None:

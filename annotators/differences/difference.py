@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 Value: TypeAlias = str | float | None
 Source: TypeAlias = "AnnotatedStage | Document | str | Path"
 _TIMES = ("bound_s", SECONDS, "launch_s", "tokens_per_s")
-_FACTS = ("name", "model_type", "layers", "parameters", "active_parameters", "weight_bytes", "vision_parameters")
+_FACTS = (
+    "name",
+    "model_type",
+    "layers",
+    "parameters",
+    "active_parameters",
+    "weight_bytes",
+    "vision_parameters",
+    "source_sha256",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fxmeter.annotators.differences.difference import Change, Difference, StageDifference
+from fxmeter.annotators.differences.lock import Checked
 from fxmeter.annotators.differences.pairs import Pair, every
 from fxmeter.annotators.differences.parts import SUMMED
 from fxmeter.annotators.documents.head import Document, head
@@ -18,6 +21,17 @@ def to_json(difference: Difference) -> Document:
         "facts": [_change(change) for change in difference.facts if change.differs],
         "reports_versions": [_change(change) for change in difference.versions if change.differs],
         "stages": [_stage(stage) for stage in difference.stages],
+    }
+
+
+def check_to_json(found: Checked) -> Document:
+    """What has moved since a lock was written, schema version 2; ``module`` is "" for a pass as a whole."""
+    return {
+        **head(),
+        "moved": [asdict(item) for item in found.moved],
+        "model_changed": found.model_changed,
+        "reports_versions": [_change(change) for change in found.versions],
+        "difference": to_json(found.difference),
     }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fxmeter.annotators.differences.parts import Part
+from fxmeter.annotators.differences.parts import Part, both, likeness, merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,12 @@ class Pair:
 
 
 def paired(before: Part | None, after: Part | None, figure: str) -> Pair:
-    """The two and everything in them, by role: members of a list in their order, or by their shares of ``figure`` where
-    one list has more kinds of them than the other; then the same name, the same class, and last the shares."""
+    """The two and everything in them, by role.
+
+    Members of a list have the role of their number where both sides have the same numbers; else of their place among
+    the kinds of members, or of their share of ``figure`` where one side has more kinds than the other. Then the same
+    name, the same class, and last the shares.
+    """
     ones, others = before.children if before else (), after.children if after else ()
     return Pair(before, after, tuple(paired(one, other, figure) for one, other in _matched(ones, others, figure)))
 
@@ -71,8 +75,15 @@ def _amount(part: Part | None, figure: str) -> float:
 
 def _matched(before: Sequence[Part], after: Sequence[Part], figure: str) -> list[tuple[Part | None, Part | None]]:
     """Children of two parts by their roles, in the order of the second; what is in one alone at the end."""
-    ones, others = list(before), list(after)
-    found: dict[str, Part] = {}
+    ones, others = [part for part in before if not part.numbered], [part for part in after if not part.numbered]
+    found: list[tuple[Part | None, Part | None]] = []
+    for prefix in dict.fromkeys(part.prefix for part in (*before, *after) if part.numbered):
+        sides = [[part for part in side if part.numbered and part.prefix == prefix] for side in (before, after)]
+        if [part.name for part in sides[0]] == [part.name for part in sides[1]]:
+            found += _alike_as_one(zip(*sides, strict=True))
+        else:  # other members, or all of them on one side and one for many on the other
+            ones += merged(sides[0])
+            others += merged(sides[1])
 
     def match(role: Callable[[Part], object], *, by_share: bool = False) -> None:
         """Pair what is left and has the same role, where it has one."""
@@ -83,13 +94,24 @@ def _matched(before: Sequence[Part], after: Sequence[Part], figure: str) -> list
             if by_share or len(sides[0]) != len(sides[1]):
                 sides = [sorted(side, key=lambda part: -_amount(part, figure)) for side in sides]
             for one, other in zip(*sides, strict=False):
-                found[other.path] = one
+                found.append((one, other))
                 ones.remove(one)
                 others.remove(other)
 
-    match(lambda part: part.name.rpartition(".")[0] if part.numbered else None)
+    match(lambda part: part.prefix if part.numbered else None)
     match(lambda part: None if part.numbered else part.name)
     match(lambda part: part.class_name)
     match(lambda part: part.numbered, by_share=True)
-    pairs: list[tuple[Part | None, Part | None]] = [(found.get(part.path), part) for part in after]
-    return [*pairs, *((part, None) for part in ones)]
+    order = {part.path: place for place, part in enumerate(after)}
+    found.sort(key=lambda pair: order[pair[1].path] if pair[1] else 0)
+    return [*found, *((None, part) for part in others), *((part, None) for part in ones)]
+
+
+def _alike_as_one(pairs: Iterable[tuple[Part, Part]]) -> list[tuple[Part | None, Part | None]]:
+    """Pairs of members of which all befores are alike, and all afters, as one pair."""
+    found: dict[object, tuple[Part, Part]] = {}
+    for one, other in pairs:
+        key = likeness(one), likeness(other)
+        known = found.get(key)
+        found[key] = (one, other) if known is None else (both(known[0], one), both(known[1], other))
+    return list(found.values())

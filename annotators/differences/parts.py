@@ -1,4 +1,4 @@
-"""The modules of a stage's document as a tree in which identical ones are one part."""
+"""The modules of a stage's document as a tree, and identical ones as one part."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ class Part:
         return self.name.rpartition(".")[2].isdigit()
 
     @property
+    def prefix(self) -> str:
+        """Of a member, its list."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def own(self) -> Amounts:
         """What its children do not have."""
         return {
@@ -83,34 +88,34 @@ def _parent(path: str, parts: Mapping[str, Part]) -> str:
 def _whole(path: str, parts: Mapping[str, Part], within: Mapping[str, list[str]]) -> Part:
     """A part with everything in it."""
     children = (_whole(child, parts, within) for child in within.get(path, ()))
-    return replace(parts[path], children=_merged(children))
+    return replace(parts[path], children=tuple(children))
 
 
-def _merged(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Members of one list that are alike in class, amounts and children as one part: layers that were recorded in full
+def merged(members: Iterable[Part]) -> list[Part]:
+    """Members of a list that are alike in class, amounts and children as one part: layers that were recorded in full
     are then what a folded one says."""
     found: dict[object, Part] = {}
-    for part in parts:
-        key = (part.name.rpartition(".")[0], _likeness(part)) if part.numbered else part.path
-        found[key] = _both(found[key], part) if key in found else part
-    return tuple(found.values())
+    for part in members:
+        key = likeness(part)
+        found[key] = both(found[key], part) if key in found else part
+    return list(found.values())
 
 
-def _likeness(part: Part) -> object:
+def likeness(part: Part) -> object:
     """What two members of a list have in common where they are one part: everything, for each of their instances."""
     each = tuple(part.amounts[name] / part.count for name in SUMMED)
     return (
         part.class_name,
         each,
-        tuple((child.name, child.count / part.count, _likeness(child)) for child in part.children),
+        tuple((child.name, child.count / part.count, likeness(child)) for child in part.children),
     )
 
 
-def _both(one: Part, other: Part) -> Part:
+def both(one: Part, other: Part) -> Part:
     """Two parts that are alike, as one."""
     return replace(
         one,
         count=one.count + other.count,
         amounts={name: amount + other.amounts[name] for name, amount in one.amounts.items()},
-        children=tuple(map(_both, one.children, other.children)),
+        children=tuple(map(both, one.children, other.children)),
     )

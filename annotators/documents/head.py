@@ -37,6 +37,7 @@ def model_of(model: ModelInfo) -> Document:
         "active_parameters": model.active_parameters,
         "weight_bytes": model.weight_bytes,
         "layers": model.layers,
+        "source_sha256": model.source_sha256,
         **({} if model.kind == "decoder" else {"kind": model.kind}),
         **({"vision_parameters": model.vision_parameters} if model.vision_parameters else {}),
         "left_out": [{"name": part.name, "parameters": part.parameters} for part in model.left_out],

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Literal
 
+import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -13,7 +14,7 @@ from fxmeter.annotators.stages.active import active_parameters
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.formats import KvFormat, WeightFormats
 from fxmeter.models.model_info import ModelInfo
-from fxmeter.tracer.load.loading import LEFT_OUT
+from fxmeter.tracer.load.loading import EXAMPLE_INPUTS, LEFT_OUT, SOURCE
 from fxmeter.tracer.run.encoder import encoder_of, has_encoder
 from fxmeter.tracer.run.prompt import config_of, find_config, is_encoder, max_encoder_positions, max_positions
 from fxmeter.tracer.run.storage import formats_of, resident_bytes
@@ -21,11 +22,12 @@ from fxmeter.tracer.run.storage import formats_of, resident_bytes
 
 def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Deployment = ONE_DEVICE) -> ModelInfo:
     """Read off a loaded model and its config, off the vision tower beside it, and off how it is deployed."""
-    config = config_of(model)
+    inputs = getattr(model, EXAMPLE_INPUTS, None)
+    config = PreTrainedConfig() if inputs is not None and find_config(model) is None else config_of(model)
     text = config.get_text_config(decoder=True)
     parameters = list(model.parameters())
     has_experts = any(hasattr(module, "num_experts") for module in model.modules())
-    dtype = str(parameters[0].dtype).removeprefix("torch.")
+    dtype = str(parameters[0].dtype if parameters else torch.get_default_dtype()).removeprefix("torch.")
     formats = formats_of(model, deployment)
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "encoder" if is_encoder(model) else "decoder"
     layers = int(getattr(text, "num_hidden_layers", 0) or 0)
@@ -35,7 +37,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         layers += int(getattr(of_encoder.get_text_config(encoder=True), "num_hidden_layers", 0) or 0)
     return ModelInfo(
         name=str(getattr(model, "name_or_path", "") or config.model_type),
-        model_type=str(config.model_type),
+        model_type=str(config.model_type or type(model).__name__),
         dtype=dtype,
         parameters=sum(p.numel() for p in parameters),
         weight_bytes=resident_bytes(model, deployment),
@@ -44,7 +46,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         limit=max_positions(model),
         encoder_limit=max_encoder_positions(encoder_of(model)) if has_encoder(model) else None,
         vision_parameters=0 if tower is None else sum(p.numel() for p in tower.parameters()),
-        active_parameters=active_parameters(model),
+        active_parameters=active_parameters(model) if inputs is None else None,
         weights=dtype if formats is None else formats.label,
         kv=dtype if deployment.kv is None else deployment.kv.name,
         kernels=deployment.kernels,
@@ -54,6 +56,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         left_out=tuple(getattr(model, LEFT_OUT, ())),
         kind=kind,
         config_sha256=_config_sha256(config, tower),
+        source_sha256=getattr(model, SOURCE, ""),
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from fxmeter.models.errors import ModelError
 from fxmeter.models.names import near
 from fxmeter.models.source import Factory
 from fxmeter.tracer.load.reading import one_line
+
+_LIBRARIES = ("torch", "transformers", "fxmeter")
 
 
 def built_by(factory: Factory) -> tuple[nn.Module, tuple[Any, ...] | None]:
@@ -55,6 +60,23 @@ def built_by(factory: Factory) -> tuple[nn.Module, tuple[Any, ...] | None]:
         )
     setattr(module, "name_or_path", str(factory))  # noqa: B010  any module takes it
     return module.to("meta").eval(), tuple(inputs) if isinstance(given, tuple) else None
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A hash of what a module built by code follows from, as far as it can be read.
+
+    That is every parameter's name, shape and dtype, the classes of the modules, and the source of those that are not
+    torch's, transformers' or fxmeter's own.
+    """
+    seen = hashlib.sha256()
+    for path, part in module.named_modules():
+        own = [(name, tuple(p.shape), str(p.dtype)) for name, p in part.named_parameters(recurse=False)]
+        seen.update(repr((path, type(part).__module__, type(part).__qualname__, own)).encode())
+    for cls in sorted({type(part) for part in module.modules()}, key=lambda cls: (cls.__module__, cls.__qualname__)):
+        if cls.__module__.partition(".")[0] not in _LIBRARIES:
+            with suppress(OSError, TypeError):  # built without a file
+                seen.update(inspect.getsource(cls).encode())
+    return seen.hexdigest()
 
 
 def _told(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from fxmeter.models.names import near
 from fxmeter.models.presets import preset_names
 from fxmeter.models.source import Factory, locate
 from fxmeter.tracer.load.decoder import DecoderWithHead
-from fxmeter.tracer.load.factory import built_by
+from fxmeter.tracer.load.factory import built_by, fingerprint
 from fxmeter.tracer.load.parts import encoder_decoder_class, left_out, text_decoder
 from fxmeter.tracer.load.reading import one_line, read_fields, shown
 
@@ -34,6 +36,10 @@ _REMOTE_CODE_FIELDS = ("auto_map", "trust_remote_code")
 _IGNORED_FIELDS = (*_REMOTE_CODE_FIELDS, "quantization_config")
 LEFT_OUT = "left_out"
 """The attribute in which a loaded model carries what of its checkpoint is not priced."""
+SOURCE = "source_sha256"
+"""The attribute in which a loaded model carries a hash of what it follows from: its config, or its own code."""
+EXAMPLE_INPUTS = "example_inputs"
+"""The attribute in which a module that the user's own code built carries the inputs that came with it, or None."""
 FORMATS = "weight_formats"
 """The attribute in which a loaded model carries the storage formats of its checkpoint, or None."""
 
@@ -76,13 +82,15 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
     setattr(model, "name_or_path", _name_of(source, config))  # noqa: B010  any module takes it
     setattr(model, FORMATS, formats)
     setattr(model, LEFT_OUT, beside)
+    setattr(model, SOURCE, _sha256(source))
     return model.eval()
 
 
 def _built_here(factory: Factory, dtype: str | torch.dtype | None) -> nn.Module:
     """What the user's own code builds, in ``dtype`` where one is asked for."""
-    model = built_by(factory)[0]
-    for name, value in ((FORMATS, None), (LEFT_OUT, ())):
+    model, inputs = built_by(factory)
+    told = {FORMATS: None, LEFT_OUT: (), SOURCE: fingerprint(model), EXAMPLE_INPUTS: inputs}
+    for name, value in told.items():
         setattr(model, name, value)
     return model if dtype is None else model.to(dtype_of(dtype, {}))
 
@@ -101,6 +109,12 @@ def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype)
     if type(text) in MODEL_FOR_MASKED_LM_MAPPING:  # an encoder
         return AutoModelForMaskedLM.from_config(text, dtype=dtype, attn_implementation="eager")
     return DecoderWithHead.from_config(text, dtype=dtype)
+
+
+def _sha256(source: str | Path | PreTrainedConfig) -> str:
+    """Of the fields as they are given: what a release of transformers fills in beside them is none of the model's."""
+    fields = source.to_diff_dict() if isinstance(source, PreTrainedConfig) else read_fields(source)[0]
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def load_config(source: str | Path | PreTrainedConfig) -> PreTrainedConfig:

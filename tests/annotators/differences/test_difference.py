@@ -11,9 +11,8 @@ from transformers import AutoConfig
 
 from fxmeter import FxmeterError, annotate, decode, deploy, diff, load_model, prefill
 from fxmeter.annotators.differences.pairs import every
-from fxmeter.annotators.differences.parts import SUMMED, part_of
+from fxmeter.annotators.differences.parts import SUMMED
 from fxmeter.annotators.differences.rows import part_rows
-from fxmeter.annotators.documents.report import stage_of
 from tests.tracer.tiny import DEEPSEEK, LLAMA
 
 
@@ -83,7 +82,6 @@ def test_layers_recorded_in_full_are_what_a_folded_one_says(layers):
     full = annotate(model, prefill(8), attention="flash", fold=False)
     assert len(full.modules) > len(layers[0].modules)
     assert diff(layers[0], full).same
-    assert part_of(stage_of(full)) == part_of(stage_of(layers[0]))
 
 
 def test_kernels_are_told_by_the_attention():

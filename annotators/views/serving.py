@@ -22,7 +22,7 @@ def device_notes(capacity: Capacity) -> list[str]:
     """What the tables leave out, and where the efficiencies are from."""
     if not capacity.demand.devices:
         return []
-    notes = ["The device alone, always busy: no scheduler, no network. Energy as if it drew its full power."]
+    notes = ["The device alone, always busy: no scheduler, no network to clients. Energy as if it drew its full power."]
     if max(need.point.steps for need in capacity.needs) == 1 and capacity.needs[0].ttft is not None:
         notes.append("Requests a second are of a prompt and its output: give --steps.")
     reasons = dict.fromkeys(reason for need in capacity.needs for one in need.on for reason in one.reached.extrapolated)

@@ -6,7 +6,7 @@ MODEL  ?= deepseek-ocr
 
 WORKERS ?= 2
 
-.PHONY: report test test-slow coverage validate foreign bench lint format readme ops images dist clean
+.PHONY: report test test-slow coverage validate foreign bench lint format readme ops terms notebook images dist clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -53,6 +53,12 @@ readme: $(VENV)/.installed  ## put the report's current output into README.md
 
 ops: $(VENV)/.installed  ## write the table that `fxmeter ops` prints, after a rule has changed
 	$(BIN)/python docs/refresh_ops.py
+
+terms: $(VENV)/.installed  ## write docs/terms.md, after a figure or a term has changed
+	$(BIN)/python docs/refresh_terms.py
+
+notebook: $(VENV)/.installed  ## execute examples/notebook.ipynb, and keep what its cells show
+	$(BIN)/python docs/refresh_notebook.py
 
 images: $(VENV)/.installed  ## draw the documents' pictures again
 	$(BIN)/python docs/draw_images.py

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fxmeter.annotators.api import annotate, annotate_module
     from fxmeter.annotators.closed.find import closed_form
     from fxmeter.annotators.conventions import Conventions
+    from fxmeter.annotators.interactive.stage import annotate, annotate_module
     from fxmeter.annotators.stages.rollup import AnnotatedStage
     from fxmeter.models.stage_cost import Cost
 
 _HOMES = {
-    "annotate": "fxmeter.annotators.api",
-    "annotate_module": "fxmeter.annotators.api",
+    "annotate": "fxmeter.annotators.interactive.stage",
+    "annotate_module": "fxmeter.annotators.interactive.stage",
     "closed_form": "fxmeter.annotators.closed.find",
     "AnnotatedStage": "fxmeter.annotators.stages.rollup",
     "Conventions": "fxmeter.annotators.conventions",

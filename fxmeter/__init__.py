@@ -13,10 +13,10 @@ from fxmeter.models.version import VERSION
 
 if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
-    from fxmeter.annotators.api import annotate, annotate_module
     from fxmeter.annotators.closed.find import closed_form
     from fxmeter.annotators.closed.form import load_sheet
     from fxmeter.annotators.differences.difference import diff
+    from fxmeter.annotators.interactive.stage import annotate, annotate_module
     from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
     from fxmeter.models.mixed_step import mixed
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __version__ = VERSION
 _HOMES = {
     "FxmeterError": "fxmeter.models.errors",
-    "annotate": "fxmeter.annotators.api",
-    "annotate_module": "fxmeter.annotators.api",
+    "annotate": "fxmeter.annotators.interactive.stage",
+    "annotate_module": "fxmeter.annotators.interactive.stage",
     "closed_form": "fxmeter.annotators.closed.find",
     "load_sheet": "fxmeter.annotators.closed.form",
     "decode": "fxmeter.models.scenario",

@@ -35,6 +35,7 @@ class Figure:
         share_of: the figure that tables show it as a share of.
         hidden_at_zero: tables leave the row out where nothing has any.
         if_other: tables leave it out where it is the same as the figure it is under.
+        means: what it is, in a sentence.
         name: of the attribute that has it, and its key in JSON, SQL and CSV; a unit is part of it.
         sources: names of the figures that it is derived from; () for one that is counted.
     """
@@ -48,6 +49,7 @@ class Figure:
     share_of: str | None = None
     hidden_at_zero: bool = False
     if_other: bool = False
+    means: str = ""
     name: str = ""
     sources: tuple[str, ...] = ()
 
@@ -64,17 +66,24 @@ class Derived(property):
 
 
 def derived(
-    label: str, unit: Unit, sources: tuple[str, ...], function: Callable[..., Size] = lambda *parts: sum(parts)
+    label: str,
+    unit: Unit,
+    sources: tuple[str, ...],
+    function: Callable[..., Size] = lambda *parts: sum(parts),
+    *,
+    means: str = "",
 ) -> Derived:
     """A figure that ``function`` makes of its ``sources``: of whole numbers, arrays or expressions alike."""
     made = Derived(lambda record: function(*(getattr(record, name) for name in sources)))
-    made.figure = Figure(label, unit, sources=sources)
+    made.figure = Figure(label, unit, sources=sources, means=means)
     return made
 
 
 def rescaled(source: str, unit: Unit, divisor: int) -> Derived:
     """A figure in a larger unit."""
-    return derived(f"{source} in {unit}", unit, (source,), lambda value: value / divisor)
+    return derived(
+        f"{source} in {unit}", unit, (source,), lambda value: value / divisor, means=f"`{source}` in {unit}."
+    )
 
 
 def _per_byte(flops: Size, nbytes: Size) -> Size:
@@ -85,62 +94,151 @@ def _per_byte(flops: Size, nbytes: Size) -> Size:
 class Figures:
     """What an op, a module or a whole pass costs."""
 
-    matmul_flops: Annotated[Size, Figure("matmul FLOPs", "flop")] = 0
-    """Matrix products, convolutions and attention cores, 2 per multiply-accumulate."""
-    vector_flops: Annotated[Size, Figure("vector FLOPs", "flop")] = 0
-    """All other floating-point arithmetic, by the table that ``fxmeter ops`` prints."""
-    weight_read_bytes: Annotated[Size, Figure("weights read", "byte")] = 0
-    """Parameters and buffers read: rows of an embedding, expected distinct routed experts."""
-    kv_read_bytes: Annotated[Size, Figure("KV read", "byte")] = 0
-    """Cache entries read."""
-    kv_write_bytes: Annotated[Size, Figure("KV written", "byte")] = 0
-    """New cache entries written."""
-    activation_read_bytes: Annotated[Size, Figure("activations read", "byte")] = 0
-    """Every other tensor read (inputs of the pass included)."""
-    activation_write_bytes: Annotated[Size, Figure("activations written", "byte")] = 0
-    """Every other tensor written."""
-    network_bytes: Annotated[Size, Figure("sent to others", "byte", hidden_at_zero=True)] = 0
-    """What this rank sends to other ranks in collectives; nothing on one device."""
-    fused_io_bytes: Annotated[Size, Figure("I/O if fused", "byte", share_of="io_bytes")] = 0
-    """What is left of ``io_bytes`` once pointwise and reduction chains are fused."""
-    activation_bytes: Annotated[Size, Figure("activations made", "memory", over_steps="max")] = 0
-    """Total size of the tensors materialised: new storage that is neither weight nor cache. Of steps the largest: most
-    often that is the last one's, but a model may do its heavy work in every n-th, as one does that compresses its cache
-    in blocks."""
+    matmul_flops: Annotated[
+        Size,
+        Figure(
+            "matmul FLOPs",
+            "flop",
+            means="Matrix products, convolutions and attention cores, 2 per multiply-accumulate.",
+        ),
+    ] = 0
+    vector_flops: Annotated[
+        Size,
+        Figure(
+            "vector FLOPs",
+            "flop",
+            means="All other floating-point arithmetic, by the table that `fxmeter ops` prints.",
+        ),
+    ] = 0
+    weight_read_bytes: Annotated[
+        Size,
+        Figure(
+            "weights read",
+            "byte",
+            means="Parameters and buffers read: rows of an embedding, at most its table; of routed experts the "
+            "expected number of distinct ones.",
+        ),
+    ] = 0
+    kv_read_bytes: Annotated[Size, Figure("KV read", "byte", means="Cache entries that attention reads.")] = 0
+    kv_write_bytes: Annotated[
+        Size, Figure("KV written", "byte", means="New cache entries written; an append writes those alone.")
+    ] = 0
+    activation_read_bytes: Annotated[
+        Size,
+        Figure(
+            "activations read",
+            "byte",
+            means="Every other tensor read, inputs of the pass included. A view moves nothing; a broadcast operand is "
+            "read once.",
+        ),
+    ] = 0
+    activation_write_bytes: Annotated[
+        Size,
+        Figure(
+            "activations written", "byte", means="Every other tensor written; an op in place writes what it changes."
+        ),
+    ] = 0
+    network_bytes: Annotated[
+        Size,
+        Figure(
+            "sent to others",
+            "byte",
+            hidden_at_zero=True,
+            means="What this rank sends to other ranks in collectives; nothing on one device.",
+        ),
+    ] = 0
+    fused_io_bytes: Annotated[
+        Size,
+        Figure(
+            "I/O if fused",
+            "byte",
+            share_of="io_bytes",
+            means="What is left of I/O once pointwise and reduction chains run as one kernel each, as a compiler makes "
+            "them.",
+        ),
+    ] = 0
+    activation_bytes: Annotated[
+        Size,
+        Figure(
+            "activations made",
+            "memory",
+            over_steps="max",
+            means="Total size of the tensors that the pass makes: new storage that is neither weight nor cache.",
+        ),
+    ] = 0
+    """Of steps the largest: most often that is the last one's, but a model may do its heavy work in every n-th, as one
+    does that compresses its cache in blocks."""
     peak_activation_bytes: Annotated[
-        Size, Figure("peak alive", "memory", over_parts="max", over_steps="max", under="activation_bytes")
+        Size,
+        Figure(
+            "peak alive",
+            "memory",
+            over_parts="max",
+            over_steps="max",
+            under="activation_bytes",
+            means="The most of the activations alive at one moment, as eager execution lets go of tensors; of a part: "
+            "while it runs.",
+        ),
     ] = 0
-    """The most of it alive at one moment, as eager execution lets go of tensors (of a part: while it runs)."""
     ideal_peak_activation_bytes: Annotated[
-        Size, Figure("ideal peak", "memory", over_parts="max", over_steps="max", under="activation_bytes")
+        Size,
+        Figure(
+            "ideal peak",
+            "memory",
+            over_parts="max",
+            over_steps="max",
+            under="activation_bytes",
+            means="The same if every tensor were freed right after its last use, as a planner does.",
+        ),
     ] = 0
-    """The same if every tensor were freed right after its last use."""
-    kv_bytes: Annotated[Size, Figure("KV cache after", "memory", over_steps="last")] = 0
-    """Cache and recurrent state resident after the pass: what an engine keeps of it, of a window its tokens."""
+    kv_bytes: Annotated[
+        Size,
+        Figure(
+            "KV cache after",
+            "memory",
+            over_steps="last",
+            means="Cache and recurrent state resident after the pass: what an engine keeps of it, of a window its "
+            "tokens.",
+        ),
+    ] = 0
     kv_storage_bytes: Annotated[
-        Size, Figure("KV storage held", "memory", over_steps="last", under="kv_bytes", if_other=True)
+        Size,
+        Figure(
+            "KV storage held",
+            "memory",
+            over_steps="last",
+            under="kv_bytes",
+            if_other=True,
+            means="The allocations behind the cache until the next pass, as transformers runs: its windows are slices "
+            "that keep the whole prompt's keys and values.",
+        ),
     ] = 0
-    """The allocations behind it until the next pass, as transformers runs: its windows are slices that keep the whole
-    prompt's keys and values."""
-    weight_bytes: Annotated[Size, Figure("weights resident", "memory", over_steps="last")] = 0
-    """Parameters resident, tied ones once."""
+    weight_bytes: Annotated[
+        Size, Figure("weights resident", "memory", over_steps="last", means="Parameters resident, tied ones once.")
+    ] = 0
 
-    flops = derived("FLOPs", "flop", ("matmul_flops", "vector_flops"))
-    """All floating-point operations."""
+    flops = derived(
+        "FLOPs", "flop", ("matmul_flops", "vector_flops"), means="All floating-point operations, matmul and vector."
+    )
     io_bytes = derived(
         "I/O",
         "byte",
         ("weight_read_bytes", "kv_read_bytes", "kv_write_bytes", "activation_read_bytes", "activation_write_bytes"),
+        means="All bytes moved, op by op, as PyTorch eager executes the graph. Caches of the hardware are not counted.",
     )
-    """All bytes moved, op by op, as PyTorch eager executes the graph."""
     flops_tflops = rescaled("flops", "TFLOP", TERA)
     io_tb = rescaled("io_bytes", "TB", TERA)
     activations_gib = rescaled("activation_bytes", "GiB", GIB)
     peak_activations_gib = rescaled("peak_activation_bytes", "GiB", GIB)
     kv_gib = rescaled("kv_bytes", "GiB", GIB)
     weights_gib = rescaled("weight_bytes", "GiB", GIB)
-    arithmetic_intensity = derived("FLOP per byte", "ratio", ("flops", "io_bytes"), _per_byte)
-    """FLOP per byte moved; 0 for a part that moves nothing."""
+    arithmetic_intensity = derived(
+        "FLOP per byte",
+        "ratio",
+        ("flops", "io_bytes"),
+        _per_byte,
+        means="FLOPs divided by I/O: the arithmetic intensity. 0 for a part that moves nothing.",
+    )
 
     activations_gb = property(attrgetter("activations_gib"))
     """The four in GiB under the names of the original system; documents say ``_gib``."""
@@ -153,8 +251,15 @@ class Figures:
 class PassFigures:
     """What only a pass as a whole has: no sum over its parts."""
 
-    floor_io_bytes: Annotated[Size, Figure("I/O floor", "byte", share_of="io_bytes")] = 0
-    """The least traffic of any implementation: weights, cache, inputs and outputs once."""
+    floor_io_bytes: Annotated[
+        Size,
+        Figure(
+            "I/O floor",
+            "byte",
+            share_of="io_bytes",
+            means="The least traffic of any implementation: weights, cache, inputs and outputs once.",
+        ),
+    ] = 0
 
 
 def table_of(record: type) -> dict[str, Figure]:

@@ -36,6 +36,9 @@ class StageCost(Figures):
 
     __rmul__ = __mul__
 
+    def __sub__(self, other: StageCost) -> CostDifference:
+        return CostDifference(self, other)
+
     @staticmethod
     def total(costs: Iterable[StageCost]) -> StageCost:
         """The sum of any number of costs (of none: all zeros)."""
@@ -55,6 +58,30 @@ class StageCost(Figures):
     def to_dict(self) -> dict[str, Any]:
         """Every field and every derived figure, in the order in which reports show them."""
         return {name: getattr(self, name) for name in FIGURES}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CostDifference:
+    """``cost - less``, figure by figure and with its sign: every figure of a cost is an attribute.
+
+    It is no cost: a figure may be negative, and differences of peaks or of quotients do not add up.
+    """
+
+    cost: StageCost
+    less: StageCost
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in FIGURES:
+            raise AttributeError(f"a difference of costs has no figure {name!r}")
+        return getattr(self.cost, name) - getattr(self.less, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field and every derived figure, in the order in which reports show them."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value:+,}" for name in EXACT if (value := getattr(self, name)))
+        return f"CostDifference({told})"
 
 
 FIGURES: Mapping[str, Figure] = table_of(StageCost)

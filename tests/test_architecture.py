@@ -28,6 +28,7 @@ ROOMS = {
         "deployment",
         "figures",
         "stage_cost",
+        "terms",
         "scenario",
         "mixed_step",
         "presets",
@@ -54,6 +55,7 @@ ROOMS = {
         "differences",
         "plots",
         "views",
+        "interactive",
         "cli",
     ],
 }

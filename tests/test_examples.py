@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from fxmeter import annotate, decode, load_model, prefill
@@ -22,6 +23,15 @@ def test_an_example_runs(example, monkeypatch, capsys):
 
 def test_there_are_examples():
     assert len(EXAMPLES) >= 3
+
+
+def test_the_notebook_runs_and_shows_what_it_has_stored():
+    refresh = runpy.run_path(str(EXAMPLES[0].parent.parent / "docs" / "refresh_notebook.py"))
+    stored = nbformat.read(refresh["NOTEBOOK"], as_version=4)
+    cells = [cell for cell in stored.cells if cell.cell_type == "code"]
+    assert len(cells) > 8
+    for before, now in zip(stored.cells, refresh["executed"]().cells, strict=True):
+        assert now.get("outputs") == before.get("outputs"), f"make notebook: {before.source}"
 
 
 @pytest.mark.parametrize("scenario", [prefill(24), decode(100), decode(30, batch=3, query_len=2)], ids=str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from fxmeter.annotators.conventions import Conventions
@@ -27,10 +27,15 @@ class ModuleCost:
     cost: Cost
     own: Cost
 
+    @property
+    def total(self) -> Cost:
+        """The cost of all instances together."""
+        return self.cost * self.times
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModuleCosts(Mapping[str, ModuleCost]):
-    """Module path → cost. Iterates over what was recorded; a folded layer's path finds its stand-in.
+    """Module path → cost. Iterates over what was recorded; another path finds its stand-in's, under its own name.
 
     Attributes:
         recorded: path → cost.
@@ -43,7 +48,8 @@ class ModuleCosts(Mapping[str, ModuleCost]):
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> ModuleCost:
-        return self.recorded[self.stand_in(path)]
+        found = self.recorded[self.stand_in(path)]
+        return found if found.path == path else replace(found, path=path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.recorded)

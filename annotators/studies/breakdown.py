@@ -126,6 +126,24 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class LargestPart:
+    """A module, folded ones together, and what its own code has of a figure, outside of its submodules."""
+
+    where: str
+    class_name: str
+    amount: int
+
+
+def largest_parts(stage: StageTables, figure: str, count: int) -> list[LargestPart]:
+    """The ``count`` modules whose own code has most of a figure."""
+    parts = [
+        LargestPart(path_label(module.path, stage), module.class_name, getattr(module.own * module.times, figure))
+        for module in stage.modules.values()
+    ]
+    return sorted((part for part in parts if part.amount), key=lambda part: -part.amount)[:count]
+
+
 def heaviest_ops(stage: ReportedStage, count: int, by: str) -> list[HeavyOp]:
     """The ``count`` heaviest groups of executions of one op on the same shapes, by "flops" or "io_bytes"."""
     groups: dict[tuple[str, str], list[Executions]] = {}

@@ -120,7 +120,7 @@ def _modules(stage: StageDifference, tree: list[PartRow]) -> Grid:
         *names("modules of the same role"),
         *numbers("before", "after", "change", "of the change"),
     ]
-    return Grid(f"Where the {label} change", columns, rows, ["" if row.depth else "bold" for row in tree])
+    return Grid(f"Where it changes, by {label}", columns, rows, ["" if row.depth else "bold" for row in tree])
 
 
 def _ops(stage: StageDifference, count: int) -> Grid:

@@ -10,7 +10,7 @@ from rich.styled import Styled
 from rich.text import Text
 
 from fxmeter.annotators.documents.head import conventions_of
-from fxmeter.annotators.sheets.tables import ReportedStage
+from fxmeter.annotators.sheets.tables import ReportedStage, StageTables
 from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, module_tree
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import four_digits, quantity
@@ -44,14 +44,14 @@ def report_view(
         ]
     for stage in detailed:
         timings = report.timings_of(stage)
-        parts += ["", _tree(stage, depth)]
+        parts += ["", tree_grid(stage, depth)]
         for timing in timings:
             parts += ["", timed_modules(timing, depth)]
         if ops and timings and by in (None, "time"):
             for timing in timings:
                 parts += ["", timed_ops(timing, ops)]
         elif ops:
-            parts += ["", _heaviest(stage, ops, by)]
+            parts += ["", heaviest_grid(stage, ops, by)]
     if at_peak:
         for stage in report.stages:
             parts += ["", _peak(stage)]
@@ -180,7 +180,8 @@ def _row_label(figure: Figure) -> str:
     return figure.label if figure.under is None else "  " + figure.label.removesuffix(f" {FIGURES[figure.under].label}")
 
 
-def _tree(stage: ReportedStage, depth: int) -> Grid:
+def tree_grid(stage: StageTables, depth: int) -> Grid:
+    """The module tree, by FLOPs and bytes."""
     tree = module_tree(stage, depth)
     rows: list[list[Cell]] = [
         [
@@ -208,9 +209,15 @@ def _tree(stage: ReportedStage, depth: int) -> Grid:
     )
 
 
-def _heaviest(stage: ReportedStage, count: int, asked: OpsBy | None) -> Grid:
+def usual_order(stage: StageTables, asked: OpsBy | None) -> str:
+    """The figure by which ops are ranked: the one asked for, else bytes in decode and FLOPs in any other stage."""
     usual = "bytes" if stage.scenario is not None and stage.scenario.stage == "decode" else "flops"
-    by = "io_bytes" if (asked or usual) == "bytes" else "flops"
+    return "io_bytes" if (asked or usual) == "bytes" else "flops"
+
+
+def heaviest_grid(stage: ReportedStage, count: int, asked: OpsBy | None) -> Grid:
+    """The ops that cost most."""
+    by = usual_order(stage, asked)
     what = "bytes" if by == "io_bytes" else "FLOPs"
     rows: list[list[Cell]] = [
         [

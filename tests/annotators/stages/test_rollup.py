@@ -57,7 +57,7 @@ def test_folding_identical_layers_changes_no_number(model, attention, scenario):
     assert folded.kv_cache == full.kv_cache
     instances: dict[str, list[StageCost]] = {}
     for path, module in full.modules.items():
-        instances.setdefault(folded.modules[path].path, []).append(module.cost)
+        instances.setdefault(folded.modules.stand_in(path), []).append(module.cost)
     for path, costs in instances.items():
         for name in FIELDS:
             found = getattr(folded.modules[path].cost, name)
@@ -86,7 +86,8 @@ def test_a_module_costs_what_is_inside_it(preset_model):
     parts = ["input_layernorm", "self_attn", "post_attention_layernorm", "mlp"]
     layer = modules["model.layers.7"]
     assert layer.times == 11
-    assert layer.path == "model.layers.1"
+    assert layer.path == "model.layers.7"
+    assert layer.total == 11 * layer.cost
     assert layer.cost == layer.own + StageCost.total(modules[f"model.layers.7.{part}"].cost for part in parts)
 
 

@@ -1,0 +1,216 @@
+"""Every word of a report's header and tables, explained once: ``fxmeter explain`` and docs/terms.md print it.
+
+Figures explain themselves (:mod:`fxmeter.models.figures`); what else is printed is a line below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fxmeter.models.errors import FxmeterError
+from fxmeter.models.figures import Figure
+from fxmeter.models.names import near
+from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
+
+Group = Literal["Figures", "Passes and sizes", "Header", "Tables", "Time", "Capacity"]
+
+_UNITS = {
+    "flop": "floating-point operations",
+    "byte": "bytes moved, shown in 10^9 (GB)",
+    "memory": "bytes taken up, shown in 2^30 (GiB)",
+    "ratio": "a quotient",
+    "TFLOP": "10^12 FLOP",
+    "TB": "10^12 bytes",
+    "GiB": "2^30 bytes",
+}
+_OVER = {"sum": "the sum", "max": "the largest", "last": "what the last one leaves"}
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A word of a report.
+
+    Attributes:
+        name: as it is printed.
+        group: what it is a word of.
+        means: in a sentence or two.
+        also: other names: of the attribute that has it, of the option that sets it.
+    """
+
+    name: str
+    group: Group
+    means: str
+    also: tuple[str, ...] = ()
+
+
+def of_figure(figure: Figure) -> Term:
+    """A row of the table of figures as a term: what it is, its unit, how it adds up, what it is made of."""
+    labels = {name: each.label for name, each in {**FIGURES, **PASS_FIGURES}.items()}
+    parts = [figure.means, f"Unit: {_UNITS[figure.unit]}."]
+    if figure.sources:
+        parts.append(f"Derived from {', '.join(labels[name] for name in figure.sources)}.")
+    elif figure.name in PASS_FIGURES:
+        parts.append("Of a whole pass alone; of the steps of a generation the sum.")
+    else:
+        parts.append(f"Of parts {_OVER[figure.over_parts]}, of the steps of a generation {_OVER[figure.over_steps]}.")
+    return Term(figure.label, "Figures", " ".join(parts), (figure.name,))
+
+
+TERMS: tuple[Term, ...] = (
+    *(of_figure(figure) for figure in {**FIGURES, **PASS_FIGURES}.values()),
+    Term(
+        "prefill",
+        "Passes and sizes",
+        "A pass over S tokens of a prompt, behind C that the cache already has.",
+        ("TTFT",),
+    ),
+    Term(
+        "decode", "Passes and sizes", "A pass over one new token (S with drafted ones) behind C cached ones.", ("TPOT",)
+    ),
+    Term("encode", "Passes and sizes", "A pass of the encoder over S positions; it has no causal mask and no cache."),
+    Term(
+        "vision",
+        "Passes and sizes",
+        "A pass of the vision tower over a page, in as many crops as it is cut into.",
+        ("crops",),
+    ),
+    Term("mixed", "Passes and sizes", "One pass of sequences that decode and of a chunk of a prompt, as engines run."),
+    Term(
+        "end to end", "Passes and sizes", "A whole request: vision where there is one, prefill, and every decode step."
+    ),
+    Term(
+        "decode per token",
+        "Passes and sizes",
+        "The mean of K steps: a K-th of what adds up over them, and memory as it is.",
+    ),
+    Term("S", "Passes and sizes", "Tokens of each sequence that the pass computes.", ("query_len", "S_q")),
+    Term("C", "Passes and sizes", "Tokens that the cache has before the pass: the context.", ("past_len",)),
+    Term("B", "Passes and sizes", "Sequences in the pass.", ("batch",)),
+    Term("K", "Passes and sizes", "Steps of a generation.", ("steps",)),
+    Term("E", "Passes and sizes", "Positions of the encoder's output, which cross-attention reads.", ("encoder_len",)),
+    Term(
+        "eager",
+        "Header",
+        "The model's own attention code, with its score and probability buffers, its mask and its copies of K and V.",
+    ),
+    Term(
+        "flash", "Header", "One fused attention core for each layer: nothing that it computes inside is materialised."
+    ),
+    Term("attention", "Header", "eager or flash: which attention code runs.", ("--attention",)),
+    Term(
+        "parameters",
+        "Header",
+        "Elements of the weights, tied ones once. Active are those that one token reads: of routed experts the "
+        "chosen ones, of the embedding one row.",
+        ("active", "active_parameters"),
+    ),
+    Term("layers", "Header", "Blocks of the decoder, and of the encoder where there is one."),
+    Term("2 FLOP/MAC", "Header", "A multiply-accumulate counts as two floating-point operations.", ("FLOP", "MAC")),
+    Term(
+        "causal",
+        "Header",
+        "Pairs of a query and a key that are counted. full: every pair; exact: of a fused core those that its mask "
+        "lets through, windows included. Eager attention computes every pair whatever its mask says.",
+        ("--causal",),
+    ),
+    Term(
+        "logits",
+        "Header",
+        "Positions whose logits are computed. all: what `forward` computes; last: what `generate` needs; none: as in "
+        "a chunk of a prompt that is not the last.",
+        ("--logits",),
+    ),
+    Term(
+        "routing",
+        "Header",
+        "Routed experts whose weights are read by T tokens that choose k of E. uniform: the distinct ones expected, "
+        "E·(1−(1−k/E)^T); worst: min(E, kT). FLOPs do not depend on it.",
+        ("--routing",),
+    ),
+    Term("experts", "Header", "The implementation of the experts that transformers runs; grouped_mm is its usual one."),
+    Term(
+        "cache",
+        "Header",
+        "How the cache grows. in place: an append writes the new entries only. A storage format or pages that it has "
+        "are named behind it.",
+        ("--kv", "--page-size"),
+    ),
+    Term(
+        "kernels",
+        "Header",
+        "transformers: what transformers executes. serving: what an engine runs instead: latent attention absorbed "
+        "in decode, the chosen experts only, logits of the last position, the pairs of a causal mask.",
+        ("--kernels",),
+    ),
+    Term("tp", "Header", "Ranks that share each layer's weights: tensor parallelism.", ("--tp",)),
+    Term("ep", "Header", "Ranks that share the routed experts: expert parallelism.", ("--ep",)),
+    Term("dp", "Header", "Groups of ranks that attend to sequences of their own: data parallelism.", ("--dp",)),
+    Term("pp", "Header", "Runs of layers, each on devices of its own: pipeline parallelism.", ("--pp",)),
+    Term(
+        "assumed",
+        "Header",
+        "What the recording took for granted of data that nobody has, such as the value of an index.",
+    ),
+    Term("left out", "Header", "Parts of the checkpoint that no figure has."),
+    Term("not priced", "Header", "Work that an engine adds for a storage format, and that no figure has."),
+    Term("share", "Tables", "Of the whole stage's, as a bar and a percentage."),
+    Term("×", "Tables", "How often: executions of an op, identical layers folded into one line.", ("times", "count")),
+    Term(
+        "a folded line has all its layers",
+        "Tables",
+        "Layers that cannot be told apart are one line, 'layers.1-26 (26×)', with the sum of them all.",
+        ("folded",),
+    ),
+    Term("in", "Tables", "The module that executes the op, positions in lists left out; +n others do so too."),
+    Term("shapes", "Tables", "Of the tensors that the op reads."),
+    Term(
+        "each keeps", "Tables", "What a layer keeps in the cache: every token, a window of them, or a recurrent state."
+    ),
+    Term("of the I/O", "Tables", "As a share of the I/O."),
+    Term("in another's kernel", "Time", "The module's ops run inside a fused kernel that begins in another module."),
+    Term(
+        "bound",
+        "Time",
+        "Nothing runs faster: of each kernel the largest of FLOPs, bytes and network traffic over the device's peaks.",
+        ("bound_s",),
+    ),
+    Term(
+        "estimate",
+        "Time",
+        "What to expect: the same roofs at efficiencies that kernels reach, joined by the 2-norm, plus a launch "
+        "each. ~ marks one that was not held to measurements.",
+        ("estimate_s", "extrapolated", "~"),
+    ),
+    Term("of it launches", "Time", "What of the estimate is launches and the host.", ("launch_s", "launch")),
+    Term(
+        "bound by",
+        "Time",
+        "What most of the estimate is limited by: compute, vector, memory, network or launch.",
+        ("bound_by", "compute", "vector", "memory", "network"),
+    ),
+    Term("tokens/s", "Time", "Tokens of all sequences in a second of the estimate.", ("tokens_per_s",)),
+    Term("ridge", "Time", "FLOP per byte at which the device turns from memory-bound to compute-bound."),
+    Term(
+        "device",
+        "Time",
+        "An accelerator by name: `fxmeter devices NAME` has each number with its source.",
+        ("--device",),
+    ),
+    Term("efficiency from", "Time", "The measurements that the estimate's efficiencies were fitted to."),
+)
+"""In the order of docs/terms.md."""
+
+
+def term(name: str) -> Term:
+    """The term of this name, whatever its case; a figure's label, or the name of its attribute.
+
+    Raises FxmeterError, with the nearest names, for one that there is not.
+    """
+    known = {each: term for term in TERMS for each in (term.name, *term.also)}
+    if name in known:  # C and c, S and s: as written first
+        return known[name]
+    lower = {each.lower(): each for each in known}
+    if name.lower() not in lower:
+        raise FxmeterError(f"no term {name!r}; {near(name, known)}`fxmeter explain` lists them all")
+    return known[lower[name.lower()]]

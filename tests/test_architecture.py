@@ -56,6 +56,7 @@ ROOMS = {
         "plots",
         "views",
         "interactive",
+        "page",
         "cli",
     ],
 }

@@ -21,6 +21,7 @@ from fxmeter.annotators.cli.options import (
     dtype_option,
     encoder_len_option,
     gathered,
+    html_option,
     json_option,
     model_argument,
     pair,
@@ -29,6 +30,7 @@ from fxmeter.annotators.cli.options import (
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
+from fxmeter.annotators.cli.page import check_installed, page_of
 from fxmeter.annotators.cli.session import Session, load_libraries, session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.report import Report, build_report
@@ -138,6 +140,7 @@ scenario_options = gathered(
     help="Memory over the pass: a trace for ui.perfetto.dev, or a .svg picture, e.g. --memory-timeline memory.json.",
 )
 @plot_option
+@html_option
 @cache_option
 @uncosted_option
 def report(
@@ -155,6 +158,7 @@ def report(
     json_path: str | None,
     timeline_path: str | None,
     plot_path: str | None,
+    html_path: str | None,
     remember: bool,
     allow_uncosted: bool,
 ) -> None:
@@ -173,13 +177,16 @@ def report(
     fxmeter report llama-3.1-8b --decode 4096 --draft 4 --acceptance 0.8
     fxmeter report llama-3.1-8b --prefill 512 --cached 1024 --beside 31x4096,100
     fxmeter report qwen3-8b --prefill 512 --json | jq .stages[0].cost
+    fxmeter report qwen3-8b --decode 8k --device h100 --html page.html
     """
     _check_timeline(timeline_path, json_path)
     if ops_by == "time" and not devices:
         raise click.UsageError("--ops-by time needs a --device")
     if plot_path is not None and not devices:
         raise click.UsageError("--plot draws kernels under the roofs of a device; give --device")
-    files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path}
+    if html_path is not None:
+        check_installed()
+    files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path, "html": html_path}
     with session(model, dtype, remember=remember, **files) as work:
         asked = {
             "scenarios": [repr(scenario) for scenario in scenarios],
@@ -199,6 +206,10 @@ def report(
 
             title = f"{whole.model.name}, {whole.model.weights}"
             write_file("--plot", report_plot(whole.timings, title, kind_of(plot_path)), plot_path)
+        if html_path is not None:
+            page = page_of(work, scenarios, attentions, conventions, deployment, devices)
+            write_file("--html", page, html_path)
+            work.keep()
     if json_path is not None:
         from fxmeter.annotators.documents.report import to_json
 

@@ -63,14 +63,17 @@ class Writing:
             in_kv = substituted(value, {PAST: variable(QUERY) - 1})
             if all(c >= 0 or _has_smallest(monomial) for monomial, c in terms_of(in_kv).items()):
                 kv_len: Node = Operation("+", (Symbol(self.names[PAST]), Number(1)))
-                return _tree(in_kv, {BATCH: Symbol(self.names[BATCH]), QUERY: kv_len})
-        return _tree(value, {index: Symbol(name) for index, name in enumerate(self.names)})
+                return tree_of(in_kv, {BATCH: Symbol(self.names[BATCH]), QUERY: kv_len})
+        return tree_of(value, {index: Symbol(name) for index, name in enumerate(self.names)})
 
 
-def _tree(value: Size, names: Mapping[Base, Node]) -> Node:
-    """A polynomial, a floating-point expression in the order in which it is computed, or a number."""
+def tree_of(value: Size, names: Mapping[Base, Node]) -> Node:
+    """A polynomial, a floating-point expression in the order in which it is computed, or a number.
+
+    ``names`` has what stands for each variable, and for those atoms that are not to be written out.
+    """
     if isinstance(value, Recipe):
-        return _recipe(value, names)
+        return names[value] if value in names else _recipe(value, names)
     if isinstance(value, float):
         return Number(value)
     terms = terms_of(value)
@@ -78,7 +81,7 @@ def _tree(value: Size, names: Mapping[Base, Node]) -> Node:
         return Number(0)
     denominator = math.lcm(*(v.denominator for v in terms.values() if isinstance(v, Fraction)), 1)
     if denominator > 1:
-        return Operation("//", (_tree(value * denominator, names), Number(denominator)))
+        return Operation("//", (tree_of(value * denominator, names), Number(denominator)))
     groups: dict[tuple[int, bool], list[tuple[list[tuple[Base, int]], int]]] = {}
     for monomial, coefficient in terms.items():
         factors = [(base, exponent) for base, exponent in powers(monomial) if base != BATCH]
@@ -105,12 +108,14 @@ def _product(
 ) -> Node:
     named: list[Node] = []
     for base, exponent in factors:
-        if coefficient < 0 and exponent == 1 and isinstance(base, Recipe) and _is_smallest(base):
+        if base in names or not isinstance(base, Recipe):
+            named.append(_power(names[base], exponent))
+        elif coefficient < 0 and exponent == 1 and _is_smallest(base):
             coefficient = -coefficient
             smallest = sorted((-part for part in base.parts), key=_far_out, reverse=True)
-            named.append(Call("min", tuple(_tree(part, names) for part in smallest)))
+            named.append(Call("min", tuple(tree_of(part, names) for part in smallest)))
         else:
-            named.append(_power(_recipe(base, names) if isinstance(base, Recipe) else names[base], exponent))
+            named.append(_power(_recipe(base, names), exponent))
     parts = [*common, *named]
     if coefficient != 1 or not parts:
         parts.insert(0, Number(coefficient))
@@ -123,7 +128,7 @@ def _power(base: Node, exponent: int) -> Node:
 
 def _recipe(recipe: Recipe, names: Mapping[Base, Node]) -> Node:
     parts = sorted(recipe.parts, key=_far_out, reverse=True) if recipe.op == "max" else recipe.parts
-    nodes = tuple(_tree(part, names) for part in parts)
+    nodes = tuple(tree_of(part, names) for part in parts)
     return Call(recipe.op, nodes) if recipe.op == "max" or recipe.op == "round" else Operation(recipe.op, nodes)
 
 

@@ -1,0 +1,1 @@
+"""One page of HTML that evaluates cost sheets in a browser, offline."""

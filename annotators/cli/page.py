@@ -52,9 +52,7 @@ def page_of(
     info = work.info(deployment)
     for stage in ("prefill", "decode"):
         for attention in attentions:
-            form = work.form(
-                stage, attention, conventions, deployment, encoder_len=last.encoder_len, use="formula"
-            )
+            form = work.form(stage, attention, conventions, deployment, encoder_len=last.encoder_len, use="formula")
             alternatives.append(Alternative(form, info))
     work.say("writing the page")
     known = [device(name) for name in device_names()]

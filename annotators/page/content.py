@@ -47,7 +47,9 @@ class Start:
     device: str
 
 
-def content_of(alternatives: Sequence[Alternative], devices: Iterable[Device], start: Start) -> tuple[Content, list[str]]:
+def content_of(
+    alternatives: Sequence[Alternative], devices: Iterable[Device], start: Start
+) -> tuple[Content, list[str]]:
     """All of the page's data, and the formulas of each of its sheets as JavaScript.
 
     Raises:
@@ -65,7 +67,15 @@ def content_of(alternatives: Sequence[Alternative], devices: Iterable[Device], s
         "model": {"name": info.name, "max_positions": info.max_positions, "facts": _facts(info)},
         "versions": versions(),
         "figures": [
-            {"name": row.name, "label": row.label, "unit": row.unit, "under": row.under, "sources": row.sources}
+            {
+                "name": row.name,
+                "label": row.label,
+                "unit": row.unit,
+                "sources": row.sources,
+                "under": row.under,
+                "hidden_at_zero": row.hidden_at_zero,
+                "if_other": row.if_other,
+            }
             for row in SHOWN
         ],
         "figures_of_modules": _OF_MODULES,
@@ -121,7 +131,12 @@ def _piece(piece: Piece, formulas: Formulas) -> Content:
         "of_pass": {name: formulas.place(getattr(piece, name)) for name in PASS_FIGURES},
         "uncosted": piece.uncosted_executions,
         "kv_cache": [
-            [each.layer, each.kind, [list(map(formulas.place, shape)) for shape in each.shapes], formulas.place(each.bytes)]
+            [
+                each.layer,
+                each.kind,
+                [list(map(formulas.place, shape)) for shape in each.shapes],
+                formulas.place(each.bytes),
+            ]
             for each in piece.kv_cache
         ],
     }

@@ -9,6 +9,20 @@ const BY = {
   time: { name: "time", unit: "second", of: (cost, time) => time.estimate },
 };
 
+const LEGEND = { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 };
+
+/** An axis of sizes that double, marked at few of them. */
+function sizeAxis(title, sizes) {
+  const marked = sizes.filter((size, index) => index % Math.ceil(sizes.length / 6) === 0);
+  return { type: "log", title: { text: title }, tickvals: marked, ticktext: marked.map(grouped) };
+}
+
+/** Marks of a logarithmic axis: every power of ten where there are several, else 2 and 5 too. */
+function decades(values) {
+  const known = values.filter((value) => value > 0);
+  return { dtick: Math.max(...known) / Math.min(...known) > 100 ? 1 : "D2", exponentformat: "none" };
+}
+
 const byId = (id) => document.getElementById(id);
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -18,9 +32,8 @@ function draw(id, description, traces, layout = {}) {
   const { xaxis, yaxis, ...others } = layout;
   const plain = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 8, r: 8, t: 8, b: 8 } };
   const axes = { xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis } };
-  const legend = { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 };
   byId(id).setAttribute("aria-label", description);
-  Plotly.react(id, traces, { height: 320, font, legend, ...plain, ...axes, ...others }, { responsive: true, displayModeBar: false });
+  Plotly.react(id, traces, { height: 320, font, legend: LEGEND, ...plain, ...axes, ...others }, { responsive: true, displayModeBar: false });
 }
 
 function cells(body, rows) {
@@ -129,7 +142,9 @@ function show(content, formulas) {
   }
 
   function figures(found, time) {
-    const rows = content.figures.map((figure) => {
+    const isShown = ({ name, under, hidden_at_zero, if_other }) =>
+      !(hidden_at_zero && !found.cost[name]) && !(if_other && found.cost[name] === found.cost[under]);
+    const rows = content.figures.filter(isShown).map((figure) => {
       const value = found.cost[figure.name];
       const exact = figure.unit === "ratio" ? "" : grouped(value);
       return { data: { figure: figure.name }, cells: [figure.label, quantity(value, figure.unit), exact], classes: [figure.under ? "part" : "", "number", "number exact"] };
@@ -187,7 +202,7 @@ function show(content, formulas) {
         pathbar: { visible: true },
         tiling: { orientation: innerWidth < 600 ? "v" : "h" },
       },
-    ], { height: 420 });
+    ], { height: 420, margin: { l: 0, r: 0, t: 28, b: 0 }, uniformtext: { minsize: 10, mode: "hide" } });
   }
 
   function memoryCurve(sheet, most) {
@@ -204,7 +219,7 @@ function show(content, formulas) {
     if (most) traces.push(line([most, most], [0, top], `largest batch ${grouped(most)}`, "dot"));
     const said = device ? (most ? `${device.name} holds a batch of up to ${grouped(most)}.` : `No batch fits into ${device.name}.`) : "Choose a device to see what fits.";
     byId("memory-caption").textContent = said;
-    draw("memory", `Memory in GiB over the batch. ${said}`, traces, { xaxis: { type: "log", title: { text: "batch" }, dtick: "D2" }, yaxis: { title: { text: "GiB" }, range: [0, top] } });
+    draw("memory", `Memory in GiB over the batch. ${said}`, traces, { legend: { ...LEGEND, traceorder: "normal" }, xaxis: sizeAxis("batch", batches), yaxis: { title: { text: "GiB" }, range: [0, top] } });
   }
 
   function curve(id, axis, sizes, point, now, sheet, by) {
@@ -220,7 +235,7 @@ function show(content, formulas) {
     draw(id, `${by.name} over the ${axis}`, [
       { x, y: y.map(scaled), mode: "lines+markers", line: { color: color("first") }, showlegend: false, hovertemplate: `%{x}: %{y} ${name}<extra></extra>` },
       { x: [now], y: [scaled(height(now))], mode: "markers", marker: { color: color("second"), size: 12, symbol: "diamond" }, showlegend: false, hoverinfo: "skip" },
-    ], { xaxis: { type: "log", title: { text: axis } }, yaxis: { type: "log", title: { text: `${by.name}, ${name}` } } });
+    ], { xaxis: sizeAxis(axis, sizes), yaxis: { type: "log", title: { text: `${by.name}, ${name}` }, ...decades(y) } });
   }
 
   function curves(sheet, by) {
@@ -241,7 +256,7 @@ function show(content, formulas) {
       const chosen = dots.filter((kernel) => kernel.kind === kind);
       return {
         x: chosen.map(intensity),
-        y: chosen.map(({ matmul, vector, time: one }) => (matmul + vector) / one.estimate),
+        y: chosen.map(({ matmul, vector, time: one }) => (matmul + vector) / one.estimate / 1e12),
         text: chosen.map((kernel) => `${kernel.module || "all"}<br>${kernel.op} ×${kernel.times}<br>${quantity(kernel.time.estimate, "second")} each, bound by ${ROOFS[kernel.time.roof]}`),
         name: kind,
         mode: "markers",
@@ -251,10 +266,11 @@ function show(content, formulas) {
     };
     const all = dots.map(intensity);
     const ends = [Math.min(0.1, ...all), Math.max(10000, ...all)];
-    const roof = (peak, name, dash) => ({ x: [ends[0], peak / device.bandwidth, ends[1]], y: [ends[0] * device.bandwidth, peak, peak], name, mode: "lines", line: { color: color("text"), dash } });
+    const roof = (peak, name, dash) => ({ x: [ends[0], peak / device.bandwidth, ends[1]], y: [ends[0] * device.bandwidth, peak, peak].map((rate) => rate / 1e12), name, mode: "lines", line: { color: color("text"), dash } });
     const computed = [...new Set(dots.filter(({ kind }) => kind !== "elementwise").map(({ dtype }) => dtype))];
-    const roofs = computed.map((dtype) => roof(device.dtypes[dtype].peak, `${dtype} peak`, "solid"));
-    draw("roofline", `Kernels under the roofs of ${device.name}`, [...roofs, ...kinds.map(trace)], { height: 420, xaxis: { type: "log", title: { text: "FLOP per byte" } }, yaxis: { type: "log", title: { text: "FLOP/s" }, exponentformat: "SI" } });
+    const dashes = ["solid", "dash", "dot", "dashdot"];
+    const roofs = computed.map((dtype, index) => roof(device.dtypes[dtype].peak, `${dtype} peak`, dashes[index % 4]));
+    draw("roofline", `Kernels under the roofs of ${device.name}`, [...roofs, ...kinds.map(trace)], { height: 420, xaxis: { type: "log", title: { text: "FLOP per byte" }, dtick: 1 }, yaxis: { type: "log", title: { text: "TFLOP/s" }, dtick: 1, exponentformat: "power" } });
   }
 
   function cache(found) {
@@ -280,7 +296,7 @@ function show(content, formulas) {
 
   const toSlider = (size, steps) => Math.round(steps * Math.log2(Math.max(1, size)));
   const fromSlider = (place, steps) => Math.round(2 ** (place / steps));
-  const SIZES = [["batch", () => "batch", 4], ["length", lengthName, 8]];
+  const SIZES = [["batch", () => "batch", 4], ["tokens", lengthName, 8]];
 
   function fill() {
     for (const name of [...choices, "device", "by"]) form.elements[name].value = state[name];
@@ -290,8 +306,8 @@ function show(content, formulas) {
       if (document.activeElement !== slider) slider.value = toSlider(state[name()], steps);
       slider.setAttribute("aria-valuetext", grouped(state[name()]));
     }
-    byId("length").min = state.stage === "decode" ? 0 : 1;
-    byId("length-label").textContent = state.stage === "decode" ? "Cached tokens" : "Prompt tokens";
+    byId("tokens").min = state.stage === "decode" ? 0 : 1;
+    byId("tokens-label").textContent = state.stage === "decode" ? "Cached tokens" : "Prompt tokens";
   }
 
   function update() {

@@ -1,0 +1,48 @@
+"""``report --html``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fxmeter.annotators.page import page
+from tests.tracer.tiny import LLAMA
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(LLAMA), encoding="utf-8")
+    return file
+
+
+def test_the_page_begins_at_what_was_asked_for(run, config, tmp_path):
+    pytest.importorskip("plotly")
+    asked = ["--decode", 40, "--batch", 3, "--attention", "flash", "--device", "h100"]
+    done = run("report", config, *asked, "--html", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    start = {
+        "stage": "decode",
+        "attention": "flash",
+        "batch": 3,
+        "prefill": 40,
+        "decode": 40,
+        "device": "h100-sxm5-80g",
+    }
+    assert all(f'"{name}": {json.dumps(value)}' in text for name, value in start.items())
+    assert len(text.encode()) < 6 * 10**6
+
+
+def test_what_a_page_is_made_with_is_named_where_it_is_missing(run, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "find_spec", lambda name: None)
+    done = run("report", config, "--decode", 40, "--html", tmp_path / "page.html")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "fxmeter: a page needs jinja2 and plotly: pip install 'fxmeter[page]'"
+
+
+def test_a_step_of_several_kinds_has_no_page(run, config, tmp_path):
+    done = run("report", config, "--prefill", 8, "--beside", "2x16", "--html", tmp_path / "page.html")
+    assert done.returncode == 1
+    assert "--html shows prompts and decode steps" in done.stderr

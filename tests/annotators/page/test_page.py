@@ -1,0 +1,173 @@
+"""The page in a real browser: every figure in it is what annotate gives, offline, readable by everyone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from transformers import AutoConfig
+
+from fxmeter import annotate, closed_form, decode, load_model, prefill
+from fxmeter.annotators.page.page import Alternative, Start, page_html
+from fxmeter.annotators.stages.model_info import model_info
+from fxmeter.annotators.units import quantity
+from fxmeter.models.devices import device, device_names
+from fxmeter.models.figures import shown
+from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
+from tests.annotators.page.browser import Browser
+from tests.tracer.tiny import QWEN_MOE
+
+DEVICES = [device(name) for name in device_names()]
+SHOWN = shown(FIGURES, PASS_FIGURES)
+
+
+def page_file(model, folder, attentions=("flash",)):
+    """The page of a model, and its closed forms by stage and attention."""
+    info = model_info(model, None)
+    forms = {
+        (stage, attention): closed_form(model, stage=stage, attention=attention)
+        for stage in ("prefill", "decode")
+        for attention in attentions
+    }
+    start = Start(stage="decode", attention=attentions[0], batch=8, prefill=512, decode=4096, device="")
+    file = folder / "page.html"
+    file.write_text(page_html([Alternative(form, info) for form in forms.values()], DEVICES, start), encoding="utf-8")
+    return file, forms
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Experts of which each token takes some: expectations that are rounded, and large powers."""
+    return load_model(
+        AutoConfig.for_model(**{**QWEN_MOE, "num_hidden_layers": 2, "num_experts": 64, "num_experts_per_tok": 5})
+    )
+
+
+@pytest.fixture(scope="module")
+def page(small, tmp_path_factory):
+    return page_file(small, tmp_path_factory.mktemp("page"), ("flash", "eager"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    browser = Browser()
+    browser.driver.set_script_timeout(30)
+    yield browser
+    browser.driver.quit()
+
+
+def settings(forms, count, seed=0):
+    """Random stages, kernels of attention, batches, lengths and devices, small and very large ones."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        stage, attention = draw.choice(sorted(forms))
+        batch, length = (int(2 ** draw.uniform(0, top)) for top in (20, 22))
+        yield stage, attention, batch, length, draw.choice(DEVICES)
+
+
+def assert_page_shows(browser, form, stage, attention, batch, length, chosen):
+    browser.choose(stage=stage, attention=attention)
+    browser.choose(batch=batch, tokens=length, device=chosen.name)
+    sizes = {"batch": batch, ("past_len" if stage == "decode" else "query_len"): length}
+    tables, time = form.tables(**sizes), form.time(chosen, **sizes)
+    figures = browser.table("figures")
+    shown_now = set(figures)
+    for row in (row for row in SHOWN if row.name in figures):
+        value = getattr(tables if row.name in PASS_FIGURES else tables.cost, row.name)
+        exact = f"{value:,}" if row.whole else ""
+        assert figures.pop(row.name)[1:] == [quantity(value, row.unit), exact], (row.name, sizes)
+    assert not {row.name for row in SHOWN if not (row.hidden_at_zero or row.if_other)} - shown_now
+    seconds = {"bound_s": time.bound_s, "estimate_s": time.estimate_s, "launch_s": time.launch_s}
+    assert {name: cells[1] for name, cells in figures.items()} == {
+        name: quantity(float(value), "second") for name, value in seconds.items()
+    }
+    modules = browser.table("modules")
+    assert set(modules) == set(tables.modules)
+    for path, module in tables.modules.items():
+        cost = module.cost
+        resident = quantity(cost.weight_bytes + cost.kv_bytes, "memory")
+        timed = quantity(float(form.modules[path].time(chosen, **sizes).estimate_s), "second")
+        expected = [
+            module.class_name,
+            f"{module.times:,}",
+            quantity(cost.flops, "flop"),
+            quantity(cost.io_bytes, "byte"),
+        ]
+        assert modules[path][1:] == [*expected, resident, timed], (path, sizes)
+
+
+def test_every_figure_at_random_settings_is_that_of_the_closed_form(page, browser):
+    file, forms = page
+    browser.open(file)
+    for stage, attention, *others in settings(forms, 30):
+        assert_page_shows(browser, forms[stage, attention], stage, attention, *others)
+    browser.drawn()
+    assert browser.errors() == []
+    assert all(url.startswith(("file:", "data:", "blob:", "about:")) for url in browser.requests())
+
+
+def test_figures_are_what_annotate_gives(small, page, browser):
+    browser.open(page[0])
+    for scenario in (prefill(77, batch=3), decode(1234, batch=5)):
+        length = scenario.past_len or scenario.query_len
+        browser.choose(stage=scenario.stage)
+        browser.choose(batch=scenario.batch, tokens=length, attention="eager")
+        cost = annotate(small, scenario, attention="eager").cost
+        figures = browser.table("figures")
+        assert figures["flops"][2] == f"{cost.flops:,}"
+        assert figures["weight_read_bytes"][2] == f"{cost.weight_read_bytes:,}"
+        assert figures["peak_activation_bytes"][2] == f"{cost.peak_activation_bytes:,}"
+
+
+def test_the_largest_batch_that_is_named_is_the_last_that_fits(page, browser):
+    file, forms = page
+    browser.open(file, "stage=decode&attention=flash&batch=1&decode=4096&device=l4-24g")
+    text = browser.run("return document.getElementById('memory-caption').textContent")
+    most = int(text.split("up to ")[1].rstrip(".").replace(",", ""))
+
+    def held(batch):
+        cost = forms["decode", "flash"].at(batch=batch, past_len=4096)
+        return cost.weight_bytes + cost.kv_bytes + cost.peak_activation_bytes
+
+    assert held(most) <= device("l4").memory_bytes < held(most + 1)
+
+
+def test_a_link_restores_what_was_chosen(page, browser):
+    browser.open(page[0])
+    browser.choose(stage="prefill", attention="eager", device="t4-16g", by="time")
+    browser.choose(batch=3, tokens=777)
+    shown, link = browser.table("figures"), browser.driver.current_url
+    browser.open(page[0], link.split("#")[1])
+    assert browser.table("figures") == shown
+    browser.open(page[0], "batch=-4&decode=x&stage=none&device=no&nonsense=1")
+    assert browser.table("figures")["kv_bytes"]
+    assert browser.errors() == []
+
+
+def test_a_slider_moves_its_field(page, browser):
+    browser.open(page[0])
+    browser.choose(**{"batch-slider": 40})
+    assert browser.run("return document.getElementById('batch').value") == str(2**10)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_names_and_contrast_are_good_and_nothing_is_wider_than_the_screen(page, browser, width, dark):
+    axe = pytest.importorskip("axe_core_python.selenium").Axe()
+    browser.open(page[0], "device=h100-sxm5-80g")
+    browser.look(width=width, dark=dark)
+    browser.run("document.querySelector('details').open = true")
+    found = axe.run(browser.driver)["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "deepseek-v3", "gemma-3-27b", "qwen3-30b-a3b", "deepseek-ocr"])
+def test_every_figure_of_a_preset(name, preset_model, browser, tmp_path):
+    file, forms = page_file(preset_model(name), tmp_path, ("flash", "eager"))
+    assert file.stat().st_size < 6 * 10**6
+    browser.open(file)
+    for stage, attention, *others in settings(forms, 30, seed=name):
+        assert_page_shows(browser, forms[stage, attention], stage, attention, *others)
+    browser.drawn()
+    assert browser.errors() == []

@@ -128,7 +128,7 @@ def test_models_import_only_the_standard_library(file):
     assert outside <= set(sys.stdlib_module_names) | {"checkout"}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "annotators" / "rules").glob("*.py")), ids=lambda f: f.name)
+@pytest.mark.parametrize("file", sorted((ROOT / "annotators" / "rules").rglob("*.py")), ids=lambda f: f.name)
 def test_rules_see_no_graph_and_no_transformers(file):
     source = file.read_text(encoding="utf-8")
     assert not [name for name in imported(file) if name.startswith("transformers")]

@@ -1,25 +1,25 @@
 """Every rule that fxmeter ships, by kind. Importing this package registers them."""
 
-from fxmeter.annotators.rules import (
-    attention,
-    collectives,
-    convolutions,
+from fxmeter.annotators.rules.arithmetic import (
     elementwise,
     gradients,
-    indexers,
-    indexing,
-    linear_algebra,
     losses,
-    movement,
     normalizations,
     pooling,
-    products,
     reductions,
     resampling,
     scans,
-    sdpa_kernels,
     transforms,
 )
+from fxmeter.annotators.rules.matrix import (
+    attention,
+    convolutions,
+    indexers,
+    linear_algebra,
+    products,
+    sdpa_kernels,
+)
+from fxmeter.annotators.rules.memory import collectives, indexing, movement
 
 __all__ = [
     "attention",

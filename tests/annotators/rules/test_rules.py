@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxmeter.annotators import annotate_module
-from fxmeter.annotators.rules.attention import attended_pairs
 from fxmeter.annotators.rules.cost import Flops
+from fxmeter.annotators.rules.matrix.attention import attended_pairs
 from fxmeter.annotators.rules.registry import free, rule, rule_for, rules
 from fxmeter.models import RuleError
 from fxmeter.tracer.graph.spec import Spec

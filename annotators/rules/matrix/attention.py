@@ -1,8 +1,8 @@
 """Fused attention cores, flash among them: two products over (query, key) pairs, and a softmax.
 
 These price the operators of :mod:`fxmeter.tracer.operators.ops`, one node for each layer. Eager attention is priced by
-its products (:mod:`fxmeter.annotators.rules.products`) and softmax, torch's own kernels in
-:mod:`fxmeter.annotators.rules.sdpa_kernels`.
+its products (:mod:`fxmeter.annotators.rules.matrix.products`) and softmax, torch's own kernels in
+:mod:`fxmeter.annotators.rules.matrix.sdpa_kernels`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Scans over time: state-space models, the delta rule and other linear recurrences, by the formula of their paper.
 
 Products with the state and within a chunk are matmul FLOPs, 2 per multiply-accumulate; what scales, decays and gates
-them is vector arithmetic by the table of :mod:`fxmeter.annotators.rules.elementwise`. A chunk that the sequence does
-not fill is computed whole.
+them is vector arithmetic by the table of :mod:`fxmeter.annotators.rules.arithmetic.elementwise`. A chunk that the
+sequence does not fill is computed whole.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.rules.attention import attended_pairs, core, pairs_from_the_start
 from fxmeter.annotators.rules.cost import Flops
+from fxmeter.annotators.rules.matrix.attention import attended_pairs, core, pairs_from_the_start
 from fxmeter.annotators.rules.registry import rule
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.spec import Spec

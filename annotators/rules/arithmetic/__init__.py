@@ -1,0 +1,1 @@
+"""Arithmetic on elements: pointwise, reduced, normalised, pooled, transformed, scanned, and their gradients."""

@@ -1,0 +1,1 @@
+"""Matrix products, convolutions, factorisations, and attention cores."""

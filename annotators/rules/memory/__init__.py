@@ -1,0 +1,1 @@
+"""What moves, picks or sends elements, and computes nothing."""

@@ -116,7 +116,7 @@ function show(content, formulas) {
     if (time) {
       const tokens = state.stage === "decode" ? batch : batch * state.prefill;
       said.push(
-        `There it takes about ${quantity(time.total.estimate, "second")}, at least ${quantity(time.total.bound, "second")}, ` +
+        `${most ? "There it takes" : "If they did, it would take"} about ${quantity(time.total.estimate, "second")}, at least ${quantity(time.total.bound, "second")}, ` +
           `mostly bound by ${time.boundBy}: ${grouped(toEven(tokens / time.total.estimate))} tokens/s.`,
       );
     }

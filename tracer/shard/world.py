@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,12 +41,14 @@ def world_of(deployment: Deployment) -> Iterator[Meshes]:
                 "this process has a torch.distributed process group of its own, beside which no rank can be recorded: "
                 "destroy_process_group() first, or price the deployment in another process"
             )
+        hook = sys.excepthook  # torch puts one around it, for good, that says the rank on every line
         dist.init_process_group("fake", store=distributed("FakeStore")(), rank=0, world_size=deployment.ranks)
         try:
             with _propagating_unseen():
                 yield _meshes(deployment)
         finally:
             dist.destroy_process_group()
+            sys.excepthook = hook
 
 
 def _meshes(deployment: Deployment) -> Meshes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,9 +159,10 @@ def test_a_process_group_of_the_users_own_is_left_alone(preset_model):
 
 def test_the_model_is_unchanged_and_no_group_is_left(preset_model):
     model = preset_model("llama-3.1-8b")
-    before = annotate(model, prefill(16)).cost
+    before, hook = annotate(model, prefill(16)).cost, sys.excepthook
     annotate(model, prefill(16), deployment=deploy(tp=2))
     assert not dist.is_initialized()
+    assert sys.excepthook is hook
     assert annotate(model, prefill(16)).cost == before
 
 

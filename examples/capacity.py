@@ -7,7 +7,7 @@ import sys
 
 from fxmeter import load_model
 from fxmeter.annotators.studies.axes import Axes
-from fxmeter.annotators.studies.capacity import capacity
+from fxmeter.annotators.studies.planning.capacity import capacity
 from fxmeter.annotators.studies.sweep import StageForms
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fxmeter import closed_form, deploy, load_model
-from fxmeter.annotators.studies.chunks import ENGINE_TOKENS, passes, time_of_passes, time_of_step
+from fxmeter.annotators.studies.planning.chunks import ENGINE_TOKENS, passes, time_of_passes, time_of_step
 from fxmeter.models.devices import device
 from fxmeter.models.page import page_context
 from fxmeter.tracer.load.vision import load_vision

@@ -190,7 +190,7 @@ def _server(point: Point) -> Prediction:
     """New tokens of a busy server, at its batch, or at as many sequences as fit."""
     if "osl" not in point:
         raise UnexpressedError("a server's lengths are not given")
-    from fxmeter.annotators.studies.chunks import ENGINE_TOKENS, passes, time_of_passes, time_of_step
+    from fxmeter.annotators.studies.planning.chunks import ENGINE_TOKENS, passes, time_of_passes, time_of_step
 
     forms, device = forms_of(point)
     prompt, steps = point["isl"], point["osl"]

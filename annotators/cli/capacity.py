@@ -28,7 +28,7 @@ from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes
-from fxmeter.annotators.studies.rates import Measured
+from fxmeter.annotators.studies.planning.rates import Measured
 from fxmeter.annotators.units import read_bytes, read_number, read_seconds
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
@@ -147,8 +147,8 @@ def capacity(
     """
     _check(axes, asked, measured, markdown, json_path)
     with session(model, dtype, remember=remember, json=json_path) as work:
-        from fxmeter.annotators.studies import capacity as study
-        from fxmeter.annotators.studies.serving import Demand
+        from fxmeter.annotators.studies.planning import capacity as study
+        from fxmeter.annotators.studies.planning.serving import Demand
 
         forms = work.forms(axes, conventions, deployment)
         needs = study.capacity(

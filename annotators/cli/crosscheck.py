@@ -55,7 +55,7 @@ def crosscheck(
     """
     with session(model, remember=False, json=json_path) as work:
         decoder = work.decoder()
-        from fxmeter.annotators.studies.crosscheck import check_decoder, check_vision
+        from fxmeter.annotators.studies.comparing.crosscheck import check_decoder, check_vision
         from fxmeter.tracer.load.reading import read_fields
 
         fields, _ = read_fields(model)

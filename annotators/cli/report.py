@@ -235,8 +235,8 @@ def _worked_out(
     decoder = work.decoder(encoder=True)
     from fxmeter.annotators.api import annotate
     from fxmeter.annotators.stages.given import stages_of
-    from fxmeter.annotators.studies.served import where_serving_differs
-    from fxmeter.annotators.studies.shared import pipelined, shared_by_ranks
+    from fxmeter.annotators.studies.comparing.served import where_serving_differs
+    from fxmeter.annotators.studies.comparing.shared import pipelined, shared_by_ranks
     from fxmeter.tracer.load.loading import EXAMPLE_INPUTS
 
     if (inputs := getattr(decoder, EXAMPLE_INPUTS, None)) is not None:

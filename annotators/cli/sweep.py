@@ -76,7 +76,7 @@ def sweep(
         raise click.UsageError("--device is for plots of times; leave --no-plots out, and install matplotlib")
     with session(model, dtype, remember=remember) as work:
         from fxmeter.annotators.documents.sweep_files import prepare, write
-        from fxmeter.annotators.studies.ratios import check
+        from fxmeter.annotators.studies.comparing.ratios import check
         from fxmeter.annotators.studies.sweep import run_sweep
 
         folder = prepare(out)

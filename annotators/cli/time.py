@@ -21,7 +21,7 @@ from fxmeter.annotators.cli.options import (
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, show, write_file, write_json
 from fxmeter.annotators.cli.session import session
-from fxmeter.annotators.studies.latency import ENGINES, latencies
+from fxmeter.annotators.studies.planning.latency import ENGINES, latencies
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.scenario import decode as one_step

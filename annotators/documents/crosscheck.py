@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fxmeter.annotators.documents.head import Document, head, scenario_of
-from fxmeter.annotators.studies.crosscheck import Comparison, StageCheck
+from fxmeter.annotators.studies.comparing.crosscheck import Comparison, StageCheck
 
 
 def to_json(model: str, checks: Sequence[StageCheck]) -> Document:

@@ -9,7 +9,7 @@ from fxmeter.annotators.documents.head import Document, conventions_of, head, mo
 from fxmeter.annotators.documents.times import time_of
 from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.sheets.tables import AtPeak, ReportedStage
-from fxmeter.annotators.studies.compared import Pipelined, Served, Shared
+from fxmeter.annotators.studies.comparing.compared import Pipelined, Served, Shared
 from fxmeter.annotators.studies.report import Report
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.models.stage_cost import PASS_FIGURES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
-from fxmeter.annotators.studies.latency import ENGINES, Latencies
+from fxmeter.annotators.studies.planning.latency import ENGINES, Latencies
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.annotators.timing.roofline import ROOFS
 from fxmeter.annotators.timing.stage_time import Time

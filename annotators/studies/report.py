@@ -10,7 +10,7 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.sheets import steps
 from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.sheets.tables import OfPass, ReportedStage
-from fxmeter.annotators.studies.compared import Pipelined, Served, Shared
+from fxmeter.annotators.studies.comparing.compared import Pipelined, Served, Shared
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.annotators.timing.stage_time import StageTime
 from fxmeter.models.devices import Device
@@ -144,9 +144,9 @@ def build_report(
 
     ``end_to_end`` adds the whole request for each attention: vision (where there is one), prefill and decode.
     ``devices`` to time every stage on. ``served`` is what
-    :func:`fxmeter.annotators.studies.served.where_serving_differs` found, ``shared`` what
-    :func:`fxmeter.annotators.studies.shared.shared_by_ranks` did, ``pipelines`` what
-    :func:`fxmeter.annotators.studies.shared.pipelined` did.
+    :func:`fxmeter.annotators.studies.comparing.served.where_serving_differs` found, ``shared`` what
+    :func:`fxmeter.annotators.studies.comparing.shared.shared_by_ranks` did, ``pipelines`` what
+    :func:`fxmeter.annotators.studies.comparing.shared.pipelined` did.
     """
     priced = tuple(priced)
     stages = tuple(stage.reported() for stage in priced)

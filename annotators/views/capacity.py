@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fxmeter.annotators.documents.head import in_words
-from fxmeter.annotators.studies.capacity import Capacity, Need, Shortfall
-from fxmeter.annotators.studies.rates import Rates, Utilisation
+from fxmeter.annotators.studies.planning.capacity import Capacity, Need, Shortfall
+from fxmeter.annotators.studies.planning.rates import Rates, Utilisation
 from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
 from fxmeter.annotators.views.serving import device_grids, device_notes, fit_cell

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fxmeter.annotators.studies.breakdown import path_label
-from fxmeter.annotators.studies.crosscheck import BANDED, Comparison, StageCheck, tally
+from fxmeter.annotators.studies.comparing.crosscheck import BANDED, Comparison, StageCheck, tally
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fxmeter.annotators.studies.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
+from fxmeter.annotators.studies.planning.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
 from fxmeter.annotators.units import duration, four_digits
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
 from fxmeter.annotators.views.times import estimated, extrapolation

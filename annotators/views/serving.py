@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fxmeter.annotators.studies.capacity import Capacity, Fit, Need, OnDevice
-from fxmeter.annotators.studies.serving import Served
+from fxmeter.annotators.studies.planning.capacity import Capacity, Fit, Need, OnDevice
+from fxmeter.annotators.studies.planning.serving import Served
 from fxmeter.annotators.units import duration, duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
 from fxmeter.annotators.views.shape import shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from fxmeter.annotators.studies.compared import Pipelined, Shared
+from fxmeter.annotators.studies.comparing.compared import Pipelined, Shared
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import duration, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fxmeter.annotators.documents.head import in_words
-from fxmeter.annotators.studies.ratios import Verdict
+from fxmeter.annotators.studies.comparing.ratios import Verdict
 from fxmeter.annotators.studies.sweep import Sweep
 
 

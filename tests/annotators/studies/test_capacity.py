@@ -12,8 +12,8 @@ from fxmeter import deploy
 from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.capacity import to_json
 from fxmeter.annotators.studies.axes import Axes
-from fxmeter.annotators.studies.capacity import capacity, largest_that_fits
-from fxmeter.annotators.studies.rates import Measured
+from fxmeter.annotators.studies.planning.capacity import capacity, largest_that_fits
+from fxmeter.annotators.studies.planning.rates import Measured
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.capacity import capacity_markdown

@@ -10,7 +10,7 @@ import pytest
 from fxmeter import deploy
 from fxmeter.annotators import annotate
 from fxmeter.annotators.cli.main import main
-from fxmeter.annotators.studies.crosscheck import BANDS, VISION_BANDS, check_decoder, check_vision
+from fxmeter.annotators.studies.comparing.crosscheck import BANDS, VISION_BANDS, check_decoder, check_vision
 from fxmeter.models import decode, prefill, vision
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.hand.hand_written import hand_written_model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from fxmeter import annotate, decode, deploy, prefill
-from fxmeter.annotators.studies import served
-from fxmeter.annotators.studies.served import where_serving_differs
+from fxmeter.annotators.studies.comparing import served
+from fxmeter.annotators.studies.comparing.served import where_serving_differs
 
 
 def test_absorbed_decode_and_the_chosen_experts_are_named(preset_model):

@@ -10,10 +10,10 @@ from transformers import AutoConfig
 
 from fxmeter.annotators import annotate
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.capacity import capacity
-from fxmeter.annotators.studies.chunks import passes
-from fxmeter.annotators.studies.rates import Measured
-from fxmeter.annotators.studies.serving import Demand, reached
+from fxmeter.annotators.studies.planning.capacity import capacity
+from fxmeter.annotators.studies.planning.chunks import passes
+from fxmeter.annotators.studies.planning.rates import Measured
+from fxmeter.annotators.studies.planning.serving import Demand, reached
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.models import decode, generation, prefill
 from fxmeter.models.deployment import deploy

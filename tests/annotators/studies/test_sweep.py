@@ -19,7 +19,7 @@ from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.sweep_files import prepare, write
 from fxmeter.annotators.documents.sweep_sql import read_run
 from fxmeter.annotators.studies.axes import MOST_POINTS, Axes, read_grids, read_sizes
-from fxmeter.annotators.studies.ratios import check
+from fxmeter.annotators.studies.comparing.ratios import check
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep
 from fxmeter.models import FxmeterError, ScenarioError, generation, prefill, vision
 from fxmeter.models.page import page_context
@@ -376,7 +376,7 @@ def test_a_cache_that_the_model_expands_is_no_mistake():
 
 
 def test_check_fails_the_command_with_the_point(run, config, tmp_path, monkeypatch):
-    from fxmeter.annotators.studies import ratios
+    from fxmeter.annotators.studies.comparing import ratios
 
     monkeypatch.setattr(ratios, "TIMES", 10**6)
     done = run("sweep", config, "--prefill", "100,200", "--out", tmp_path, "--no-plots", "--check")

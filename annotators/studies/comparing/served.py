@@ -10,7 +10,7 @@ from torch import nn
 
 from fxmeter.annotators.api import annotate
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.studies.compared import Served
+from fxmeter.annotators.studies.comparing.compared import Served
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.chunks import cost_of_passes, passes
-from fxmeter.annotators.studies.rates import UNMEASURED, Measured, Rates, Utilisation
-from fxmeter.annotators.studies.search import largest_that_fits
-from fxmeter.annotators.studies.serving import NOTHING_ASKED, Demand, Reached, peaks_on, reached
+from fxmeter.annotators.studies.planning.chunks import cost_of_passes, passes
+from fxmeter.annotators.studies.planning.rates import UNMEASURED, Measured, Rates, Utilisation
+from fxmeter.annotators.studies.planning.search import largest_that_fits
+from fxmeter.annotators.studies.planning.serving import NOTHING_ASKED, Demand, Reached, peaks_on, reached
 from fxmeter.annotators.studies.sweep import StageFigures, StageForms, recorded, stage_column, uncosted
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.model_info import ModelInfo

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from fxmeter.annotators.sheets.times import time_of_pass
 from fxmeter.annotators.studies.axes import SweepPoint
-from fxmeter.annotators.studies.chunks import passes, time_of_passes, time_of_step
-from fxmeter.annotators.studies.search import largest_that_fits
+from fxmeter.annotators.studies.planning.chunks import passes, time_of_passes, time_of_step
+from fxmeter.annotators.studies.planning.search import largest_that_fits
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.annotators.units import duration, duration_as_typed

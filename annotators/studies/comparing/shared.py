@@ -12,7 +12,7 @@ from torch import nn
 from fxmeter.annotators.api import annotate
 from fxmeter.annotators.stages.pipeline import pipeline, times_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.studies.compared import Pipelined, Shared
+from fxmeter.annotators.studies.comparing.compared import Pipelined, Shared
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.scenario import Scenario

@@ -13,6 +13,7 @@ from fxmeter.models.version import VERSION
 
 if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
+    from fxmeter.annotators.architectures.explore import explore
     from fxmeter.annotators.closed.find import closed_form
     from fxmeter.annotators.closed.form import load_sheet
     from fxmeter.annotators.differences.difference import diff
@@ -34,6 +35,7 @@ _HOMES = {
     "deploy": "fxmeter.models.deployment",
     "diff": "fxmeter.annotators.differences.difference",
     "encode": "fxmeter.models.scenario",
+    "explore": "fxmeter.annotators.architectures.explore",
     "generation": "fxmeter.models.scenario",
     "load_model": "fxmeter.tracer.load.loading",
     "mixed": "fxmeter.models.mixed_step",
@@ -53,6 +55,7 @@ __all__ = [
     "deploy",
     "diff",
     "encode",
+    "explore",
     "generation",
     "load_model",
     "load_sheet",

@@ -51,6 +51,7 @@ ROOMS = {
         "closed",
         "api",
         "studies",
+        "architectures",
         "documents",
         "differences",
         "plots",

@@ -13,6 +13,7 @@ from fxmeter.annotators.cli.capacity import capacity
 from fxmeter.annotators.cli.catalogue import devices, models, ops
 from fxmeter.annotators.cli.crosscheck import crosscheck
 from fxmeter.annotators.cli.diff import diff
+from fxmeter.annotators.cli.explore import explore
 from fxmeter.annotators.cli.formula import formula
 from fxmeter.annotators.cli.lock import check, lock
 from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Failed, complain
@@ -47,6 +48,7 @@ for command in (
     check,
     formula,
     sweep,
+    explore,
     models,
     devices,
     calibrate,

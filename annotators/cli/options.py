@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
+from fxmeter.annotators.architectures.expressions import read_assignment
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_sizes
 from fxmeter.annotators.units import read_size
@@ -324,6 +325,27 @@ json_option = click.option(
     metavar="[FILE]",
     help="JSON to stdout, or to FILE, instead of tables, e.g. --json cost.json.",
 )
+
+
+def _assigned(context: click.Context, option: click.Parameter, texts: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    fields = [name for name, _ in texts]
+    if twice := next((name for name in fields if fields.count(name) > 1), None):
+        raise click.BadParameter(f"{twice} is set twice; give all its values in one list", context, option)
+    return dict(texts)
+
+
+def set_option(help: str, **more: Any) -> Decorator:
+    """--set FIELD=VALUE, any number of times, as ``sets``: field → text."""
+    return click.option(
+        "--set",
+        "sets",
+        type=Read("assignment", read_assignment),
+        multiple=True,
+        callback=_assigned,
+        help=help,
+        **more,
+    )
+
 
 uncosted_option = click.option(
     "--allow-uncosted", is_flag=True, help="Exit 0 although ops have no rule, e.g. report M --allow-uncosted."

@@ -40,6 +40,19 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, gone when it is over. Yields what moves it on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as line:
+        task = line.add_task(what, total=total)
+        yield lambda count: line.advance(task, count)
+
+
 def show(view: RenderableType) -> None:
     """Print on stdout."""
     from fxmeter.annotators.views.console import stdout_console

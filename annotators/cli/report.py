@@ -26,6 +26,7 @@ from fxmeter.annotators.cli.options import (
     model_argument,
     pair,
     plot_option,
+    set_option,
     size,
     uncosted_option,
 )
@@ -112,6 +113,7 @@ scenario_options = gathered(
 @convention_options
 @deployment_options()
 @dtype_option
+@set_option("A field of the config with another value, e.g. --set num_hidden_layers=16.", metavar="FIELD=VALUE")
 @click.option(
     "--depth",
     type=size(0),
@@ -150,6 +152,7 @@ def report(
     conventions: Conventions,
     deployment: Deployment,
     dtype: str | None,
+    sets: dict[str, str],
     depth: int,
     ops: int,
     ops_by: OpsBy | None,
@@ -176,6 +179,7 @@ def report(
     fxmeter report llama-3.1-8b --prefill 4k --cached 8k --chunk 1k --kernels serving
     fxmeter report llama-3.1-8b --decode 4096 --draft 4 --acceptance 0.8
     fxmeter report llama-3.1-8b --prefill 512 --cached 1024 --beside 31x4096,100
+    fxmeter report llama-3.1-8b --set num_hidden_layers=16 --set "intermediate_size=3*hidden_size"
     fxmeter report qwen3-8b --prefill 512 --json | jq .stages[0].cost
     fxmeter report qwen3-8b --decode 8k --device h100 --html page.html
     """
@@ -187,7 +191,7 @@ def report(
     if html_path is not None:
         check_installed()
     files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path, "html": html_path}
-    with session(model, dtype, remember=remember, **files) as work:
+    with session(model, dtype, remember=remember, sets=sets, **files) as work:
         asked = {
             "scenarios": [repr(scenario) for scenario in scenarios],
             "attentions": attentions,

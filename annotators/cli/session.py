@@ -9,7 +9,7 @@ import gc
 import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -40,13 +40,14 @@ T = TypeVar("T")
 @dataclass
 class Session:
     """The work on one model. ``say`` changes the line of progress on stderr; ``store`` has what was answered before,
-    None where nothing is to be kept."""
+    None where nothing is to be kept; ``sets`` are fields of the config that are given other values."""
 
     name: str
     source: Located
     dtype: str | None
     say: Callable[[str], None]
     store: Store | None
+    sets: Mapping[str, str] = field(default_factory=dict)
     _sheets: list[tuple[Question, Sheet]] = field(default_factory=list)
 
     def decoder(self, *, encoder: bool = False) -> nn.Module:
@@ -69,11 +70,19 @@ class Session:
         from fxmeter.tracer.load.loading import load_model
 
         self.say(f"building {self.name} on meta")
+        if self.sets:
+            from fxmeter.annotators.architectures.space import with_sets
+
+            return load_model(with_sets(self.name, self.sets), dtype=self.dtype)
         return load_model(self.name, dtype=self.dtype)
 
     @cached_property
     def tower(self) -> nn.Module:
         """The vision tower beside it, on meta."""
+        if self.sets:
+            raise ModelError(
+                "--set changes the language model's config; pages are read by the vision tower of the preset"
+            )
         self.say("loading torch and transformers")
         load_libraries()
         from fxmeter.tracer.load.vision import load_vision
@@ -154,7 +163,11 @@ class Session:
     def _question(self, kind: str, asked: dict[str, Any]) -> Question | None:
         """What is asked of this model; None where nothing says what it follows from: the user's own code, or a config
         that cannot be read, which whoever loads it will say."""
-        return None if self._facts is None else Question(kind, {"model": self._facts, "dtype": self.dtype, **asked})
+        return None if self._facts is None else Question(kind, {**self._model_facts(), **asked})
+
+    def _model_facts(self) -> dict[str, Any]:
+        changes = {"sets": dict(self.sets)} if self.sets else {}
+        return {"model": self._facts, "dtype": self.dtype, **changes}
 
     @cached_property
     def _facts(self) -> dict[str, Any] | None:
@@ -176,7 +189,14 @@ class Session:
 
 
 @contextmanager
-def session(model: str, dtype: str | None = None, *, remember: bool = True, **files: str | None) -> Iterator[Session]:
+def session(
+    model: str,
+    dtype: str | None = None,
+    *,
+    remember: bool = True,
+    sets: Mapping[str, str] | None = None,
+    **files: str | None,
+) -> Iterator[Session]:
     """Begin the work on ``model``; ``files`` has the paths that options give, ``json=path`` for --json.
 
     What can be refused is refused before torch is loaded: a model that is nowhere, a file that cannot be written.
@@ -186,7 +206,7 @@ def session(model: str, dtype: str | None = None, *, remember: bool = True, **fi
         check_writable(f"--{option.replace('_', '-')}", path)
     name = source.name if isinstance(source, Preset) else model
     with progress(f"looking for {name}") as say:
-        yield Session(name, source, dtype, say, default_store() if remember and is_settled() else None)
+        yield Session(name, source, dtype, say, default_store() if remember and is_settled() else None, sets or {})
 
 
 def load_libraries() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 import click
@@ -19,7 +17,7 @@ from fxmeter.annotators.cli.options import (
     model_argument,
     uncosted_option,
 )
-from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, exit_unless_costed, progress, show
+from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, bar, exit_unless_costed, progress, show
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes
@@ -81,7 +79,7 @@ def sweep(
 
         folder = prepare(out)
         forms = work.forms(axes, conventions, deployment)
-    with _bar(len(axes) * len(attentions) * len(axes.stages)) as advance:
+    with bar("stage costs", len(axes) * len(attentions) * len(axes.stages)) as advance:
         costs = run_sweep(forms, axes, attentions=attentions, advance=advance)
     pictures: dict[str, bytes] = {}
     undrawn = 0
@@ -106,16 +104,3 @@ def sweep(
     if broken is not None:
         raise Failed(f"check: {broken.name} does not hold at {broken.broken}", EXIT_ERROR)
     exit_unless_costed(costs.uncosted, allow_uncosted)
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, gone when it is over."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("stage costs", total=total)
-        yield lambda count: bar.advance(task, count)

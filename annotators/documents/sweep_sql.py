@@ -109,11 +109,12 @@ def add_run(source: Path, target: Path, data: Mapping[str, Any]) -> None:
 
 def _insert(database: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
     names = [name for (name,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-    values = ([_stored(row[name]) for name in names] for row in rows)
+    values = ([stored(row[name]) for name in names] for row in rows)
     database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", values)
 
 
-def _stored(value: Any) -> Any:
+def stored(value: Any) -> Any:
+    """As SQLite can keep it: a whole number beyond 64 bits as its digits."""
     return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
 
 

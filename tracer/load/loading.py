@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from fxmeter.models.choices import Dtype
 from fxmeter.models.errors import FxmeterError, ModelError
 from fxmeter.models.formats import WeightFormats, formats_of_config
+from fxmeter.models.model_info import LeftOut
 from fxmeter.models.names import near
 from fxmeter.models.presets import preset_names
 from fxmeter.models.source import Factory, locate
@@ -28,6 +29,7 @@ from fxmeter.tracer.load.decoder import DecoderWithHead
 from fxmeter.tracer.load.factory import built_by, fingerprint
 from fxmeter.tracer.load.parts import encoder_decoder_class, left_out, text_decoder
 from fxmeter.tracer.load.reading import one_line, read_fields, shown
+from fxmeter.tracer.state.session import one_building
 
 DTYPES = {name: getattr(torch, name) for name in get_args(Dtype)}
 _LARGEST_COUNTS = {re.compile(r"(layers?|blocks)$"): 1_000, re.compile(r"(heads?|experts?)$"): 100_000}
@@ -44,12 +46,15 @@ FORMATS = "weight_formats"
 """The attribute in which a loaded model carries the storage formats of its checkpoint, or None."""
 
 
-def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtype | None = None) -> nn.Module:
+def load_model(
+    source: str | Path | Mapping[str, Any] | PreTrainedConfig, *, dtype: str | torch.dtype | None = None
+) -> nn.Module:
     """Build the causal language model that ``source`` describes, on ``meta``, in inference mode.
 
     Args:
-        source: a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), a config, or a function of your
-            own that builds the model ("python:package.module:function"). Code that comes with a config is never run.
+        source: a preset's name, a folder or ``config.json``, a Hub id ("owner/name"), a config, the fields of one, or a
+            function of your own that builds the model ("python:package.module:function"). Code that comes with a config
+            is never run.
         dtype: what the code computes in; by default the checkpoint's own, bfloat16 where the config is silent.
 
     Returns:
@@ -64,6 +69,17 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
         return _built_here(factory, dtype)
     config, formats = _config_and_formats(source)
     _refuse_absurd(vars(config), str(config.model_type))
+    with one_building():
+        model, beside = _on_meta(config, dtype)
+    setattr(model, "name_or_path", _name_of(source, config))  # noqa: B010  any module takes it
+    setattr(model, FORMATS, formats)
+    setattr(model, LEFT_OUT, beside)
+    setattr(model, SOURCE, _sha256(source))
+    return model.eval()
+
+
+def _on_meta(config: PreTrainedConfig, dtype: str | torch.dtype | None) -> tuple[nn.Module, tuple[LeftOut, ...]]:
+    """The language model of a config, and what of the checkpoint it leaves out."""
     with _as_model_errors(config):
         text, beside = text_decoder(config), left_out(config)
     chosen = dtype_of(dtype, {"dtype": config.dtype or text.dtype})
@@ -79,11 +95,7 @@ def load_model(source: str | Path | PreTrainedConfig, *, dtype: str | torch.dtyp
         model.to("meta")  # torch.FloatTensor(...) and the like know nothing of a default device
     if isinstance(model, PreTrainedModel):
         model.tie_weights()  # what else initialising does is not needed
-    setattr(model, "name_or_path", _name_of(source, config))  # noqa: B010  any module takes it
-    setattr(model, FORMATS, formats)
-    setattr(model, LEFT_OUT, beside)
-    setattr(model, SOURCE, _sha256(source))
-    return model.eval()
+    return model, beside
 
 
 def _built_here(factory: Factory, dtype: str | torch.dtype | None) -> nn.Module:
@@ -111,18 +123,22 @@ def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype)
     return DecoderWithHead.from_config(text, dtype=dtype)
 
 
-def _sha256(source: str | Path | PreTrainedConfig) -> str:
+def _sha256(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> str:
     """Of the fields as they are given: what a release of transformers fills in beside them is none of the model's."""
-    fields = source.to_diff_dict() if isinstance(source, PreTrainedConfig) else read_fields(source)[0]
+    if isinstance(source, PreTrainedConfig):
+        source = source.to_diff_dict()
+    fields = source if isinstance(source, Mapping) else read_fields(source)[0]
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def load_config(source: str | Path | PreTrainedConfig) -> PreTrainedConfig:
+def load_config(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> PreTrainedConfig:
     """The transformers config behind ``source``; the caller may change it freely."""
     return _config_and_formats(source)[0]
 
 
-def _config_and_formats(source: str | Path | PreTrainedConfig) -> tuple[PreTrainedConfig, WeightFormats | None]:
+def _config_and_formats(
+    source: str | Path | Mapping[str, Any] | PreTrainedConfig,
+) -> tuple[PreTrainedConfig, WeightFormats | None]:
     if isinstance(source, PreTrainedConfig):
         config = copy.deepcopy(source)
         quantised = getattr(config, "quantization_config", None)
@@ -130,7 +146,7 @@ def _config_and_formats(source: str | Path | PreTrainedConfig) -> tuple[PreTrain
             return config, None
         del config.quantization_config
         return config, formats_of_config(quantised if isinstance(quantised, dict) else quantised.to_dict())
-    fields, origin = read_fields(source)
+    fields, origin = (source, _name_in(source)) if isinstance(source, Mapping) else read_fields(source)
     quantised = fields.get("quantization_config")
     if quantised is not None and not isinstance(quantised, dict):
         raise ModelError(f"{origin}: quantization_config is {shown(quantised)}, not an object")
@@ -199,7 +215,13 @@ def _keep_in_float32(model: nn.Module, dtype: torch.dtype) -> None:
                     tensor.data = tensor.data.to(torch.float32)
 
 
-def _name_of(source: str | Path | PreTrainedConfig, config: PreTrainedConfig) -> str:
+def _name_in(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("_name_or_path") or f"{fields.get('model_type')} config")
+
+
+def _name_of(source: str | Path | Mapping[str, Any] | PreTrainedConfig, config: PreTrainedConfig) -> str:
+    if isinstance(source, Mapping):
+        return _name_in(source)
     if isinstance(source, PreTrainedConfig):
         return config.name_or_path or str(config.model_type)
     return str(source)

@@ -46,6 +46,19 @@ def one_recording() -> Iterator[None]:
             torch.set_rng_state(random_state)
 
 
+@contextmanager
+def one_building() -> Iterator[None]:
+    """Inside the block no other thread builds a model with transformers, or records one.
+
+    Building chooses torch's default dtype and replaces functions of ``torch.nn.init``, for all threads at once.
+    """
+    if records_now():
+        yield
+        return
+    with _turn:
+        yield
+
+
 def records_now() -> bool:
     """Whether this thread is inside such a block."""
     return _turn.locked() and _whose == threading.get_ident()

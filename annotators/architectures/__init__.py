@@ -1,0 +1,1 @@
+"""Many architectures: which ones, what each costs, and who works on them."""

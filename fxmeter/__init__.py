@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fxmeter.annotators.closed.form import load_sheet
     from fxmeter.annotators.differences.difference import diff
     from fxmeter.annotators.interactive.stage import annotate, annotate_module
+    from fxmeter.annotators.measured.run import measured
     from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
     from fxmeter.models.mixed_step import mixed
@@ -38,6 +39,7 @@ _HOMES = {
     "explore": "fxmeter.annotators.architectures.explore",
     "generation": "fxmeter.models.scenario",
     "load_model": "fxmeter.tracer.load.loading",
+    "measured": "fxmeter.annotators.measured.run",
     "mixed": "fxmeter.models.mixed_step",
     "prefill": "fxmeter.models.scenario",
     "vision": "fxmeter.models.scenario",
@@ -59,6 +61,7 @@ __all__ = [
     "generation",
     "load_model",
     "load_sheet",
+    "measured",
     "mixed",
     "models",
     "prefill",

@@ -7,6 +7,7 @@
     ├── DeviceError                   a device that is not known, or whose file cannot be
     ├── DeploymentError               a storage format, a plan or a kernel that cannot be
     ├── SheetError                    a cost sheet that cannot be read, or does not cover what it is asked for
+    ├── TraceFileError                a profiler's trace that cannot be read, or is of something else
     └── RuleError                     a pricing rule is duplicated or broken
 
 Messages say what was wrong, the value received, and what to do.
@@ -41,6 +42,10 @@ class DeploymentError(FxmeterError, ValueError):
 
 class SheetError(FxmeterError, ValueError):
     """A cost sheet that cannot be read, or does not cover what it is asked for."""
+
+
+class TraceFileError(FxmeterError, ValueError):
+    """A profiler's trace that cannot be read, or is of something else."""
 
 
 class RuleError(FxmeterError, RuntimeError):

@@ -52,6 +52,7 @@ ROOMS = {
         "api",
         "studies",
         "architectures",
+        "measured",
         "documents",
         "differences",
         "plots",

@@ -242,6 +242,18 @@ def is_composite(op: OpOverload) -> bool:
     return has_kernel("CompositeImplicitAutograd") and not has_kernel("CPU")
 
 
+@cache
+def taken_apart(name: str) -> bool:
+    """Whether what a profiler calls "aten::linear" only calls other ops; also of a region that is no op of torch."""
+    space, _, rest = name.partition("::")
+    packet = getattr(getattr(torch.ops, space, None), rest, None) if rest.isidentifier() else None
+    if packet is None:
+        return True
+    ops = [getattr(packet, overload) for overload in packet.overloads() if "out" not in overload]
+    ops = [op for op in ops if torch._C._dispatch_has_kernel(op.name())]  # some are known to TorchScript alone
+    return bool(ops) and all(map(is_composite, ops))
+
+
 def distributed(name: str) -> Any:
     """An object of :data:`SHARDING`, by the first part of its attribute. Not imported before it is asked for."""
     (found,) = (known for known in SHARDING if known.attribute.partition(".")[0] == name)
@@ -310,6 +322,7 @@ __all__ = [
     "sdpa_mask",
     "storage_key",
     "swapped",
+    "taken_apart",
     "takes_no_mask",
     "target_name",
     "uncompiled",

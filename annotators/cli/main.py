@@ -11,6 +11,7 @@ from fxmeter.annotators.cli.cache import cache
 from fxmeter.annotators.cli.calibrate import calibrate
 from fxmeter.annotators.cli.capacity import capacity
 from fxmeter.annotators.cli.catalogue import devices, models, ops
+from fxmeter.annotators.cli.compare import compare
 from fxmeter.annotators.cli.crosscheck import crosscheck
 from fxmeter.annotators.cli.diff import diff
 from fxmeter.annotators.cli.explore import explore
@@ -44,6 +45,7 @@ for command in (
     crosscheck,
     capacity,
     diff,
+    compare,
     lock,
     check,
     formula,

@@ -1,0 +1,1 @@
+"""Real runs laid over their prediction: reading profiler traces, matching their ops with those of a priced pass."""

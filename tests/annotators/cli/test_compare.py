@@ -1,0 +1,62 @@
+"""The command that lays a trace over the prediction."""
+
+import json
+
+import pytest
+
+from tests.annotators.measured.real import MODELS, PROMPT, WIDER, real_run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A config, and the trace of a decode step of its model."""
+    folder = tmp_path_factory.mktemp("compare")
+    fields = {**MODELS["llama"], **WIDER, "dtype": "float32", "architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(fields))
+    real_run("llama", "eager", "decode").save(folder / "trace.json.gz")
+    return folder / "config.json", folder / "trace.json.gz"
+
+
+def test_a_trace_says_itself_what_it_is_of(run, files):
+    config, trace = files
+    done = run("compare", config, "--trace", trace, "--device", "h100")
+    assert done.returncode == 0
+    for words in (f"decode C={PROMPT}", "eager", "1 pass", "matched: ", "MFU", "self_attn", "mm.default", "of the"):
+        assert words in done.stdout, words
+
+
+def test_the_document_adds_up(run, files):
+    config, trace = files
+    document = json.loads(run("compare", config, "--trace", trace, "--decode", PROMPT, "--batch", 2, "--json").stdout)
+    inside = sum(module["own_ns"] for module in document["modules"])
+    assert inside + document["outside_ns"] == document["total_ns"]
+    left = sum(item["ns"] for item in document["unmatched"])
+    assert document["matched_ns"] + left == inside
+    assert document["matched_ns"] == sum(op["ns"] for op in document["ops"])
+    assert document["device"] is document["mfu"] is None
+
+
+def test_mistakes_are_one_line(run, files, tmp_path):
+    config, trace = files
+    (tmp_path / "cut.json.gz").write_bytes(trace.read_bytes()[:5000])
+    for arguments, code, words in (
+        (["--trace", tmp_path / "cut.json.gz"], 1, "cut off"),
+        (["--trace", config], 1, "is no Chrome trace"),
+        (["--trace", tmp_path / "none.json"], 1, "No such file"),
+        (["--trace", trace, "--decode", "9"], 1, "no pass in it is of this model"),
+        (["--trace", trace, "--prefill", "9", "--decode", "9"], 2, "one at a time"),
+        (["--trace", trace, "--device", "h100,a100"], 2, "give one --device"),
+        ([], 2, "--trace"),
+    ):
+        done = run("compare", config, *arguments)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_option_has_an_example():
+    from fxmeter.annotators.cli.compare import compare
+
+    for option in compare.params:
+        if option.param_type_name == "option":
+            assert "e.g. " in option.help, option.name

@@ -310,13 +310,6 @@ plot_option = click.option(
     help="A picture of the times, as .svg, .png or .pdf, e.g. --plot times.svg.",
 )
 
-html_option = click.option(
-    "--html",
-    "html_path",
-    metavar="FILE",
-    help="One page that opens offline and works out any batch and length, e.g. --html page.html.",
-)
-
 json_option = click.option(
     "--json",
     "json_path",

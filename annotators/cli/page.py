@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, get_args
+
+import click
 
 from fxmeter.annotators.page.page import Alternative, Start, check_installed, page_html
+from fxmeter.annotators.units import read_size
+from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.deployment import Deployment, Kernels
 from fxmeter.models.devices import device, device_names
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.formats import WeightFormats
 from fxmeter.models.scenario import Scenario
 
 if TYPE_CHECKING:
     from fxmeter.annotators.cli.session import Session
     from fxmeter.annotators.conventions import Conventions
-    from fxmeter.models.choices import Attention
-    from fxmeter.models.deployment import Deployment
     from fxmeter.models.devices import Device
     from fxmeter.models.mixed_step import MixedStep
     from fxmeter.models.scenario import VisionScenario
 
-__all__ = ["check_installed", "page_of"]
+__all__ = ["also_option", "check_installed", "html_option", "page_of"]
+
+STAGES: tuple[StageName, ...] = ("prefill", "decode")
+html_option = click.option(
+    "--html",
+    "html_path",
+    metavar="FILE",
+    help="One page that opens offline and works out any batch and length, e.g. --html page.html.",
+)
+also_option = click.option(
+    "--also",
+    default="",
+    callback=lambda context, option, text: tuple(filter(None, map(str.strip, text.split(",")))),
+    metavar="LIST",
+    help="Kernels, weight formats and tensor parallelism to choose from in the page, e.g. --also serving,fp8,tp=8.",
+)
+
+
+def deployments_of(asked: Deployment, also: Sequence[str]) -> list[Deployment]:
+    """The deployment that was asked for, and all combinations with the words of --also.
+
+    Raises:
+        DeploymentError: a word is no kernels and no weight format. ScenarioError: a size that is none.
+    """
+    kernels, weights, tp = [asked.kernels], [asked.weights], [asked.tp]
+    for word in also:
+        if word in get_args(Kernels):
+            kernels += [kind for kind in get_args(Kernels) if kind == word]
+        elif word.startswith("tp="):
+            tp.append(read_size(word.removeprefix("tp="), 1, "tp"))
+        else:
+            weights.append(WeightFormats.all_in(word))
+    combined = (
+        replace(asked, kernels=one, weights=stored, tp=size)
+        for one, stored, size in itertools.product(kernels, weights, tp)
+    )
+    return list({repr(each): each for each in combined}.values())
 
 
 def page_of(
@@ -27,7 +69,7 @@ def page_of(
     scenarios: Sequence[Scenario | MixedStep | VisionScenario],
     attentions: Sequence[Attention],
     conventions: Conventions,
-    deployment: Deployment,
+    deployments: Sequence[Deployment],
     devices: Sequence[Device],
 ) -> str:
     """The page as text. It begins at the last of the scenarios that a page has: prompts and decode steps.
@@ -49,9 +91,10 @@ def page_of(
         device=devices[0].name if devices else "",
     )
     alternatives = []
-    info = work.info(deployment)
-    for stage in ("prefill", "decode"):
-        for attention in attentions:
+    for deployment in deployments:
+        info = work.info(deployment)
+        served: Sequence[Attention] = ("flash",) if deployment.kernels == "serving" else attentions
+        for stage, attention in itertools.product(STAGES, served):
             form = work.form(stage, attention, conventions, deployment, encoder_len=last.encoder_len, use="formula")
             alternatives.append(Alternative(form, info))
     work.say("writing the page")

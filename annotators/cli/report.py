@@ -21,7 +21,6 @@ from fxmeter.annotators.cli.options import (
     dtype_option,
     encoder_len_option,
     gathered,
-    html_option,
     json_option,
     model_argument,
     pair,
@@ -31,7 +30,7 @@ from fxmeter.annotators.cli.options import (
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
-from fxmeter.annotators.cli.page import check_installed, page_of
+from fxmeter.annotators.cli.page import also_option, check_installed, deployments_of, html_option, page_of
 from fxmeter.annotators.cli.session import Session, load_libraries, session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.report import Report, build_report
@@ -143,6 +142,7 @@ scenario_options = gathered(
 )
 @plot_option
 @html_option
+@also_option
 @cache_option
 @uncosted_option
 def report(
@@ -162,6 +162,7 @@ def report(
     timeline_path: str | None,
     plot_path: str | None,
     html_path: str | None,
+    also: tuple[str, ...],
     remember: bool,
     allow_uncosted: bool,
 ) -> None:
@@ -188,8 +189,11 @@ def report(
         raise click.UsageError("--ops-by time needs a --device")
     if plot_path is not None and not devices:
         raise click.UsageError("--plot draws kernels under the roofs of a device; give --device")
+    deployments = deployments_of(deployment, also)
     if html_path is not None:
         check_installed()
+    elif also:
+        raise click.UsageError("--also says what can be chosen in a page; give --html")
     files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path, "html": html_path}
     with session(model, dtype, remember=remember, sets=sets, **files) as work:
         asked = {
@@ -211,7 +215,7 @@ def report(
             title = f"{whole.model.name}, {whole.model.weights}"
             write_file("--plot", report_plot(whole.timings, title, kind_of(plot_path)), plot_path)
         if html_path is not None:
-            page = page_of(work, scenarios, attentions, conventions, deployment, devices)
+            page = page_of(work, scenarios, attentions, conventions, deployments, devices)
             write_file("--html", page, html_path)
             work.keep()
     if json_path is not None:

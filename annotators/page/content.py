@@ -9,7 +9,7 @@ from typing import Any
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.closed.formulas import pieces_of
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.documents.head import conventions_of, in_words
+from fxmeter.annotators.documents.head import conventions_of
 from fxmeter.annotators.page.formulas import Formulas
 from fxmeter.annotators.sheets.piece import Piece
 from fxmeter.annotators.timing.kernel import AMOUNTS, Kernel
@@ -99,7 +99,8 @@ def _sheet(each: Alternative) -> tuple[Content, list[Kernel], str]:
         "weights": info.weights,
         "kv": info.kv,
         "kernels": info.kernels,
-        "counted": in_words(info, subject.conventions),
+        "tp": str(info.sharding.get("tp", 1)),
+        "rank": ", ".join(f"{name} {size}" for name, size in info.sharding.items() if size > 1),
         "conventions": _conventions(info, subject.conventions),
         "encoder_len": subject.encoder_len,
         "pieces": [_piece(piece, formulas) for piece in pieces],
@@ -163,8 +164,13 @@ def _facts(info: ModelInfo) -> list[str]:
 def _conventions(info: ModelInfo, conventions: Conventions) -> Mapping[str, str]:
     """Those in force, as text; what has no value is left out."""
     plain = conventions_of(info, conventions)
-    lists = {name: "; ".join(map(str, value)) for name, value in plain.items() if isinstance(value, list)}
-    return {name: lists.get(name, str(value)) for name, value in plain.items() if value not in (None, [], "")}
+    words = {name: "; ".join(map(str, value)) for name, value in plain.items() if isinstance(value, list)}
+    words |= {
+        name: ", ".join(f"{key} {size}" for key, size in value.items())
+        for name, value in plain.items()
+        if isinstance(value, dict)
+    }
+    return {name: words.get(name, str(value)) for name, value in plain.items() if value not in (None, [], "")}
 
 
 def _device(device: Device, dtypes: Sequence[str]) -> Content:

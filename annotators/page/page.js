@@ -63,8 +63,8 @@ const powersOfTwo = (first, last) => {
 function show(content, formulas) {
   const form = byId("controls");
   const sheets = content.sheets.map((sheet, index) => ({ ...sheet, formulas: formulas[index] }));
-  const choices = ["stage", "attention", "kernels", "weights", "kv"];
-  const state = { by: "flops", kernels: sheets[0].kernels, weights: sheets[0].weights, kv: sheets[0].kv, ...content.start };
+  const choices = ["stage", "attention", "kernels", "weights", "kv", "tp"];
+  const state = { by: "flops", ...Object.fromEntries(choices.map((name) => [name, sheets[0][name]])), ...content.start };
   const deviceNow = () => content.devices.find((device) => device.name === state.device);
   const lengthName = () => (state.stage === "decode" ? "decode" : "prefill");
   const pointOf = (batch, length) => {
@@ -81,6 +81,13 @@ function show(content, formulas) {
       select.replaceChildren(...different.map((text) => new Option(text, text)));
       select.closest("label").hidden = different.length < 2;
     }
+  }
+
+  /** After a choice that the others leave no sheet for, take the sheet of it that has most of them. */
+  function settle(changed) {
+    const alike = (sheet) => choices.filter((name) => sheet[name] === state[name]).length;
+    const near = sheets.filter((sheet) => sheet[changed] === state[changed]).sort((a, b) => alike(b) - alike(a))[0];
+    if (near && !sheetNow()) for (const name of choices) state[name] = near[name];
   }
 
   /** The largest batch whose weights, cache and peak fit into a memory; 0 where none does. */
@@ -127,6 +134,7 @@ function show(content, formulas) {
     const [said, device, length] = [[], deviceNow(), state[lengthName()]];
     const positions = state.stage === "decode" ? length + 1 : length;
     const limit = content.model.max_positions;
+    if (sheet.rank) said.push(`All of this is of one rank: ${sheet.rank}.`);
     if (limit !== null && positions > limit) said.push(`${grouped(positions)} tokens are more than the ${grouped(limit)} positions of this model.`);
     if (found.piece.uncosted) said.push(`${found.piece.uncosted} op executions have no rule: their FLOPs are missing.`);
     if (device && !time) said.push(`No time: nothing is known of the links of ${device.name}, over which ranks exchange bytes.`);
@@ -358,6 +366,7 @@ function show(content, formulas) {
 
   function restore() {
     for (const [name, text] of new URLSearchParams(location.hash.slice(1))) take(name, text);
+    settle("stage");
     update();
   }
 
@@ -366,6 +375,7 @@ function show(content, formulas) {
     const size = SIZES.find(([id]) => target.id.startsWith(id));
     if (size && target.type === "range") take(size[1](), String(fromSlider(Number(target.value), size[2])));
     else take(size ? size[1]() : target.name, target.value);
+    settle(target.name);
     update();
     remember();
   });

@@ -41,6 +41,7 @@ def page_html(alternatives: Sequence[Alternative], devices: Iterable[Device], st
     )
     plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return environment.from_string(template).render(
         content=content, formulas=formulas, style=style, scripts=[plotly, sheets, page]
     )

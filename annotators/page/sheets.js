@@ -114,10 +114,6 @@ function timeAt(sheet, point, device) {
   const piece = sheet.timed.find((each) => holds(each, point, value));
   if (!piece) return null;
   const [total, modules, kernels] = [nothing(), {}, []];
-  if (sheet.stage === "prefill") {
-    const host = device.reached.prefill_host_s;
-    spend(total, { bound: 0, estimate: host, launch: host, roof: ROOFS.indexOf("launch") }, 1);
-  }
   for (const [op, module, times, kind, dtype, ...places] of piece.kernels) {
     const [matmul, vector, bytes, network] = places.map((place) => Number(value(place)));
     if (network && !device.link) return null;
@@ -128,6 +124,10 @@ function timeAt(sheet, point, device) {
     for (let path = module; path; path = path.includes(".") ? path.slice(0, path.lastIndexOf(".")) : "") {
       spend((modules[path] ??= nothing()), time, Math.floor(times / (piece.times[path] ?? 1)));
     }
+  }
+  if (sheet.stage === "prefill") {
+    const host = device.reached.prefill_host_s;
+    spend(total, { bound: 0, estimate: host, launch: host, roof: ROOFS.indexOf("launch") }, 1);
   }
   modules[""] = total;
   return { total, modules, kernels, boundBy: ROOFS[total.roofs.indexOf(Math.max(...total.roofs))] };

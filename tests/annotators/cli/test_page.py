@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from fxmeter import deploy
+from fxmeter.annotators.cli.page import deployments_of
 from fxmeter.annotators.page import page
 from tests.tracer.tiny import LLAMA
 
@@ -31,7 +33,7 @@ def test_the_page_begins_at_what_was_asked_for(run, config, tmp_path):
         "decode": 40,
         "device": "h100-sxm5-80g",
     }
-    assert all(f'"{name}": {json.dumps(value)}' in text for name, value in start.items())
+    assert all(f'"{name}":{json.dumps(value)}' in text for name, value in start.items())
     assert len(text.encode()) < 6 * 10**6
 
 
@@ -46,3 +48,25 @@ def test_a_step_of_several_kinds_has_no_page(run, config, tmp_path):
     done = run("report", config, "--prefill", 8, "--beside", "2x16", "--html", tmp_path / "page.html")
     assert done.returncode == 1
     assert "--html shows prompts and decode steps" in done.stderr
+
+
+def test_words_of_also_are_combined():
+    found = deployments_of(deploy(weights="bfloat16"), ["serving", "fp8", "tp=2"])
+    assert len(found) == len({(each.kernels, each.weights.label, each.tp) for each in found}) == 2 * 2 * 2
+    assert found[0] == deploy(weights="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--also", "fp7"], "fp7"),
+        (["--also", "tp=x"], "'x' is not a whole number"),
+        (["--also", "serving"], "give --html"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused_before_the_work(run, config, tmp_path, asked, said):
+    page = [] if "--html" in said else ["--html", tmp_path / "page.html"]
+    done = run("report", config, *asked, *page)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert done.stderr.count("\n") <= 4

@@ -7,7 +7,7 @@ import random
 import pytest
 from transformers import AutoConfig
 
-from fxmeter import annotate, closed_form, decode, load_model, prefill
+from fxmeter import annotate, closed_form, decode, deploy, load_model, prefill
 from fxmeter.annotators.page.page import Alternative, Start, page_html
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.units import quantity
@@ -21,17 +21,20 @@ DEVICES = [device(name) for name in device_names()]
 SHOWN = shown(FIGURES, PASS_FIGURES)
 
 
-def page_file(model, folder, attentions=("flash",)):
-    """The page of a model, and its closed forms by stage and attention."""
-    info = model_info(model, None)
-    forms = {
-        (stage, attention): closed_form(model, stage=stage, attention=attention)
-        for stage in ("prefill", "decode")
-        for attention in attentions
-    }
-    start = Start(stage="decode", attention=attentions[0], batch=8, prefill=512, decode=4096, device="")
+def page_file(model, folder, kernels=("transformers",)):
+    """The page of a model, and its closed forms by stage, attention and kernels."""
+    forms, alternatives = {}, []
+    for kind in kernels:
+        deployment = deploy(kernels=kind)
+        info = model_info(model, None, deployment)
+        for stage in ("prefill", "decode"):
+            for attention in ("flash", "eager") if kind == "transformers" else ("flash",):
+                form = closed_form(model, stage=stage, attention=attention, deployment=deployment)
+                forms[stage, attention, kind] = form
+                alternatives.append(Alternative(form, info))
+    start = Start(stage="decode", attention="flash", batch=8, prefill=512, decode=4096, device="")
     file = folder / "page.html"
-    file.write_text(page_html([Alternative(form, info) for form in forms.values()], DEVICES, start), encoding="utf-8")
+    file.write_text(page_html(alternatives, DEVICES, start), encoding="utf-8")
     return file, forms
 
 
@@ -45,7 +48,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def page(small, tmp_path_factory):
-    return page_file(small, tmp_path_factory.mktemp("page"), ("flash", "eager"))
+    return page_file(small, tmp_path_factory.mktemp("page"), ("transformers", "serving"))
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +63,14 @@ def settings(forms, count, seed=0):
     """Random stages, kernels of attention, batches, lengths and devices, small and very large ones."""
     draw = random.Random(seed)
     for _ in range(count):
-        stage, attention = draw.choice(sorted(forms))
+        kind = draw.choice(sorted(forms))
         batch, length = (int(2 ** draw.uniform(0, top)) for top in (20, 22))
-        yield stage, attention, batch, length, draw.choice(DEVICES)
+        yield kind, batch, length, draw.choice(DEVICES)
 
 
-def assert_page_shows(browser, form, stage, attention, batch, length, chosen):
-    browser.choose(stage=stage, attention=attention)
+def assert_page_shows(browser, form, kind, batch, length, chosen):
+    stage, attention, kernels = kind
+    browser.choose(stage=stage, attention=attention, kernels=kernels)
     browser.choose(batch=batch, tokens=length, device=chosen.name)
     sizes = {"batch": batch, ("past_len" if stage == "decode" else "query_len"): length}
     tables, time = form.tables(**sizes), form.time(chosen, **sizes)
@@ -99,8 +103,8 @@ def assert_page_shows(browser, form, stage, attention, batch, length, chosen):
 def test_every_figure_at_random_settings_is_that_of_the_closed_form(page, browser):
     file, forms = page
     browser.open(file)
-    for stage, attention, *others in settings(forms, 30):
-        assert_page_shows(browser, forms[stage, attention], stage, attention, *others)
+    for kind, *others in settings(forms, 30):
+        assert_page_shows(browser, forms[kind], kind, *others)
     browser.drawn()
     assert browser.errors() == []
     assert all(url.startswith(("file:", "data:", "blob:", "about:")) for url in browser.requests())
@@ -126,7 +130,7 @@ def test_the_largest_batch_that_is_named_is_the_last_that_fits(page, browser):
     most = int(text.split("up to ")[1].rstrip(".").replace(",", ""))
 
     def held(batch):
-        cost = forms["decode", "flash"].at(batch=batch, past_len=4096)
+        cost = forms["decode", "flash", "transformers"].at(batch=batch, past_len=4096)
         return cost.weight_bytes + cost.kv_bytes + cost.peak_activation_bytes
 
     assert held(most) <= device("l4").memory_bytes < held(most + 1)
@@ -142,6 +146,12 @@ def test_a_link_restores_what_was_chosen(page, browser):
     browser.open(page[0], "batch=-4&decode=x&stage=none&device=no&nonsense=1")
     assert browser.table("figures")["kv_bytes"]
     assert browser.errors() == []
+
+
+def test_a_choice_that_the_others_leave_no_sheet_for_changes_them(page, browser):
+    browser.open(page[0], "attention=eager&kernels=transformers")
+    browser.choose(kernels="serving")
+    assert browser.run("return document.getElementById('controls').elements.attention.value") == "flash"
 
 
 def test_a_slider_moves_its_field(page, browser):
@@ -164,10 +174,10 @@ def test_names_and_contrast_are_good_and_nothing_is_wider_than_the_screen(page, 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "deepseek-v3", "gemma-3-27b", "qwen3-30b-a3b", "deepseek-ocr"])
 def test_every_figure_of_a_preset(name, preset_model, browser, tmp_path):
-    file, forms = page_file(preset_model(name), tmp_path, ("flash", "eager"))
+    file, forms = page_file(preset_model(name), tmp_path)
     assert file.stat().st_size < 6 * 10**6
     browser.open(file)
-    for stage, attention, *others in settings(forms, 30, seed=name):
-        assert_page_shows(browser, forms[stage, attention], stage, attention, *others)
+    for kind, *others in settings(forms, 30, seed=name):
+        assert_page_shows(browser, forms[kind], kind, *others)
     browser.drawn()
     assert browser.errors() == []

@@ -22,9 +22,9 @@ from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import DeploymentError, ScenarioError
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.encoder import with_encoder_len
 from fxmeter.tracer.run.modules import record_module
+from fxmeter.tracer.run.patches.attention import Attention
 
 FEW_STEPS = 8
 """Up to this many steps of a generation are recorded one by one; for more, a closed form is quicker."""

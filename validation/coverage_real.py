@@ -22,8 +22,8 @@ from fxmeter import decode, prefill
 from fxmeter.models import Scenario
 from fxmeter.tracer.load.decoder import DecoderWithHead
 from fxmeter.tracer.run.forward import forward_of
+from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.prompt import empty_cache
-from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.state.attributes import attributes_restored
 from fxmeter.tracer.state.cache import cache_of
 from validation.even_choices import EvenChoices

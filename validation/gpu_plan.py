@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fxmeter import annotate, decode, load_model, prefill
 from fxmeter.models import Scenario
-from fxmeter.tracer.run.attention import ATTENTIONS, Attention
+from fxmeter.tracer.run.patches.attention import ATTENTIONS, Attention
 from validation.page import Row, Section, Table
 
 MODELS = ("deepseek-ocr", "deepseek-v2-lite")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fxmeter.annotators.stages.peak import Peak
-from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.patches.attention import Attention
 from validation.allocations import Allocation, Most, most_alive, profiled, tracked, without
 from validation.page import Row, Section, Table, named, progress, run
 from validation.real_runs import EQUAL_HEADS, FAMILIES, PROMPT, STAGES, predicted, real_run, tensors_in

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
 from fxmeter import annotate, decode, load_model, prefill
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.tracer.run.attention import Attention
-from fxmeter.tracer.run.scan_hooks import scans_as_operators
+from fxmeter.tracer.run.patches.attention import Attention
+from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from validation.small_configs import small_config
 
 BATCH, PROMPT = 2, 24

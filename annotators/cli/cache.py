@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from fxmeter.annotators.sheets.store import default_store
+from fxmeter.annotators.sheets.kept.store import default_store
 from fxmeter.annotators.units import quantity
 
 

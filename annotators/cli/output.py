@@ -85,7 +85,7 @@ def write_json(data: object, path: str) -> None:
 
 def write_file(option: str, content: str | bytes, path: str) -> None:
     """The file that an option names, whole or not at all."""
-    from fxmeter.annotators.sheets.files import write_whole
+    from fxmeter.annotators.sheets.kept.files import write_whole
 
     try:
         write_whole(Path(path), content.encode() if isinstance(content, str) else content)

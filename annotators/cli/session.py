@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from fxmeter.annotators.cli.output import check_writable, progress
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.sheets.document import from_document, to_document
-from fxmeter.annotators.sheets.plain import NO_DOCUMENT, made, plain
+from fxmeter.annotators.sheets.kept.document import from_document, to_document
+from fxmeter.annotators.sheets.kept.plain import NO_DOCUMENT, made, plain
+from fxmeter.annotators.sheets.kept.store import Question, Store, default_store, is_settled
 from fxmeter.annotators.sheets.sheet import Sheet
-from fxmeter.annotators.sheets.store import Question, Store, default_store, is_settled
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.models.choices import Attention, StageName

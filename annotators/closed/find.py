@@ -12,8 +12,8 @@ from fxmeter.models.choices import Logits, StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import DeploymentError, ScenarioError
 from fxmeter.models.scenario import prefill
-from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.encoder import with_encoder_len
+from fxmeter.tracer.run.patches.attention import Attention
 
 
 def closed_form(

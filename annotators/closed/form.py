@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fxmeter.annotators.closed.formulas import expressions_of, formulas, pieces_of
-from fxmeter.annotators.sheets.document import from_document, to_document
-from fxmeter.annotators.sheets.files import write_whole
 from fxmeter.annotators.sheets.generation import evaluate_generation
 from fxmeter.annotators.sheets.grid import SizeGrid
+from fxmeter.annotators.sheets.kept.document import from_document, to_document
+from fxmeter.annotators.sheets.kept.files import write_whole
+from fxmeter.annotators.sheets.kept.plain import NO_DOCUMENT
+from fxmeter.annotators.sheets.kept.sealed import sealed, unsealed
 from fxmeter.annotators.sheets.piece import cost_at
-from fxmeter.annotators.sheets.plain import NO_DOCUMENT
 from fxmeter.annotators.sheets.region import Point
-from fxmeter.annotators.sheets.sealed import sealed, unsealed
 from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.sheets.tables import StageTables
 from fxmeter.annotators.sheets.times import extrapolated_at, times_at

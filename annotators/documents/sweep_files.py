@@ -4,7 +4,7 @@
     sweep.csv       the same, a line for each stage of each point
     sweep.sqlite    every run: tables runs, points, stage_costs
 
-All files are whole, or none is changed (:mod:`fxmeter.annotators.sheets.files`).
+All files are whole, or none is changed (:mod:`fxmeter.annotators.sheets.kept.files`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from fxmeter.annotators.documents.head import Document
 from fxmeter.annotators.documents.sweep import to_csv, to_json
 from fxmeter.annotators.documents.sweep_sql import add_run, check_database, newest_run
-from fxmeter.annotators.sheets.files import staged
+from fxmeter.annotators.sheets.kept.files import staged
 from fxmeter.annotators.studies.sweep import Sweep
 from fxmeter.models.errors import FxmeterError
 

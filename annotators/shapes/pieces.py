@@ -31,7 +31,7 @@ from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import DeploymentError, TraceError
 from fxmeter.models.model_info import ModelInfo
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.patches.attention import Attention
 from fxmeter.tracer.run.twin import on_meta
 
 FARTHEST = 2**20 + 7

@@ -16,10 +16,10 @@ from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
-from fxmeter.tracer.run.attention import Attention
 from fxmeter.tracer.run.forward import forward_of
 from fxmeter.tracer.run.modules import record_twin
 from fxmeter.tracer.run.passes import record
+from fxmeter.tracer.run.patches.attention import Attention
 from fxmeter.tracer.run.twin import Twin, on_meta
 from fxmeter.tracer.state.session import without_collecting
 

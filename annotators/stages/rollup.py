@@ -36,7 +36,7 @@ from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import ZERO, Cost, Size
 from fxmeter.tracer.capture.recording import Recording
-from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.patches.attention import Attention
 
 
 @dataclass(frozen=True, slots=True)

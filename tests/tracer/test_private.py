@@ -11,7 +11,7 @@ from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_
 from fxmeter.models.errors import FxmeterError
 from fxmeter.tracer import private
 from fxmeter.tracer.private import COMPILED, NAMES, Name, kernel_of, require
-from fxmeter.tracer.run.scan_hooks import UNMARKED
+from fxmeter.tracer.run.patches.scan_hooks import UNMARKED
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = [file for floor in ("tracer", "annotators") for file in (ROOT / floor).rglob("*.py")]

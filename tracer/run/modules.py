@@ -14,12 +14,12 @@ from fxmeter.models.errors import TraceError
 from fxmeter.tracer.capture.folding import Folding
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.private import Cache
-from fxmeter.tracer.run.attention import Attention, attention_of
-from fxmeter.tracer.run.autocast import autocast_without_effect
 from fxmeter.tracer.run.calls import folded, recorded
-from fxmeter.tracer.run.devices import OneDevice
-from fxmeter.tracer.run.higher_order import without_compiling
-from fxmeter.tracer.run.scan_hooks import scans_as_operators
+from fxmeter.tracer.run.patches.attention import Attention, attention_of
+from fxmeter.tracer.run.patches.autocast import autocast_without_effect
+from fxmeter.tracer.run.patches.devices import OneDevice
+from fxmeter.tracer.run.patches.higher_order import without_compiling
+from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.twin import Twin, arguments_on_meta, on_meta
 from fxmeter.tracer.state.attributes import attributes_restored
 from fxmeter.tracer.state.session import one_recording

@@ -22,14 +22,14 @@ from fxmeter.tracer.capture.folding import Folding, NoObserver
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.private import Cache
-from fxmeter.tracer.run.attention import Attention, asks_for_a_mask, attention_of
 from fxmeter.tracer.run.calls import declare_inputs, folded, recorded
-from fxmeter.tracer.run.devices import OneDevice
 from fxmeter.tracer.run.encoder import encoder_of, has_encoder, run_encoder, with_encoder_len
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of, require_tokens
+from fxmeter.tracer.run.patches.attention import Attention, asks_for_a_mask, attention_of
+from fxmeter.tracer.run.patches.devices import OneDevice
+from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
-from fxmeter.tracer.run.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.storage import as_deployed
 from fxmeter.tracer.serving.experts import choosing
 from fxmeter.tracer.serving.latent import absorbing

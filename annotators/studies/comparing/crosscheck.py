@@ -21,7 +21,7 @@ from fxmeter.models.hand.mla import AbsorbedProjection
 from fxmeter.models.hand.vision_tower import DeepseekOCRVision
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import StageCost
-from fxmeter.tracer.run.attention import Attention
+from fxmeter.tracer.run.patches.attention import Attention
 
 EXACT = (
     "matmul_flops",

@@ -17,8 +17,8 @@ from transformers import AutoConfig
 from fxmeter import annotate, closed_form, decode, deploy, generation, load_model, load_sheet, prefill
 from fxmeter.annotators.closed.formulas import NoFormula, formulas
 from fxmeter.annotators.rules import registry
+from fxmeter.annotators.sheets.kept.sealed import sealed, unsealed
 from fxmeter.annotators.sheets.numbers import Written, read
-from fxmeter.annotators.sheets.sealed import sealed, unsealed
 from fxmeter.annotators.symbolic import atom, key_of, variable
 from fxmeter.models.errors import SheetError
 from fxmeter.models.presets import preset_names

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fxmeter.annotators.sheets import store as store_module
-from fxmeter.annotators.sheets.sealed import sealed, unsealed
-from fxmeter.annotators.sheets.store import Question, Store
+from fxmeter.annotators.sheets.kept import store as store_module
+from fxmeter.annotators.sheets.kept.sealed import sealed, unsealed
+from fxmeter.annotators.sheets.kept.store import Question, Store
 
 QUESTION = Question("sheet", {"model": {"hidden_size": 64}, "stage": "decode"})
 ANSWER = {"figures": list(range(40)), "name": "größe", "share": 0.1}
@@ -98,7 +98,7 @@ def test_two_hundred_writers_at_once_leave_whole_answers(tmp_path):
     code = f"""
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
-from fxmeter.annotators.sheets.store import Question, Store
+from fxmeter.annotators.sheets.kept.store import Question, Store
 store = Store(Path({str(tmp_path)!r}), most_bytes=200_000)
 def write(number):
     question = Question("sheet", {{"number": number % 5}})

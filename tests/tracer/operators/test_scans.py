@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fxmeter.annotators import annotate, annotate_module
 from fxmeter.models import decode, prefill
 from fxmeter.tracer import load_model
-from fxmeter.tracer.run.scan_hooks import _scans_of, scans_as_operators
+from fxmeter.tracer.run.patches.scan_hooks import _scans_of, scans_as_operators
 from fxmeter.tracer.state.cache import cache_of
 from validation.coverage_real import cache_argument, real_model
 from validation.small_configs import kinds_of_layers, small_config
@@ -64,7 +64,7 @@ def test_the_operator_gives_the_logits_of_transformers_loop(model_type):
 
 
 def _is_operator(owner, name):
-    return getattr(owner, name).__module__ == "fxmeter.tracer.run.scan_hooks"
+    return getattr(owner, name).__module__ == "fxmeter.tracer.run.patches.scan_hooks"
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

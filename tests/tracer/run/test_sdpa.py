@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fxmeter import annotate_module
 from fxmeter.models.errors import TraceError
-from fxmeter.tracer.run.sdpa import FuseSdpa
+from fxmeter.tracer.run.patches.sdpa import FuseSdpa
 from tests.tracer.tiny import LLAMA, real_model
 
 CORE = "fxmeter.flash_attention.default"

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig
 
 from fxmeter import annotate, closed_form, decode, deploy, load_model, prefill
-from fxmeter.tracer.run.attention import attention_of
+from fxmeter.tracer.run.patches.attention import attention_of
 from fxmeter.tracer.serving.experts import choosing, runs_all_experts
 from validation.coverage_real import real_model
 

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from fxmeter import annotate, closed_form, decode, deploy, prefill
 from fxmeter.models.hand.deepseek import DeepseekModel
 from fxmeter.models.presets import preset
-from fxmeter.tracer.run.attention import attention_of
+from fxmeter.tracer.run.patches.attention import attention_of
 from fxmeter.tracer.serving.latent import absorbing
 from validation.coverage_real import real_model
 from validation.small_configs import small_config

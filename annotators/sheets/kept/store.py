@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fxmeter.annotators.sheets.sealed import sealed, unsealed
+from fxmeter.annotators.sheets.kept.sealed import sealed, unsealed
 from fxmeter.models.version import versions
 
 FOLDER_VARIABLE = "FXMETER_CACHE_DIR"
@@ -26,7 +26,7 @@ MOST_BYTES = 2**28
 """What all entries together may take: thousands of reports. The ones not read for longest go first."""
 MOST_ENTRY_BYTES = 2**24
 """What one entry may take."""
-_PACKAGE = Path(__file__).parents[2]
+_PACKAGE = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True, slots=True)

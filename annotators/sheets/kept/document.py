@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.sheets.kept.plain import made, plain
 from fxmeter.annotators.sheets.numbers import Written, read
 from fxmeter.annotators.sheets.piece import Piece, UncostedOp
-from fxmeter.annotators.sheets.plain import made, plain
 from fxmeter.annotators.sheets.region import SizeRegion
 from fxmeter.annotators.sheets.sheet import Sheet, Subject
 from fxmeter.annotators.sheets.tables import CacheLayer, ModuleCost, ModuleCosts

@@ -24,7 +24,7 @@ from fxmeter.tracer.private import (
     sdpa_mask,
     takes_no_mask,
 )
-from fxmeter.tracer.run.sdpa import FuseSdpa, needs_gradients
+from fxmeter.tracer.run.patches.sdpa import FuseSdpa, needs_gradients
 from fxmeter.tracer.serving.latent import absorbed_attention, latents_of
 from fxmeter.tracer.state.tree import derived, walk
 

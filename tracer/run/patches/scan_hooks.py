@@ -31,7 +31,7 @@ from fxmeter.tracer.operators.scans import (
     wkv,
 )
 from fxmeter.tracer.private import Name, OpOverload, kernel_of, require
-from fxmeter.tracer.run.sdpa import needs_gradients
+from fxmeter.tracer.run.patches.sdpa import needs_gradients
 from fxmeter.tracer.state.tree import walk
 
 _CODE = "transformers.models.{0}.modeling_{0}"

@@ -1,0 +1,1 @@
+"""How a sheet is written, read and kept: documents that say whether they are whole, and the cache."""

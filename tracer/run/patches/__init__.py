@@ -1,0 +1,1 @@
+"""What of torch and transformers stands in for what while a model is recorded."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from fxmeter.annotators.architectures.expressions import Expression
 from fxmeter.annotators.conventions import USUAL, Conventions
-from fxmeter.annotators.sheets.plain import plain
+from fxmeter.annotators.sheets.kept.plain import plain
 from fxmeter.annotators.units import Kind
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import ONE_DEVICE, Deployment

@@ -13,7 +13,7 @@ from typing import Any
 
 from fxmeter.annotators.architectures.pareto import Front
 from fxmeter.annotators.documents.explored import PARETO, PARQUET, Explored
-from fxmeter.annotators.sheets.files import staged
+from fxmeter.annotators.sheets.kept.files import staged
 from fxmeter.models.errors import FxmeterError
 
 ROWS = 50_000

@@ -6,7 +6,7 @@ MODEL  ?= deepseek-ocr
 
 WORKERS ?= 2
 
-.PHONY: report test test-slow coverage validate foreign bench lint format readme ops terms notebook images dist clean
+.PHONY: report test test-slow coverage validate foreign bench lint format readme ops catalogue terms notebook images dist clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -53,6 +53,9 @@ readme: $(VENV)/.installed  ## put the report's current output into README.md
 
 ops: $(VENV)/.installed  ## write the table that `fxmeter ops` prints, after a rule has changed
 	$(BIN)/python docs/refresh_ops.py
+
+catalogue: $(VENV)/.installed  ## write the table that `fxmeter models` prints, after a preset has changed
+	$(BIN)/python docs/refresh_models.py
 
 terms: $(VENV)/.installed  ## write docs/terms.md, after a figure or a term has changed
 	$(BIN)/python docs/refresh_terms.py

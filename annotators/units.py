@@ -13,7 +13,7 @@ from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import Unit
 from fxmeter.models.sizes import LARGEST_SIZE
 
-Kind: TypeAlias = Unit | Literal["share", "second"]
+Kind: TypeAlias = Unit | Literal["share", "second", "parameter"]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 _UNITS: dict[str, list[tuple[float, str]]] = {
@@ -21,6 +21,7 @@ _UNITS: dict[str, list[tuple[float, str]]] = {
     "flop": [(1000**power, f"{prefix}FLOP") for power, prefix in enumerate(_PREFIXES)],
     "byte": [(1000**power, f"{prefix}B") for power, prefix in enumerate(_PREFIXES)],
     "memory": [(1024**power, f"{prefix.upper()}iB" if prefix else "B") for power, prefix in enumerate(_PREFIXES)],
+    "parameter": [(1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"), (1e12, "T")],
 }
 _BYTES = {name.lower(): int(size) for kind in ("byte", "memory") for size, name in _UNITS[kind]}
 _SECONDS = {name: size for size, name in _UNITS["second"]}
@@ -80,6 +81,12 @@ def read_size(text: str, least: int, what: str = "a size") -> int:
     if number > LARGEST_SIZE:
         raise ScenarioError(f"{number} is too large: {what} is at most {LARGEST_SIZE:,}")
     return number
+
+
+def size_as_typed(size: int) -> str:
+    """A size as :func:`read_size` takes it: 131072 is "128k", 448 is "448"."""
+    name, unit = next((name, unit) for name, unit in reversed(_TOKENS.items()) if size % unit == 0)
+    return f"{size // unit:,}{name.upper() if name == 'm' else name}"
 
 
 def read_bytes(text: str) -> int:

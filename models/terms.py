@@ -101,8 +101,8 @@ TERMS: tuple[Term, ...] = (
     Term(
         "parameters",
         "Header",
-        "Elements of the weights, tied ones once. Active are those that one token reads: of routed experts the "
-        "chosen ones, of the embedding one row.",
+        "Elements of the weights, tied ones once. Active are those that decoding one token reads: of routed "
+        "experts the chosen ones; the output head, but no table of embeddings that is not the head too.",
         ("active", "active_parameters"),
     ),
     Term("layers", "Header", "Blocks of the decoder, and of the encoder where there is one."),
@@ -154,6 +154,17 @@ TERMS: tuple[Term, ...] = (
     ),
     Term("left out", "Header", "Parts of the checkpoint that no figure has."),
     Term("not priced", "Header", "Work that an engine adds for a storage format, and that no figure has."),
+    Term("op", "Tables", "An operation that PyTorch dispatches, by its name: `fxmeter ops` has the equation of each."),
+    Term("activations", "Tables", "The activations made by the modules of the line: see activations made."),
+    Term("bytes", "Tables", "All that the op moves; of what is alive at the peak, what it takes up."),
+    Term("after", "Tables", "The pass after which the cache is as the line says."),
+    Term("tensors", "Tables", "Shapes of what a layer keeps, and their names."),
+    Term("one layer", "Tables", "What one of the layers keeps."),
+    Term("all", "Tables", "What all layers of the line keep together."),
+    Term("made in", "Tables", "The module whose code made the tensors."),
+    Term("by", "Tables", "The op that made the tensors."),
+    Term("shape", "Tables", "Of one of the tensors."),
+    Term("dtype", "Tables", "Of weights, cache and activations, or of a tensor.", ("--dtype",)),
     Term("share", "Tables", "Of the whole stage's, as a bar and a percentage."),
     Term("×", "Tables", "How often: executions of an op, identical layers folded into one line.", ("times", "count")),
     Term(
@@ -168,6 +179,14 @@ TERMS: tuple[Term, ...] = (
         "each keeps", "Tables", "What a layer keeps in the cache: every token, a window of them, or a recurrent state."
     ),
     Term("of the I/O", "Tables", "As a share of the I/O."),
+    Term("stage", "Time", "The pass, and the attention that runs in it."),
+    Term("time", "Time", "The estimate of the kernels of the line."),
+    Term("kernel, by its first op", "Time", "Ops that run as one kernel, named by the first of them.", ("kernel",)),
+    Term("tokens", "Time", "Of the prompt, or of the context of a decode step."),
+    Term("tokens/s each", "Time", "Tokens of one sequence in a second of the estimate."),
+    Term("tokens/s in all", "Time", "Tokens of all sequences in a second of the estimate."),
+    Term("from batch", "Time", "The smallest batch at which a decode step is bound by compute."),
+    Term("from context", "Time", "The context from which a decode step reads as much cache as weights."),
     Term("in another's kernel", "Time", "The module's ops run inside a fused kernel that begins in another module."),
     Term(
         "bound",
@@ -198,6 +217,26 @@ TERMS: tuple[Term, ...] = (
         ("--device",),
     ),
     Term("efficiency from", "Time", "The measurements that the estimate's efficiencies were fitted to."),
+    Term(
+        "context", "Capacity", "Tokens of a sequence that the cache has; of a model the most positions it is made for."
+    ),
+    Term("input shape", "Capacity", "Tokens of the prompt and sequences of the batch."),
+    Term("request", "Capacity", "The prompt of a request, and its output where there is one."),
+    Term("of it bound", "Capacity", "The bound of the time before it."),
+    Term("memory capacity", "Capacity", "What of the device's memory a model may fill.", ("--memory",)),
+    Term("largest batch", "Capacity", "Sequences whose weights, cache and peak fit together."),
+    Term("longest context", "Capacity", "The context of one sequence that fits."),
+    Term("decode tokens/s", "Capacity", "Tokens that all sequences of the batch are given in a second."),
+    Term("requests/s", "Capacity", "Requests that a device finishes in a second, their prompts included."),
+    Term("J a token", "Capacity", "Energy as if the device drew its full power all the time."),
+    Term("after prefill", "Capacity", "The cache when the prompt is read."),
+    Term("after decode", "Capacity", "The cache when the output is written."),
+    Term("per sequence", "Capacity", "The cache of one sequence."),
+    Term("weights", "Capacity", "Weights resident, in their storage format.", ("--weights",)),
+    Term("+ KV", "Capacity", "The cache after the last step."),
+    Term("+ peak activations", "Capacity", "The peak alive of the stage that has the larger one."),
+    Term("of", "Capacity", "The stage that has the larger peak."),
+    Term("= total", "Capacity", "Weights, cache and peak together: what has to fit."),
 )
 """In the order of docs/terms.md."""
 

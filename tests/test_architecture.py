@@ -32,6 +32,7 @@ ROOMS = {
         "scenario",
         "mixed_step",
         "presets",
+        "catalogue",
         "source",
         "version",
         "page",

@@ -13,24 +13,26 @@ from fxmeter.models.devices import device, device_names
 from fxmeter.models.errors import FxmeterError
 
 
-@click.command(short_help="Every preset, with its size and source.")
-def models() -> None:
-    """Every preset, with its parameters and where its config comes from.
+@click.command(short_help="Every preset: layers, experts, parameters, context, cache, format.")
+@json_option
+def models(json_path: str | None) -> None:
+    """Every preset in a line, with whose config it has.
 
     \b
     fxmeter models
+    fxmeter models --json models.json
     """
-    from fxmeter.annotators.views.console import plain_table
-    from fxmeter.models.presets import preset, preset_names
+    check_writable("--json", json_path)
+    from fxmeter.models.catalogue import catalogue
 
-    table = plain_table()
-    table.add_column("preset", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("source", overflow="fold")
-    for name in preset_names():
-        item = preset(name)
-        table.add_row(name, f"{item.parameters:,}", item.source)
-    show(table)
+    if json_path is not None:
+        from dataclasses import asdict
+
+        write_json([asdict(item) for item in catalogue()], json_path)
+    else:
+        from fxmeter.annotators.views.catalogue import catalogue_view
+
+        show(catalogue_view(catalogue()))
 
 
 @click.command(short_help="Accelerators: peaks, bandwidth, memory, and where each number is from.")

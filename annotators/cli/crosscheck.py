@@ -28,7 +28,10 @@ from fxmeter.models.presets import Preset
 @click.option("--crops", type=pair("1x2"), default="1x2", metavar="HxW", show_default=True, help="e.g. --crops 3x3.")
 @attentions_option
 @deployment_options()
-@click.option("--depth", type=size(0), default=5, metavar="D", show_default=True, help="Levels shown, e.g. --depth 3.")
+@click.option(
+    "--depth", type=size(0), default=5, metavar="D", show_default=True, help="Levels of --all, e.g. --depth 3."
+)
+@click.option("--all", "every", is_flag=True, help="Every comparison, module by module, e.g. --all --depth 3.")
 @json_option
 def crosscheck(
     model: str,
@@ -39,6 +42,7 @@ def crosscheck(
     attentions: tuple[Attention, ...],
     deployment: Deployment,
     depth: int,
+    every: bool,
     json_path: str | None,
 ) -> None:
     """Compare the trace with layer models written by hand from the architecture, module by module.
@@ -50,6 +54,7 @@ def crosscheck(
 
     \b
     fxmeter crosscheck
+    fxmeter crosscheck --all
     fxmeter crosscheck deepseek-v3 --decode 8192 --batch 8
     fxmeter crosscheck deepseek-v3 --kernels serving
     """
@@ -75,7 +80,7 @@ def crosscheck(
     else:
         from fxmeter.annotators.views.crosscheck import crosscheck_view
 
-        show(crosscheck_view(model, checks, depth))
+        show(crosscheck_view(model, checks, depth if every else None))
     failures = [row for check in checks for row in check.failures]
     if failures:
         first = failures[0]

@@ -14,6 +14,7 @@ from fxmeter.annotators.cli.catalogue import devices, models, ops
 from fxmeter.annotators.cli.compare import compare
 from fxmeter.annotators.cli.crosscheck import crosscheck
 from fxmeter.annotators.cli.diff import diff
+from fxmeter.annotators.cli.explain import explain
 from fxmeter.annotators.cli.explore import explore
 from fxmeter.annotators.cli.formula import formula
 from fxmeter.annotators.cli.lock import check, lock
@@ -55,6 +56,7 @@ for command in (
     devices,
     calibrate,
     ops,
+    explain,
     cache,
 ):
     cli.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fxmeter.annotators.sheets.tables import Executions, ModuleCost, ReportedStage, StageTables
@@ -65,6 +65,14 @@ KEPT = {
     "LinearAttentionAndSlidingWindowAttentionLayer": "window, state",
 }
 """transformers' class of a cache layer → what it keeps. Any other class is shown by its name."""
+ATTENDS = {
+    "DynamicLayer": "full",
+    "DynamicSlidingWindowLayer": "sliding",
+    "LinearAttentionLayer": "linear",
+    "LinearAttentionAndFullAttentionLayer": "linear, full",
+    "LinearAttentionAndSlidingWindowAttentionLayer": "linear, sliding",
+}
+"""The same → what a layer that has it attends to, where no word of ``KEPT`` says it better."""
 
 
 def cache_rows(stage: StageTables) -> list[CacheRow]:
@@ -107,8 +115,10 @@ def module_tree(stage: StageTables, depth: int, least_share: float = 0.001) -> l
 
     def below(parent: str, level: int) -> Iterator[TreeRow]:
         small: list[ModuleCost] = []
+        kinds = told_apart(stage, [module.path for module in children.get(parent, ())])
         for module in children.get(parent, ()) if level <= depth else ():
-            line = row(level, _label(module.path, parent, stage), module.cost * module.times, module)
+            label = f"{_label(module.path, parent, stage)} {kinds.get(module.path, '')}".rstrip()
+            line = row(level, label, module.cost * module.times, module)
             if max(line.flops_share, line.io_share) < least_share:
                 small.append(module)
             else:
@@ -120,6 +130,37 @@ def module_tree(stage: StageTables, depth: int, least_share: float = 0.001) -> l
             yield row(level, f"({names} below {least_share:.1%})", cost, *small)
 
     return [row(0, stage.modules[""].class_name, stage.cost, stage.modules[""]), *below("", 1)]
+
+
+def told_apart(stage: StageTables, paths: Sequence[str]) -> dict[str, str]:
+    """What tells layers of one list apart, in a word or two for each: "sliding" or "full", "dense" or "experts".
+
+    Nothing of layers that have it alike, and of modules that are in no list.
+    """
+    layers = [path for path in paths if _INDEXED.match(path.rpartition(".")[2])]
+    lists = {path.rpartition(".")[0] for path in layers}
+    found: dict[str, str] = {}
+    for around in lists:
+        members = [path for path in layers if path.rpartition(".")[0] == around]
+        routed = {path: "experts" if _routed(stage, path) else "dense" for path in members}
+        attends = {path: _attends(stage, path) for path in members}
+        said = [words for words in (attends, routed) if len(set(words.values())) > 1]
+        found |= {path: ", ".join(filter(None, (words[path] for words in said))) for path in members}
+    return found
+
+
+def _routed(stage: StageTables, path: str) -> bool:
+    """Whether a layer has routed experts, which transformers' models call so."""
+    return any(other.startswith(f"{path}.") and "experts" in other.split(".") for other in stage.modules)
+
+
+def _attends(stage: StageTables, path: str) -> str:
+    """What a layer attends to, by what its slot of the cache keeps; nothing where the slot is not the layer's."""
+    slots = [item for item in stage.kv_cache if item.layer == int(path.rpartition(".")[2])]
+    if not slots or sum(item.bytes for item in slots) != stage.modules[path].cost.kv_bytes:
+        return ""
+    kinds = dict.fromkeys(item.kind.partition(",")[0] for item in slots)
+    return ", ".join(ATTENDS.get(kind, KEPT.get(kind, kind)) for kind in kinds)
 
 
 def _share(part: int, whole: int) -> float:

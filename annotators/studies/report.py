@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fxmeter.annotators.conventions import Conventions
@@ -73,7 +73,8 @@ class Report:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The stages, each generation with its mean per token beside it, then the totals."""
+        """The stages, each generation with its mean per token beside it, then the totals. What is the same for both
+        attentions, as of a model that has none, is there once."""
         found = []
         for stage in self.stages:
             found.append(Column(title_of(stage), stage.attention, stage.cost, floor_io_bytes=stage.floor_io_bytes))
@@ -85,7 +86,7 @@ class Report:
         for attention, cost in self.totals.items():
             floor = sum(stage.floor_io_bytes for stage in self.stages if stage.attention == attention)
             found.append(Column("end to end", attention, cost, floor_io_bytes=floor))
-        return tuple(found)
+        return _once(found)
 
     @property
     def fullest_stages(self) -> Mapping[str, ReportedStage]:
@@ -156,6 +157,17 @@ def build_report(
         totals[attention] = steps.end_to_end(costs.get("vision"), costs["prefill"], costs["decode"])
     times = tuple(tuple(stage.time(device) for device in devices) for stage in priced)
     return Report(model, stages[0].conventions, stages, totals, times, served, shared, pipelines)
+
+
+def _once(columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Columns that differ in nothing but their attention as one: "eager and flash"."""
+    alike: dict[object, list[Column]] = {}
+    for column in columns:
+        alike.setdefault((column.title, column.cost, column.floor_io_bytes), []).append(column)
+    return tuple(
+        replace(first, attention=" and ".join(dict.fromkeys([first.attention, *(each.attention for each in rest)])))
+        for first, *rest in alike.values()
+    )
 
 
 def _passes(stage: OfPass) -> tuple[Scenario, ...]:

@@ -19,6 +19,9 @@ FILE_WIDTH = 100
 _UNLIMITED = 10_000
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 5
+GAP = 3
+LEAST_NAME = 11
+"""Columns between two of a table, and those that a name folds to at the least."""
 
 Cell = str | Text | Padding | float
 Role = Literal["name", "number", "spare", "share"]
@@ -35,7 +38,7 @@ def stdout_console() -> Console:
 def plain_table(*, title: str | None = None) -> Table:
     """A table with a rule under its heading and no frame."""
     return Table(
-        title=title,
+        title=title or None,
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
@@ -58,7 +61,8 @@ def numbers(*headings: str) -> list[Heading]:
 class Grid:
     """A table as data. It takes the width that there is by giving up what says least, and cuts nothing:
 
-    headings break at their spaces, then shares lose their bars, then spare columns go, then names fold.
+    headings break at their spaces, then shares lose their bars, then spare columns go, then names fold. Where that is
+    not enough, the columns are in several tables, each with the names that the rows begin with.
 
     Attributes:
         title: above the table.
@@ -76,11 +80,44 @@ class Grid:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         tables = self._tables()
-        yield next((table for table in tables if _width(console, options, table) <= options.max_width), tables[-1])
+        fitting = next((table for table in tables if _width(console, options, table) <= options.max_width), None)
+        if fitting is not None:
+            yield fitting
+        elif self._least_width() <= options.max_width or len(self._parts(2)) < 2:
+            yield tables[-1]
+        else:
+            ways = [self._parts(count) for count in range(2, len(self.columns) + 1)]
+            fits = (way for way in ways if max(part._least_width() for part in way) <= options.max_width)
+            yield from next(fits, ways[-1])
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         width = _width(console, options, self._tables()[-1])
         return Measurement(width, width)
+
+    def _least_width(self) -> int:
+        """With names folded as far as they can still be read, and without what is spare."""
+        kept = [index for index, (_, role) in enumerate(self.columns) if role != "spare"]
+        widths = (self._cell_width(index) for index in kept)
+        names = (LEAST_NAME if self.columns[index][1] == "name" else _UNLIMITED for index in kept)
+        return sum(map(min, widths, names)) + GAP * (len(kept) - 1)
+
+    def _cell_width(self, index: int) -> int:
+        """The widest line of a column, its heading broken at its spaces and shares without bars."""
+        cells = (str(_plain(row[index])) for row in self.rows)
+        lines = [line for text in (self._wrapped(index), *cells) for line in text.split("\n")]
+        return max(map(cell_len, lines))
+
+    def _parts(self, count: int) -> list[Grid]:
+        """The columns in ``count`` tables, each with those that come before the first number."""
+        leading = next((i for i, (_, role) in enumerate(self.columns) if role != "name"), len(self.columns))
+        others = [i for i in range(leading, len(self.columns)) if self.columns[i][1] != "spare"]
+        parts = []
+        for place, run in enumerate(in_parts(others, count) if others else []):
+            kept = [*range(leading), *run]
+            title = f"{self.title}, continued" if place and self.title else self.title
+            rows = [[row[index] for index in kept] for row in self.rows]
+            parts.append(Grid(title, [self.columns[index] for index in kept], rows, self.styles, self.total))
+        return parts
 
     def _tables(self) -> list[Table]:
         """From the widest to the narrowest."""
@@ -158,6 +195,11 @@ def _shown(cell: Cell, bars: bool) -> str | Text | Padding:
         return cell
     percent = f"{cell:4.0%}" if cell >= 0.0995 else f"{cell:4.1%}"
     return Text.assemble((_bar(cell), "cyan"), " ", percent) if bars else percent
+
+
+def _plain(cell: Cell) -> str:
+    """A cell as it takes least room."""
+    return " " * cell.left + str(cell.renderable) if isinstance(cell, Padding) else str(_shown(cell, False))
 
 
 def _bar(share: float) -> str:

@@ -1,4 +1,4 @@
-"""The cross-check on the console: one table of what must be equal, one of what must be close, for each stage."""
+"""The cross-check on the console: its verdict, then for each stage what must be equal and what must be close."""
 
 from __future__ import annotations
 
@@ -18,19 +18,40 @@ _COSTS, _CACHE = ("matmul_flops", "weight_bytes"), ("kv_bytes", "kv_read_bytes")
 _CLOSE = ("activation_bytes", "io_bytes")
 
 
-def crosscheck_view(model: str, checks: Sequence[StageCheck], depth: int) -> RenderableType:
-    """All stages, then one line that says whether everything holds."""
-    parts: list[RenderableType] = [Text.assemble((model, "bold"), ": traced, hand-written, difference")]
-    for check in checks:
-        parts += ["", _exact(check, depth, _COSTS), "", _banded(check, depth)]
-        if check.stage.cost.kv_bytes:
-            parts += ["", _exact(check, depth, _CACHE)]
+def crosscheck_view(model: str, checks: Sequence[StageCheck], depth: int | None) -> RenderableType:
+    """One line that says whether everything holds, a line for each stage, and down to ``depth`` every comparison."""
     sums = tally(checks)
     text = (
         f"{sums.equal:,} of {sums.exact:,} exact quantities are equal to the unit; "
         f"{sums.close:,} of {sums.banded:,} banded ones are in their band, {sums.same:,} of them equal too."
     )
-    return Group(*parts, "", Text(text, style="green" if sums.holds else "bold red"))
+    parts: list[RenderableType] = [
+        Text.assemble((model, "bold"), ": traced beside hand-written"),
+        Text(text, style="green" if sums.holds else "bold red"),
+        "",
+        _by_stage(checks),
+    ]
+    if depth is None:
+        return Group(*parts, "", Text("--all shows every comparison, module by module", style="dim"))
+    for check in checks:
+        parts += ["", _exact(check, depth, _COSTS), "", _banded(check, depth)]
+        if check.stage.cost.kv_bytes:
+            parts += ["", _exact(check, depth, _CACHE)]
+    return Group(*parts)
+
+
+def _by_stage(checks: Sequence[StageCheck]) -> Grid:
+    rows: list[list[Cell]] = []
+    for check in checks:
+        sums = tally([check])
+        rows.append(
+            [
+                f"{title_of(check.stage)} {check.stage.attention}",
+                f"{sums.equal:,} of {sums.exact:,}",
+                f"{sums.close:,} of {sums.banded:,}",
+            ]
+        )
+    return Grid("", [*names("stage"), *numbers("equal to the unit", "in their band")], rows)
 
 
 def _modules(check: StageCheck, depth: int) -> list[tuple[str, Mapping[str, Comparison]]]:

@@ -8,7 +8,7 @@ from rich.text import Text
 from fxmeter.annotators.studies.planning.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
 from fxmeter.annotators.units import duration, four_digits
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
-from fxmeter.annotators.views.times import estimated, extrapolation
+from fxmeter.annotators.views.times import estimated, extrapolation, one_device_in_title
 
 TITLES = {"prefill": "Time to first token (prefill)", "decode": "Time per output token (decode)"}
 
@@ -70,7 +70,7 @@ def _times(title: str, found: list[Latency]) -> Grid:
         for row in found
     ]
     columns = numbers("tokens", "batch", "bound", "estimate", "tokens/s each", "tokens/s in all")
-    return Grid(title, [*names("device"), *columns, *names("bound by")], rows)
+    return one_device_in_title(Grid(title, [*names("device"), *columns, *names("bound by")], rows))
 
 
 def _how(found: Latencies) -> str:

@@ -74,7 +74,7 @@ def _header(report: Report) -> list[Text]:
     kinds = conventions_of(model, report.conventions)
     experts = f" · experts {kinds['experts_implementation']}" if kinds["experts_implementation"] else ""
     resident = quantity(model.weight_bytes, "memory")
-    active = f", {model.active_parameters:,} active" if model.active_parameters is not None else ""
+    active = f", {model.active_parameters:,} active" if model.active_parameters not in (None, model.parameters) else ""
     vision = f"; {model.vision_parameters:,} more in the vision tower" if model.vision_parameters else ""
     return [
         Text.assemble((model.name, "bold"), f"  {model.model_type}, {model.layers} layers{_KINDS[model.kind]}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.padding import Padding
 
@@ -52,11 +53,24 @@ def times_grid(timings: Sequence[StageTiming]) -> Grid:
         ]
         for item in timings
     ]
-    columns = [
+    columns: list[Heading] = [
         *names("stage", "device"),
-        *numbers("bound", "estimate", "of it launches", "tokens/s", "bound by", "FLOP per byte", "ridge"),
+        *numbers("bound", "estimate", "of it launches", "tokens/s", "bound by"),
+        ("FLOP per byte", "spare"),
+        ("ridge", "spare"),
     ]
-    return Grid("Time", columns, rows)
+    return one_device_in_title(Grid("Time", columns, rows))
+
+
+def one_device_in_title(grid: Grid) -> Grid:
+    """A table whose rows are all of one device says so in its title, not in every row."""
+    place = next(index for index, (heading, _) in enumerate(grid.columns) if heading == "device")
+    devices = {str(row[place]) for row in grid.rows}
+    if len(devices) != 1:
+        return grid
+    rows = [[*row[:place], *row[place + 1 :]] for row in grid.rows]
+    columns = [*grid.columns[:place], *grid.columns[place + 1 :]]
+    return replace(grid, title=f"{grid.title} on {devices.pop()}", columns=columns, rows=rows)
 
 
 def timed_modules(timing: StageTiming, depth: int) -> Grid:

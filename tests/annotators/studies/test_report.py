@@ -6,15 +6,17 @@ import io
 
 import pytest
 from rich.console import Console
-from transformers import BartConfig, DbrxConfig
+from transformers import BartConfig, DbrxConfig, MambaConfig
 
 from fxmeter import annotate, decode, load_model, prefill
 from fxmeter.annotators.documents.report import to_json
 from fxmeter.annotators.stages.given import stages_of
 from fxmeter.annotators.stages.model_info import model_info
+from fxmeter.annotators.studies.breakdown import module_tree
 from fxmeter.annotators.studies.report import build_report
 from fxmeter.annotators.views.report import report_view
 from fxmeter.models.errors import ScenarioError
+from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA, config
 
 BART = BartConfig(
     d_model=32,
@@ -83,3 +85,22 @@ def test_lengths_beyond_the_positions_of_either_part_are_warned_of():
 def test_a_model_without_an_encoder_has_no_encoder_len():
     with pytest.raises(ScenarioError, match="no encoder-decoder model"):
         stages_of(load_model("llama-2-7b"), [prefill(4, encoder_len=4)])
+
+
+def test_what_attention_makes_no_difference_to_is_shown_once():
+    mamba = MambaConfig(hidden_size=16, num_hidden_layers=1, state_size=4, vocab_size=32)
+    for made, attentions in ((mamba, ["eager and flash"]), (config(LLAMA), ["eager", "flash"])):
+        model = load_model(made)
+        stages = [annotate(model, prefill(8), attention=kind) for kind in ("eager", "flash")]
+        columns = build_report(model_info(model), stages).columns
+        assert [column.attention for column in columns] == attentions
+
+
+def labels(model, scenario) -> list[str]:
+    return [row.label for row in module_tree(annotate(model, scenario), 3) if row.label.startswith("layers.")]
+
+
+def test_groups_of_layers_say_what_tells_them_apart():
+    assert labels(load_model(config(GEMMA3)), decode(64)) == ["layers.0-1,3-4 (4×) sliding", "layers.2,5 (2×) full"]
+    assert labels(load_model(config(DEEPSEEK)), prefill(8)) == ["layers.0 dense", "layers.1-2 (2×) experts"]
+    assert labels(load_model(config(LLAMA)), prefill(8)) == ["layers.0-2 (3×)"]

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from fxmeter.annotators.page.page import Alternative, Start, check_installed, page_html
+from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.units import read_size
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.deployment import Deployment, Kernels
 from fxmeter.models.devices import device, device_names
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.formats import WeightFormats
-from fxmeter.models.scenario import Scenario
+from fxmeter.models.page import page_context
+from fxmeter.models.scenario import Scenario, decode, prefill
 
 if TYPE_CHECKING:
     from fxmeter.annotators.cli.session import Session
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from fxmeter.models.devices import Device
     from fxmeter.models.mixed_step import MixedStep
     from fxmeter.models.scenario import VisionScenario
-
-__all__ = ["also_option", "check_installed", "html_option", "page_of"]
 
 STAGES: tuple[StageName, ...] = ("prefill", "decode")
 html_option = click.option(
@@ -41,6 +41,23 @@ also_option = click.option(
     metavar="LIST",
     help="Kernels, weight formats and tensor parallelism to choose from in the page, e.g. --also serving,fp8,tp=8.",
 )
+
+
+def check_page(path: str | None, asked: Deployment, also: Sequence[str]) -> list[Deployment]:
+    """The deployments of the page, and a refusal before the work of what could not be made after it."""
+    if path is not None:
+        check_installed()
+    elif also:
+        raise click.UsageError("--also says what can be chosen in a page; give --html")
+    return deployments_of(asked, also)
+
+
+def first_passes(axes: Axes) -> tuple[Scenario, ...]:
+    """A prompt and a decode step at the first sizes of a sweep."""
+    pages = tuple(map(page_context, axes.crops))
+    prompts, contexts = axes.prefill or axes.decode or pages, axes.decode or axes.prefill or pages
+    batch = axes.batch[0]
+    return prefill(max(1, prompts[0]), batch=batch), decode(contexts[0], batch=batch)
 
 
 def deployments_of(asked: Deployment, also: Sequence[str]) -> list[Deployment]:

@@ -30,7 +30,7 @@ from fxmeter.annotators.cli.options import (
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
-from fxmeter.annotators.cli.page import also_option, check_installed, deployments_of, html_option, page_of
+from fxmeter.annotators.cli.page import also_option, check_page, html_option, page_of
 from fxmeter.annotators.cli.session import Session, load_libraries, session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.report import Report, build_report
@@ -189,11 +189,7 @@ def report(
         raise click.UsageError("--ops-by time needs a --device")
     if plot_path is not None and not devices:
         raise click.UsageError("--plot draws kernels under the roofs of a device; give --device")
-    deployments = deployments_of(deployment, also)
-    if html_path is not None:
-        check_installed()
-    elif also:
-        raise click.UsageError("--also says what can be chosen in a page; give --html")
+    deployments = check_page(html_path, deployment, also)
     files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path, "html": html_path}
     with session(model, dtype, remember=remember, sets=sets, **files) as work:
         asked = {

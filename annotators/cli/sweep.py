@@ -17,7 +17,8 @@ from fxmeter.annotators.cli.options import (
     model_argument,
     uncosted_option,
 )
-from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, bar, exit_unless_costed, progress, show
+from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, bar, exit_unless_costed, progress, show, write_file
+from fxmeter.annotators.cli.page import also_option, check_page, first_passes, html_option, page_of
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes
@@ -36,6 +37,8 @@ from fxmeter.models.devices import Device
 @click.option("--out", required=True, metavar="DIR", help="Folder to write into, made or extended, e.g. --out ocr.")
 @click.option("--plots/--no-plots", default=None, help="Draw plots (default: if matplotlib is there), e.g. --no-plots.")
 @devices_option()
+@html_option
+@also_option
 @click.option("--check", "checked", is_flag=True, help="Exit 1 where a sanity ratio breaks, e.g. sweep M --check.")
 @cache_option
 @uncosted_option
@@ -49,6 +52,8 @@ def sweep(
     out: str,
     plots: bool | None,
     devices: tuple[Device, ...],
+    html_path: str | None,
+    also: tuple[str, ...],
     checked: bool,
     remember: bool,
     allow_uncosted: bool,
@@ -66,19 +71,24 @@ def sweep(
     fxmeter sweep deepseek-ocr --crops 1x1:10x20 --steps 100 --out ocr
     fxmeter sweep llama-3.1-8b --prefill 1k:128k:*2 --batch 1,16 --out llama --check
     fxmeter sweep deepseek-v3 --decode 1k:64k:*2 --kv fp8 --kernels serving --out served
+    fxmeter sweep qwen3-8b --prefill 1k:32k:*2 --out qwen --html qwen/page.html
     """
     drawable = find_spec("matplotlib") is not None
     if plots and not drawable:
         raise click.UsageError('plots need matplotlib: pip install "fxmeter[plot]", or leave --plots out')
-    if devices and (plots is False or not drawable):
+    if devices and html_path is None and (plots is False or not drawable):
         raise click.UsageError("--device is for plots of times; leave --no-plots out, and install matplotlib")
-    with session(model, dtype, remember=remember) as work:
+    deployments = check_page(html_path, deployment, also)
+    with session(model, dtype, remember=remember, html=html_path) as work:
         from fxmeter.annotators.documents.sweep_files import prepare, write
         from fxmeter.annotators.studies.comparing.ratios import check
         from fxmeter.annotators.studies.sweep import run_sweep
 
         folder = prepare(out)
         forms = work.forms(axes, conventions, deployment)
+        if html_path is not None:
+            page = page_of(work, first_passes(axes), attentions, conventions, deployments, devices)
+            write_file("--html", page, html_path)
     with bar("stage costs", len(axes) * len(attentions) * len(axes.stages)) as advance:
         costs = run_sweep(forms, axes, attentions=attentions, advance=advance)
     pictures: dict[str, bytes] = {}

@@ -70,3 +70,12 @@ def test_what_cannot_be_chosen_is_refused_before_the_work(run, config, tmp_path,
     assert done.returncode in (1, 2)
     assert said in done.stderr
     assert done.stderr.count("\n") <= 4
+
+
+def test_a_sweep_has_a_page_too_that_begins_at_its_first_sizes(run, config, tmp_path):
+    pytest.importorskip("plotly")
+    sizes = ["--prefill", "16,32", "--batch", "2,4", "--attention", "flash"]
+    done = run("sweep", config, *sizes, "--out", tmp_path / "out", "--no-plots", "--html", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"stage":"decode","attention":"flash","batch":2,"prefill":16,"decode":16,' in text

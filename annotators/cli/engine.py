@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import click
 
 from fxmeter.annotators.cli.options import Read, size
-from fxmeter.annotators.units import read_number, read_size
+from fxmeter.annotators.units import read_size
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.mixed_step import MixedStep, mixed
 from fxmeter.models.scenario import Scenario, decode, generation, prefill
@@ -23,6 +22,17 @@ def read_contexts(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
+def read_probability(text: str) -> float:
+    """A number from 0 to 1, both included, or a ScenarioError."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ScenarioError(f"{text!r} is not a number") from None
+    if not 0 <= value <= 1:
+        raise ScenarioError(f"{text!r} is not a probability, from 0 to 1")
+    return value
+
+
 cached_option = click.option(
     "--cached",
     type=size(0),
@@ -34,7 +44,7 @@ draft_option = click.option(
 )
 acceptance_option = click.option(
     "--acceptance",
-    type=Read("number", partial(read_number)),
+    type=Read("probability", read_probability),
     metavar="A",
     help="Probability that a drafted token is accepted, e.g. --draft 4 --acceptance 0.8.",
 )

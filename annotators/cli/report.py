@@ -69,9 +69,11 @@ def scenarios_of(
     if grid is not None:
         if prefill is not None or decode is not None:
             raise ScenarioError("a page has its own context; leave --prefill and --decode out, or --crops and --page")
+        if engine["beside"] is not None:
+            raise ScenarioError("--beside is for a prompt of text; leave it out, or --crops and --page")
         prefill = decode = page_context(grid)
     elif prefill is None and decode is None:
-        prefill = decode = DEFAULT_LENGTH
+        prefill, decode = DEFAULT_LENGTH, DEFAULT_LENGTH + (engine["cached"] or 0)
     elif decode is None and steps is not None:
         decode = (prefill or 0) + (engine["cached"] or 0)
     stages: Scenarios = () if grid is None else (make.vision(crops=grid, batch=batch),)

@@ -13,6 +13,7 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.graph import priced_edge
 from fxmeter.annotators.stages.one_pass import annotate_pass
 from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.models.deployment import deploy
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import decode
 from fxmeter.models.stage_cost import Size
@@ -20,6 +21,8 @@ from fxmeter.tracer.graph.nodes import meta_of, spec_of
 from fxmeter.tracer.graph.spec import Spec
 from fxmeter.tracer.run.encoder import fixed_positions, has_encoder
 
+_IN_16_BITS = deploy(weights="bfloat16")
+"""Parameters are counted, whatever they are stored in."""
 _LOOK_UP = torch.ops.aten.embedding.default
 
 
@@ -31,7 +34,7 @@ def active_parameters(model: nn.Module) -> int | None:
     """
     try:
         scenario = decode(1, encoder_len=(fixed_positions(model) or 1) if has_encoder(model) else None)
-        return _read(annotate_pass(model, scenario, Conventions()))
+        return _read(annotate_pass(model, scenario, Conventions(), deployment=_IN_16_BITS))
     except (ScenarioError, TraceError):
         return None
 

@@ -19,7 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from fxmeter.models.choices import Dtype
-from fxmeter.models.errors import FxmeterError, ModelError
+from fxmeter.models.errors import DeploymentError, FxmeterError, ModelError
 from fxmeter.models.formats import WeightFormats, formats_of_config
 from fxmeter.models.model_info import LeftOut
 from fxmeter.models.names import near
@@ -42,8 +42,9 @@ SOURCE = "source_sha256"
 """The attribute in which a loaded model carries a hash of what it follows from: its config, or its own code."""
 EXAMPLE_INPUTS = "example_inputs"
 """The attribute in which a module that the user's own code built carries the inputs that came with it, or None."""
+Formats = WeightFormats | DeploymentError | None
 FORMATS = "weight_formats"
-"""The attribute in which a loaded model carries the storage formats of its checkpoint, or None."""
+"""The attribute in which a loaded model carries the storage formats of its checkpoint, or why they are not priced."""
 
 
 def load_model(
@@ -59,11 +60,11 @@ def load_model(
 
     Returns:
         transformers' own module. The storage format that a ``quantization_config`` names is kept beside it, in
-        ``model.weight_formats``, and priced.
+        ``model.weight_formats``, and priced. One that cannot be priced is the DeploymentError of whoever prices the
+        model without a format of their own (``deploy(weights=...)``).
 
     Raises:
         ModelError: nothing of that name, or a config that makes no causal language model; one line says which.
-        DeploymentError: a quantisation that cannot be priced.
     """
     if isinstance(source, str) and isinstance(factory := locate(source), Factory):
         return _built_here(factory, dtype)
@@ -138,14 +139,14 @@ def load_config(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> Pr
 
 def _config_and_formats(
     source: str | Path | Mapping[str, Any] | PreTrainedConfig,
-) -> tuple[PreTrainedConfig, WeightFormats | None]:
+) -> tuple[PreTrainedConfig, Formats]:
     if isinstance(source, PreTrainedConfig):
         config = copy.deepcopy(source)
         quantised = getattr(config, "quantization_config", None)
         if quantised is None:
             return config, None
         del config.quantization_config
-        return config, formats_of_config(quantised if isinstance(quantised, dict) else quantised.to_dict())
+        return config, _formats(quantised if isinstance(quantised, dict) else quantised.to_dict())
     fields, origin = (source, _name_in(source)) if isinstance(source, Mapping) else read_fields(source)
     quantised = fields.get("quantization_config")
     if quantised is not None and not isinstance(quantised, dict):
@@ -153,7 +154,14 @@ def _config_and_formats(
     config = _config_from({name: value for name, value in fields.items() if name != "expert_dtype"}, origin)
     if quantised is None:
         return config, None
-    return config, formats_of_config(quantised, expert_dtype=fields.get("expert_dtype"))
+    return config, _formats(quantised, expert_dtype=fields.get("expert_dtype"))
+
+
+def _formats(quantised: dict[str, Any], *, expert_dtype: str | None = None) -> Formats:
+    try:
+        return formats_of_config(quantised, expert_dtype=expert_dtype)
+    except DeploymentError as error:
+        return error
 
 
 def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:

@@ -36,9 +36,13 @@ def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) 
 
 
 def formats_of(model: nn.Module, deployment: Deployment) -> WeightFormats | None:
-    """The formats in force: those asked for, else the checkpoint's."""
-    own: WeightFormats | None = getattr(model, "weight_formats", None)
-    return own if deployment.weights is None else deployment.weights
+    """The formats in force: those asked for, else the checkpoint's. Raises DeploymentError if those are not priced."""
+    if deployment.weights is not None:
+        return deployment.weights
+    own: WeightFormats | DeploymentError | None = getattr(model, "weight_formats", None)
+    if isinstance(own, DeploymentError):
+        raise own
+    return own
 
 
 def resident_bytes(model: nn.Module, deployment: Deployment) -> int:

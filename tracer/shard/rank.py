@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from transformers import initialization as init
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
 from fxmeter.tracer.private import distributed
+from fxmeter.tracer.serving.experts import choosing, runs_all_experts
 from fxmeter.tracer.shard.experts import exchange_of
 from fxmeter.tracer.shard.plans import experts_plan, has_plans, tensor_plan
 from fxmeter.tracer.shard.world import Meshes, world_of
@@ -35,11 +36,14 @@ def rank_of(model: nn.Module, deployment: Deployment, *, exchange: str | None = 
     Raises:
         DeploymentError: a model that cannot be sharded like this.
     """
-    key = (deployment.tp, deployment.ep, deployment.dp, exchange or exchange_of(deployment))
+    exchange = exchange or exchange_of(deployment)
+    chosen_alone = deployment.kernels == "serving" and runs_all_experts(model)
+    key = (deployment.tp, deployment.ep, deployment.dp, exchange, chosen_alone)
     ranks = derived(model, _made)
     with world_of(deployment) as meshes:
         if key not in ranks:
-            ranks[key] = _rank(model, deployment, meshes, key[-1])
+            with choosing(model) if chosen_alone else nullcontext():  # a plan keeps the forward that it wraps
+                ranks[key] = _rank(model, deployment, meshes, exchange)
         yield ranks[key]
 
 
@@ -51,6 +55,8 @@ def _made(model: nn.Module) -> dict[Any, nn.Module]:
 def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: str) -> nn.Module:
     if not has_plans(model):
         raise DeploymentError(f"{type(model).__name__} is no transformers model, whose plan says how it is sharded")
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise DeploymentError(f"{type(model).__name__} has an encoder and a decoder, which are priced on one device")
     plan, experts = tensor_plan(model, deployment), experts_plan(model, deployment)
     rank: Any = _with_heads_for_all(model, plan, deployment.tp)
     tied = _untied(rank)

@@ -138,8 +138,9 @@ def _rows(
 def _turn(steps: ClosedForm, device: Device, context: int, new: int) -> int | None:
     batches = np.arange(1, MOST_BATCH + 1)
     bound_by = steps.time(device, batch=batches, query_len=new, past_len=context).bound_by
-    turned = np.flatnonzero(bound_by == "compute")
-    return int(turned[0]) + 1 if len(turned) else None
+    others = np.flatnonzero(bound_by != "compute")  # as more products turn, it may go back and forth between two
+    turn = int(others[-1]) + 2 if len(others) else 1
+    return turn if turn <= MOST_BATCH else None
 
 
 def _crossing(steps: ClosedForm, batch: int, new: int) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from transformers import AutoConfig
 
@@ -151,12 +153,24 @@ def test_time_follows_the_format(preset_model):
     assert steps["int4"] < steps["fp8-channel"] < 0.7 * steps["bfloat16"]
 
 
-def test_an_unknown_method_is_refused():
+def test_an_unknown_method_is_refused_unless_a_format_is_given_by_hand(run, tmp_path):
     from transformers import LlamaConfig
 
     config = LlamaConfig(
         hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, vocab_size=64
     )
     config.quantization_config = {"quant_method": "zzz"}
+    model = load_model(config)
     with pytest.raises(DeploymentError, match="zzz"):
-        load_model(config)
+        annotate(model, decode(8))
+    with pytest.raises(DeploymentError, match="zzz"):
+        closed_form(model).at(past_len=8)
+    given = annotate(model, decode(8), deployment=deploy(weights="bfloat16"))
+    assert given.cost.weight_bytes == sum(parameter.nbytes for parameter in model.parameters())
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config.to_dict(), "quantization_config": {"quant_method": "zzz"}})
+    )
+    options = ("report", tmp_path, "--decode", 8, "--attention", "flash", "--json")
+    assert "zzz" in run(*options).stderr
+    model_line = json.loads(run(*options, "--weights", "bfloat16").stdout)["model"]
+    assert model_line["weight_bytes"] == given.cost.weight_bytes

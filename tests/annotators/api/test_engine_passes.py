@@ -115,6 +115,11 @@ def test_the_command(run, tmp_path):
     chunked, drafted = json.loads(run(*options, *sizes).stdout)["stages"]
     assert (chunked["query_len"], chunked["past_len"], chunked["chunk"]) == (20, 10, 8)
     assert (drafted["query_len"], drafted["past_len"], drafted["tokens_per_step"]) == (3, 30, 1.75)
+    none_accepted = ("--decode", 30, "--draft", 2, "--acceptance", 0)
+    (drafted,) = json.loads(run(*options, *none_accepted).stdout)["stages"]
+    assert drafted["tokens_per_step"] == 1
+    cached = json.loads(run(*options, "--cached", 10).stdout)["stages"]
+    assert [stage["past_len"] for stage in cached] == [10, 10 + 2048]
     (step,) = json.loads(run(*options, "--prefill", 20, "--beside", "3x50,7").stdout)["stages"]
     assert (step["stage"], step["batch"], step["tokens"]) == ("mixed", 5, 24)
     assert [(part["stage"], part["batch"], part["past_len"]) for part in step["parts"]] == [
@@ -133,7 +138,9 @@ def test_the_command(run, tmp_path):
         (["--prefill", "8", "--draft", "3"], "--draft is for one decode step"),
         (["--decode", "8", "--steps", "2", "--draft", "3"], "--draft is for one decode step"),
         (["--decode", "8", "--acceptance", "0.5"], "--acceptance is of drafted tokens"),
-        (["--decode", "8", "--draft", "3", "--acceptance", "1.5"], "acceptance is a probability"),
+        (["--decode", "8", "--draft", "3", "--acceptance", "1.5"], "not a probability"),
+        (["--decode", "8", "--draft", "3", "--acceptance", "nan"], "not a probability"),
+        (["--crops", "1x2", "--beside", "3"], "--beside is for a prompt of text"),
         (["--prefill", "8", "--beside", "x3"], "is not a whole number"),
         (["--prefill", "8", "--chunk", "3", "--beside", "3"], "single passes"),
     ],

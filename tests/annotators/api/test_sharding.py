@@ -138,6 +138,7 @@ def test_closed_forms_know_ranks():
         ("qwen2.5-7b", {"tp": 7}, "4 heads of keys and values, which tp=7 ranks cannot share"),
         ("llama-3.1-8b", {"tp": 32, "weights": "fp8-block"}, "cuts through the blocks of 128"),
         ("llama-3.1-8b", {"ep": 8}, "no experts"),
+        ("whisper-large-v3", {"tp": 2}, "an encoder and a decoder, which are priced on one device"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(preset_model, name, options, said):

@@ -32,6 +32,15 @@ def test_times_are_those_of_annotate_and_turns_are_exact(run, preset_model):
     assert eight["context"] < one["context"]
 
 
+def test_a_turn_is_where_decode_stays_bound_by_compute(run, preset_model):
+    sizes = ("--prefill", 512, "--decode", 1024, "--batch", 1)
+    data = json.loads(run("time", "llama-3.1-8b", "--device", "a100", *sizes, "--json").stdout)
+    model = preset_model("llama-3.1-8b")
+    there, back = (annotate(model, decode(1024, batch=size)).time("a100").bound_by for size in (160, 4096))
+    assert (there, back) == ("compute", "memory")  # each sequence's cache takes longer to read than its products take
+    assert data["decode_turns_compute_bound"] == [{**data["decode_turns_compute_bound"][0], "batch": None}]
+
+
 def test_tables_and_markdown_fit_and_name_the_bound(run):
     arguments = ("time", "llama-3.1-8b", "--device", "h100", "--prefill", 512, "--decode", 512, "--batch", 1)
     shown = run(*arguments).stdout

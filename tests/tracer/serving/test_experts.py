@@ -85,6 +85,17 @@ def test_folded_is_full_and_the_closed_form():
     assert closed_form(model, deployment=SERVING).at(batch=3, past_len=20) == full.cost
 
 
+def test_ranks_share_the_chosen_experts():
+    model, step = load_model(AutoConfig.for_model(**TINY, num_experts_per_tok=2)), decode(20, batch=3)
+    own = annotate(model, step, deployment=deploy(tp=2)).cost
+    one, rank = (annotate(model, step, deployment=deploy(tp=tp, kernels="serving")) for tp in (1, 2))
+    routers = 2 * (2 * 3 * 32 * 6)  # layers; what each rank computes: 3 tokens, hidden, experts
+    assert 2 * rank.cost.matmul_flops - one.cost.matmul_flops == routers
+    experts = "model.layers.1.feed_forward.experts"
+    assert rank.modules[experts].cost.matmul_flops == 2 * (3 * 2) * 3 * 32 * 24 // 2
+    assert annotate(model, step, deployment=deploy(tp=2)).cost == own
+
+
 def test_models_that_are_told_of_the_choice_stay_as_they_are(preset_model):
     assert not runs_all_experts(preset_model("deepseek-v3"))
     assert not runs_all_experts(preset_model("gpt-oss-20b"))

@@ -13,7 +13,7 @@ from fxmeter.models.figures import Figure
 from fxmeter.models.names import near
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
-Group = Literal["Figures", "Passes and sizes", "Header", "Tables", "Time", "Capacity"]
+Group = Literal["Figures", "Passes and sizes", "Header", "Tables", "Time", "Measured", "Capacity"]
 
 _UNITS = {
     "flop": "floating-point operations",
@@ -237,6 +237,26 @@ TERMS: tuple[Term, ...] = (
     Term("+ peak activations", "Capacity", "The peak alive of the stage that has the larger one."),
     Term("of", "Capacity", "The stage that has the larger peak."),
     Term("= total", "Capacity", "Weights, cache and peak together: what has to fit."),
+    Term(
+        "measured", "Measured", "Time in a profiler's trace: of ops on the CPU, or of the kernels of a device.", ("ns",)
+    ),
+    Term(
+        "matched",
+        "Measured",
+        "Of the time measured, that of ops that the recording has too, in the same module.",
+        ("matched_share",),
+    ),
+    Term("TFLOP/s", "Measured", "FLOPs of the ops that ran, over the time measured.", ("flops_per_s",)),
+    Term("TB/s", "Measured", "I/O of the ops that ran, over the time measured.", ("bytes_per_s",)),
+    Term("measured / estimate", "Measured", "How many times the estimate it took."),
+    Term("of the roof", "Measured", "The bound over the time measured: 100% is as fast as the device can be."),
+    Term(
+        "MFU",
+        "Measured",
+        "Model FLOPs utilisation: the time of the matrix products at the device's peak, over that of the pass, "
+        "measured from begin to end or estimated.",
+        ("mfu", "predicted_mfu"),
+    ),
 )
 """In the order of docs/terms.md."""
 

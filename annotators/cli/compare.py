@@ -17,7 +17,7 @@ from fxmeter.annotators.cli.options import (
     model_argument,
     size,
 )
-from fxmeter.annotators.cli.output import show, write_json
+from fxmeter.annotators.cli.output import show, write_file, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models import scenario as make
@@ -47,6 +47,12 @@ from fxmeter.models.devices import Device
     "--depth", type=size(0), default=4, metavar="D", show_default=True, help="Levels of modules, e.g. --depth 2."
 )
 @click.option("--ops", type=size(0), default=8, metavar="N", show_default=True, help="Ops to list, e.g. --ops 20.")
+@click.option(
+    "--timeline",
+    "timeline_path",
+    metavar="FILE",
+    help="A pass and its prediction as two tracks for ui.perfetto.dev, e.g. --timeline both.json.",
+)
 @json_option
 def compare(
     model: str,
@@ -61,6 +67,7 @@ def compare(
     devices: tuple[Device, ...],
     depth: int,
     ops: int,
+    timeline_path: str | None,
     json_path: str | None,
 ) -> None:
     """What a run of MODEL really took, op by op and module by module, beside what was predicted.
@@ -78,7 +85,7 @@ def compare(
         raise click.UsageError("--prefill and --decode are passes of two kinds; compare one at a time")
     if len(devices) > 1:
         raise click.UsageError("a trace is of one device; give one --device")
-    with session(model, dtype, remember=False, json=json_path) as work:
+    with session(model, dtype, remember=False, json=json_path, timeline=timeline_path) as work:
         from fxmeter.annotators.api import annotate
         from fxmeter.annotators.measured.laid_over import lay_over
         from fxmeter.annotators.measured.ranges import sizes_of, the_only
@@ -101,6 +108,10 @@ def compare(
         work.say("matching ops")
         found = lay_over(stage, trace, devices[0] if devices else None)
         info = work.info(deployment)
+    if timeline_path is not None:
+        from fxmeter.annotators.documents.measured_trace import tracks_text
+
+        write_file("--timeline", tracks_text(found, info.name), timeline_path)
     if json_path is not None:
         from fxmeter.annotators.documents.comparison import comparison_of
 

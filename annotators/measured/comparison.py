@@ -67,13 +67,25 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredOp:
-    """A recorded op of the pass: its name in the graph, the op, its module, what it reads, and what was measured."""
+    """A recorded op of the pass: its name in the graph, the op, its module, what it reads, what was measured, and its
+    place in the program."""
 
     name: str
     op: str
     module: str
     inputs: str
     part: Part
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class RanOp:
+    """An op that ran, recorded or not, in ns since its pass began."""
+
+    name: str
+    module: str
+    began: int
+    ended: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,7 @@ class Comparison:
         missing: what was recorded, costs something and was not found.
         peak_bytes: the most that a pass allocated beyond what was there at its beginning; None where the trace does not
             say.
+        first_pass: the ops of the first of the passes, as they ran.
     """
 
     stage: AnnotatedStage
@@ -123,6 +136,7 @@ class Comparison:
     ideal_s: float = 0.0
     peak_bytes: int | None = None
     warnings: tuple[str, ...] = ()
+    first_pass: tuple[RanOp, ...] = field(default=(), repr=False)
 
     @property
     def whole(self) -> Part:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fxmeter.annotators.measured.comparison import Comparison, MeasuredOp, Part, Unmatched
+from fxmeter.annotators.measured.comparison import Comparison, MeasuredOp, Part, RanOp, Unmatched
 from fxmeter.annotators.measured.doubts import doubts_of
 from fxmeter.annotators.measured.expected import Expected, expected_ops
 from fxmeter.annotators.measured.matching import has_shapes_of, match
@@ -68,6 +68,7 @@ class _Sums:
     reshaped: Counter[int] = field(default_factory=Counter)
     unmatched: dict[tuple[str, str, str], tuple[int, int]] = field(default_factory=dict)
     spans: list[tuple[int, int]] = field(default_factory=list)
+    first: tuple[RanOp, ...] = ()
     closest: float = 0.0
 
     def add(self, one: Pass) -> None:
@@ -90,6 +91,7 @@ class _Sums:
             return
         self.passes += 1
         self.spans.append((one.start, one.end))
+        self.first = self.first or tuple(_as_ran(one))
         self.by_op.update(times)
         self.reshaped.update(reshaped)
         for op, place in zip(one.ops, found, strict=True):
@@ -109,6 +111,11 @@ class _Sums:
         key = (op.name, op.module or "", shapes)
         count, ns = self.unmatched.get(key, (0, 0))
         self.unmatched[key] = count + 1, ns + op.ns
+
+
+def _as_ran(one: Pass) -> Iterator[RanOp]:
+    for op in one.ops:
+        yield RanOp(op.name, op.module or "", op.start - one.start, op.end - one.start)
 
 
 def _comparison(stage: AnnotatedStage, trace: Trace, sums: _Sums, timed: StageTime | None) -> Comparison:
@@ -141,6 +148,7 @@ def _comparison(stage: AnnotatedStage, trace: Trace, sums: _Sums, timed: StageTi
                 missing=1 - sums.share_of(sums.by_op),
             )
         ),
+        first_pass=sums.first,
     )
 
 
@@ -153,7 +161,7 @@ def _measured(sums: _Sums, timed: StageTime | None) -> tuple[list[MeasuredOp], l
         part = Part(sums.by_op[place], sums.passes, node.cost.flops, node.cost.matmul_flops, node.cost.io_bytes)
         if time is not None:
             part = replace(part, bound_s=time.bound_s, estimate_s=time.estimate_s)
-        measured = MeasuredOp(node.name, node.op, node.module, node.inputs, part)
+        measured = MeasuredOp(node.name, node.op, node.module, node.inputs, part, place)
         if place in sums.by_op:
             ops.append(measured)
         elif part.flops or part.io_bytes:

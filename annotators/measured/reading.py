@@ -24,6 +24,7 @@ _KINDS = {
     "python_function": RANGE,
     "cuda_runtime": LAUNCH,
     "cuda_driver": LAUNCH,
+    "Runtime": LAUNCH,
 }
 _ON_DEVICE = ("kernel", "Kernel", "gpu_memcpy", "Memcpy", "gpu_memset", "Memset")
 _PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")

@@ -36,6 +36,22 @@ def test_the_document_adds_up(run, files):
     assert document["device"] is document["mfu"] is None
 
 
+def test_the_timeline_has_the_pass_and_under_it_the_prediction(run, files, tmp_path):
+    config, trace = files
+    done = run("compare", config, "--trace", trace, "--device", "h100", "--timeline", tmp_path / "both.json", "--json")
+    document = json.loads(done.stdout)
+    slices = [event for event in json.loads((tmp_path / "both.json").read_text())["traceEvents"] if event["ph"] == "X"]
+    for track, total_s in ((1, document["modules"][0]["measured_s"]), (2, document["modules"][0]["estimate_s"])):
+        ops = [event for event in slices if event["tid"] == track and event["cat"] == "op"]
+        lasted = sum(event["dur"] for event in ops) / 1e6
+        # what an op taken apart takes itself is in none of its parts; what did not run is in the prediction alone
+        assert total_s / 2 < lasted < 1.02 * total_s
+        around = [e for e in slices if e["tid"] == track and e["name"] == "model.layers.1.self_attn.q_proj"]
+        (products,) = [e for e in ops if e["args"]["module"] == around[0]["name"] and "mm" in e["name"]]
+        assert around[0]["ts"] <= products["ts"] + 1e-6
+        assert products["ts"] + products["dur"] <= around[0]["ts"] + around[0]["dur"] + 1e-3
+
+
 def test_mistakes_are_one_line(run, files, tmp_path):
     config, trace = files
     (tmp_path / "cut.json.gz").write_bytes(trace.read_bytes()[:5000])

@@ -84,7 +84,7 @@ class Grid:
         if fitting is not None:
             yield fitting
         elif self._least_width() <= options.max_width or len(self._parts(2)) < 2:
-            yield tables[-1]
+            yield self._table(broken=True, bars=False, spare=False, name_width=self._name_width(options.max_width))
         else:
             ways = [self._parts(count) for count in range(2, len(self.columns) + 1)]
             fits = (way for way in ways if max(part._least_width() for part in way) <= options.max_width)
@@ -93,6 +93,14 @@ class Grid:
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         width = _width(console, options, self._tables()[-1])
         return Measurement(width, width)
+
+    def _name_width(self, width: int) -> int | None:
+        """What a table of ``width`` leaves for its names; None where they are in several columns."""
+        kept = [index for index, (_, role) in enumerate(self.columns) if role != "spare"]
+        others = [index for index in kept if self.columns[index][1] != "name"]
+        if len(others) != len(kept) - 1:
+            return None
+        return width - sum(map(self._cell_width, others)) - GAP * len(others)
 
     def _least_width(self) -> int:
         """With names folded as far as they can still be read, and without what is spare."""
@@ -128,7 +136,9 @@ class Grid:
             self._table(broken=True, bars=False, spare=False),
         ]
 
-    def _table(self, *, broken: bool = False, bars: bool = True, spare: bool = True) -> Table:
+    def _table(
+        self, *, broken: bool = False, bars: bool = True, spare: bool = True, name_width: int | None = None
+    ) -> Table:
         table = plain_table(title=self.title)
         kept = [index for index, (_, role) in enumerate(self.columns) if spare or role != "spare"]
         for index in kept:
@@ -142,6 +152,11 @@ class Grid:
             if self.total and place == len(self.rows) - 1:
                 table.add_section()
             cells = [_shown(row[index], bars) for index in kept]
+            if name_width is not None:
+                cells = [
+                    _folded(cell, name_width) if self.columns[index][1] == "name" else cell
+                    for index, cell in zip(kept, cells, strict=True)
+                ]
             table.add_row(*cells, style=self.styles[place] if self.styles else "")
         return table
 
@@ -195,6 +210,22 @@ def _shown(cell: Cell, bars: bool) -> str | Text | Padding:
         return cell
     percent = f"{cell:4.0%}" if cell >= 0.0995 else f"{cell:4.1%}"
     return Text.assemble((_bar(cell), "cyan"), " ", percent) if bars else percent
+
+
+def _folded(cell: str | Text | Padding, width: int) -> str | Text | Padding:
+    """A name in lines of ``width``, which end behind a dot, an underscore or a space where there is one."""
+    if isinstance(cell, Padding):
+        return Padding(_folded(str(cell.renderable), max(1, width - cell.left)), (0, 0, 0, cell.left))
+    if isinstance(cell, Text):
+        return cell
+    lines = []
+    for line in cell.split("\n"):
+        while len(line) > width:
+            end = max(line.rfind(" ", 0, width + 1), *(line.rfind(mark, 0, width) for mark in "._")) + 1 or width
+            lines.append(line[:end].rstrip())
+            line = line[end:]
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _plain(cell: Cell) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -53,7 +54,7 @@ def grids(difference: Difference, *, depth: int, ops: int) -> Iterator[Grid]:
     """The tables that have something to say."""
     told = [change for change in (*difference.facts, *difference.versions) if change.differs]
     if told:
-        rows = [[change.name.replace("_", " "), _plain(change.before), _plain(change.after)] for change in told]
+        rows = [[change.name.replace("_", " "), _fact(change.before), _fact(change.after)] for change in told]
         yield Grid("What is compared", names("", "before", "after"), rows)
     for stage in difference.stages:
         if stage.same:
@@ -167,6 +168,12 @@ def _signed(change: float | None, unit: Kind) -> str:
     if change is None:
         return "–"
     return "0" if change == 0 else f"{'+' if change > 0 else '−'}{quantity(abs(change), unit)}"
+
+
+def _fact(value: object) -> str:
+    """A fact as it is, of a hash the first digits."""
+    text = _plain(value)
+    return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
 def _plain(value: object) -> str:

@@ -49,7 +49,7 @@ def text_of(view, width):
     console.print(view)
     lines = (line.rstrip() for line in console.file.getvalue().splitlines())
     text = "\n".join(lines) + "\n"
-    return re.sub(r"^fxmeter 0.* · torch .*$", "(versions)", text, flags=re.MULTILINE)
+    return re.sub(r"^(?:fxmeter 0.* · torch |source sha256 ).*$", "(versions)", text, flags=re.MULTILINE)
 
 
 def grids_of(view):

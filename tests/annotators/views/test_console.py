@@ -98,3 +98,13 @@ def test_what_transformers_holds_for_the_cache_has_a_row_where_it_is_more(fields
     )
     assert "KV cache after" in text
     assert ("KV storage held" in text) == windowed
+
+
+def test_a_name_folds_behind_a_dot_or_an_underscore_and_a_table_too_narrow_becomes_several():
+    grid = Grid("", [*names("module"), *numbers("FLOPs", "I/O")], [["self_attn.q_proj_with_norm", "1 FLOP", "2 B"]])
+    assert [line.split("  ")[0] for line in lines_of(grid, 32)[2:]] == ["self_attn.q_proj_", "with_norm"]
+    narrow = lines_of(grid, 22)
+    assert max(map(len, narrow)) <= 22
+    assert "1 FLOP" in "\n".join(narrow)
+    assert "2 B" in "\n".join(narrow)
+    assert sum(line.startswith("module") for line in narrow) == 2

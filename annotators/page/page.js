@@ -134,6 +134,7 @@ function show(content, formulas) {
     const [said, device, length] = [[], deviceNow(), state[lengthName()]];
     const positions = state.stage === "decode" ? length + 1 : length;
     const limit = content.model.max_positions;
+    if (sheet.encoder_len) said.push(`The output of the encoder has ${grouped(sheet.encoder_len)} positions.`);
     if (sheet.rank) said.push(`All of this is of one rank: ${sheet.rank}.`);
     if (limit !== null && positions > limit) said.push(`${grouped(positions)} tokens are more than the ${grouped(limit)} positions of this model.`);
     if (found.piece.uncosted) said.push(`${found.piece.uncosted} op executions have no rule: their FLOPs are missing.`);

@@ -76,3 +76,10 @@ def test_layers_that_were_not_predicted_are_a_doubt(events, tmp_path):
     (doubt,) = found.warnings
     assert "of ops that were not recorded" in doubt
     assert 1 / 4 < 1 - found.matched_share < 1 / 2
+
+
+def test_a_launch_seen_by_runtime_and_driver_counts_once(events, tmp_path):
+    doubled = [{**event, "cat": "cuda_driver"} for event in events if event.get("cat") == "cuda_runtime"]
+    kernels = [event for event in events if event.get("cat") == "kernel"]
+    found = laid_over([*events, *doubled], tmp_path)
+    assert found.whole.ns == found.total_ns == 1000 * KERNEL_US * len(kernels)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fxmeter import annotate, decode, measured, prefill
+from fxmeter import annotate, annotate_module, decode, measured, prefill
 from fxmeter.annotators.measured.laid_over import lay_over
 from fxmeter.annotators.measured.ranges import ranges_around
 from fxmeter.models.errors import ScenarioError
@@ -101,3 +101,16 @@ def test_a_cpu_run_allocates_the_predicted_peak_and_the_cache():
     cost = found.stage.cost
     wrapped_numbers = 64
     assert 0 <= found.peak_bytes - cost.peak_activation_bytes - cost.kv_bytes < wrapped_numbers
+
+
+def test_any_module_can_be_laid_over_its_own_prediction(tmp_path):
+    block = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.GELU(), torch.nn.Linear(256, 64)).eval()
+    inputs = torch.randn(32, 64)
+    with torch.no_grad():
+        block(inputs)
+        with measured(block) as run:
+            block(inputs)
+    run.save(tmp_path / "block.json")
+    found = lay_over(annotate_module(block, inputs, fold=False), tmp_path / "block.json")
+    assert {op.module for op in found.ops} == {"0", "1", "2"}
+    assert sum(op.part.matmul_flops for op in found.ops) == 2 * 2 * 32 * 64 * 256

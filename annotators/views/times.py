@@ -55,9 +55,7 @@ def times_grid(timings: Sequence[StageTiming]) -> Grid:
     ]
     columns: list[Heading] = [
         *names("stage", "device"),
-        *numbers("bound", "estimate", "of it launches", "tokens/s", "bound by"),
-        ("FLOP per byte", "spare"),
-        ("ridge", "spare"),
+        *numbers("bound", "estimate", "of it launches", "tokens/s", "bound by", "FLOP per byte", "ridge"),
     ]
     return one_device_in_title(Grid("Time", columns, rows))
 

@@ -37,6 +37,7 @@ foreign: $(VENV)/.installed  ## models of other packages against real runs; writ
 bench: $(VENV)/.installed  ## speed beside the public tools, and of closed forms; writes docs/benchmarks*.md
 	$(BIN)/python -m benchmarks.vs_public_tools --install
 	$(BIN)/python -m benchmarks.closed_form
+	$(BIN)/python -m benchmarks.explore --write
 	$(BIN)/python -m benchmarks.cli
 
 lint: $(VENV)/.installed  ## format, lint and types, as CI checks them

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +68,46 @@ def test_a_report_takes_another_value_of_a_field(run, config):
     assert whole["model"]["layers"] == 3
     many = run("report", config, "--set", "num_hidden_layers=1:2", "--decode", 8)
     assert many.returncode == 1 and "`fxmeter explore` goes through them" in many.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_goes_on_and_loses_nothing(config, tmp_path):
+    command = [sys.executable, "-m", "fxmeter", "explore", str(config), "--set", "num_hidden_layers=1:60"]
+    command += ["--set", "hidden_size=32,64", "--jobs", "2", "--out"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+
+    def begun(folder):
+        return subprocess.Popen(
+            [*command, str(folder)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def rows(folder):
+        with sqlite3.connect(f"file:{folder / 'explore.sqlite'}?mode=ro", uri=True) as database:
+            return dict(database.execute("SELECT key, decode_flops FROM architectures"))
+
+    first = begun(tmp_path / "parts")
+    while first.poll() is None and not ((tmp_path / "parts").exists() and _count(rows, tmp_path / "parts")):
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does, which tells the processes too
+    _, said = first.communicate(timeout=120)
+    before = rows(tmp_path / "parts")
+    assert first.returncode == 130
+    assert [line for line in said.splitlines() if line] == [  # click ends the line of ^C
+        f"fxmeter: {len(before):,} more architectures are in {tmp_path / 'parts'}; the same command goes on",
+        "fxmeter: interrupted",
+    ]
+    assert 0 < len(before) < 120
+    second, whole = begun(tmp_path / "parts"), begun(tmp_path / "whole")
+    printed, _ = second.communicate(timeout=300)
+    whole.communicate(timeout=300)
+    assert f"120 architectures priced; {120 - len(before)} gone through now" in printed
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert len(rows(tmp_path / "whole")) == 120
+
+
+def _count(rows, folder):
+    try:
+        return len(rows(folder))
+    except sqlite3.Error:  # not made yet
+        return 0

@@ -38,7 +38,7 @@ ROOMS = {
         "page",
         "hand",
     ],
-    "tracer": ["private", "graph", "state", "operators", "capture", "serving", "shard", "run", "load"],
+    "tracer": ["private_names", "private", "graph", "state", "operators", "capture", "serving", "shard", "run", "load"],
     "annotators": [
         "symbolic",
         "units",

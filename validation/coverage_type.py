@@ -205,7 +205,7 @@ def compare_folding(folded: AnnotatedStage, full: AnnotatedStage) -> str:
         for name in FIELDS:
             ours, theirs = getattr(folded.modules[path].cost, name), getattr(module.cost, name)
             if "peak" in name:
-                key = (folded.modules[path].path, name)
+                key = (folded.modules.stand_in(path), name)
                 peaks[key] = max(peaks.get(key, 0), theirs)
             elif ours != theirs:
                 return f"module {path} {name} {ours} {theirs}"

@@ -13,8 +13,6 @@ call made: of the others it would be missing. A list of which this is not so is 
 
 from __future__ import annotations
 
-import dataclasses
-import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from torch import Tensor, fx, nn
 
 from fxmeter.models.errors import FxmeterError
 from fxmeter.tracer.capture.groups import PLAIN, Known, Member, alike_members, list_of, on_rank
+from fxmeter.tracer.capture.passthrough import passthrough
 from fxmeter.tracer.graph.instances import Instance, Skip
 from fxmeter.tracer.graph.nodes import meta_of, specs_of
 from fxmeter.tracer.graph.spec import Role, Storage
@@ -219,7 +218,7 @@ def _run_once(member: Member, forward: Callable[..., Any], calls: _Calls, observ
             observer.instances = outer
         instance.ended = observer.moment()
         places: list[tuple[int, Tensor]] = []
-        instance.passthrough = _passthrough(out, tensors, places, partial(observer.hand_back, path))
+        instance.passthrough = passthrough(out, tensors, places, partial(observer.hand_back, path))
         instance.returned = tuple((index, observer.storage_of(tensor)) for index, tensor in places)
         places.clear()
         calls.ran[key] = instance
@@ -254,52 +253,3 @@ def _call_key(value: Any, tensors: list[Tensor], calls: _Calls, observer: Observ
     if isinstance(value, PLAIN):
         return (type(value), value)
     return (type(value), id(value)) if calls.is_known(value) else object()
-
-
-HandBack = Callable[[Tensor], Tensor]
-
-
-def _passthrough(
-    out: Any, inputs: list[Tensor], places: list[tuple[int, Tensor]], hand_back: HandBack
-) -> Callable[[list[Tensor]], Any] | None:
-    """How to answer for a member that does not run: each output tensor stands for the input it is like.
-
-    An output that is an input maps to that input; a new one to what ``hand_back`` makes of the first input of the same
-    shape, dtype and strides that no other new output took. ``places`` gets the input's index with each output tensor.
-    None where an output is like no input.
-    """
-    try:
-        return _place(out, inputs, set(), places, hand_back)
-    except LookupError:
-        return None
-
-
-def _place(
-    value: Any, inputs: list[Tensor], taken: set[int], places: list[tuple[int, Tensor]], hand_back: HandBack
-) -> Callable[[list[Tensor]], Any]:
-    if isinstance(value, Tensor):
-        index = next((i for i, t in enumerate(inputs) if t is value), None)
-        if index is None:
-            free = (i for i, t in enumerate(inputs) if i not in taken and not isinstance(t, nn.Parameter))
-            index = next((i for i in free if _alike(inputs[i], value)), None)
-            if index is None:
-                raise LookupError
-            taken.add(index)
-            places.append((index, value))
-            return lambda given: hand_back(given[index])
-        places.append((index, value))
-        return operator.itemgetter(index)
-    if value is None or isinstance(value, PLAIN):
-        return lambda given: value
-    if type(value) in (tuple, list):
-        kind, items = type(value), [_place(item, inputs, taken, places, hand_back) for item in value]
-        return lambda given: kind(item(given) for item in items)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        cls, names = type(value), [f.name for f in dataclasses.fields(value)]
-        fields = {name: _place(getattr(value, name), inputs, taken, places, hand_back) for name in names}
-        return lambda given: cls(**{name: item(given) for name, item in fields.items()})
-    raise LookupError
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from threading import get_ident
@@ -27,6 +27,7 @@ from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.higher_order import run_higher_order
 from fxmeter.tracer.capture.names import names_of
 from fxmeter.tracer.capture.questions import LARGEST, QUESTIONS, Questions, UnknownValueError, is_known
+from fxmeter.tracer.capture.seen import Storages, TensorNodes
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
@@ -38,7 +39,6 @@ from fxmeter.tracer.private import (
     TorchDispatchMode,
     is_composite,
     is_distributed,
-    storage_key,
     target_name,
     without_dispatch,
 )
@@ -59,23 +59,19 @@ class Recorder(TorchDispatchMode):
     def __init__(self, root: nn.Module, values: Mapping[int, Tensor] | None = None, *, on_meta: bool = True) -> None:
         super().__init__()
         self.graph = fx.Graph()
-        self.storages: list[Storage] = []
         self.instances: tuple[Instance, ...] = ()
         self.constants: dict[str, Tensor] = {}
         self.calls: dict[str, int] = {}
         self._paths, self._weights, self._members = derived(root, names_of)
         self._stack: list[tuple[str, tuple[str, ...]]] = [("", ())]
-        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+        self._nodes = TensorNodes()
         self._read: dict[str, fx.Node] = {}
         self._handed: list[tuple[weakref.ref[Tensor], str]] = []
-        self._live: dict[int, Storage] = {}
-        self._watched: dict[int, weakref.ref[Any]] = {}
+        self._storages = Storages()
         self.questions = Questions()
         self._data = values or {}
         self._on_meta = on_meta
         self._met_meta = self._met_other = False
-        self._moment = 0
-        self._ended = False
         self._thread = get_ident()
 
     supports_higher_order_operators = True
@@ -83,6 +79,11 @@ class Recorder(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled inside; the wrapper would be half the cost of recording an op
+
+    @property
+    def storages(self) -> list[Storage]:
+        """Every storage that the pass has seen, in the order of their first sight."""
+        return self._storages.seen
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -95,7 +96,7 @@ class Recorder(TorchDispatchMode):
                 try:
                     yield
                 finally:
-                    self._ended = True
+                    self._storages.close()
         finally:
             for hook in hooks:
                 hook.remove()
@@ -200,8 +201,7 @@ class Recorder(TorchDispatchMode):
 
     def moment(self) -> int:
         """The clock's next tick. Whatever happens to storages, ops and layers has a moment of its own."""
-        self._moment += 1
-        return self._moment
+        return self._storages.moment()
 
     def placeholder(self, name: str, tensor: Tensor, role: Role) -> fx.Node:
         """Declare a tensor that exists before the pass."""
@@ -217,8 +217,7 @@ class Recorder(TorchDispatchMode):
 
     def node_of(self, tensor: Tensor) -> fx.Node | None:
         """The node whose output this very tensor is, or None."""
-        entry = self._nodes.get(id(tensor))
-        return None if entry is None or entry[0]() is not tensor else entry[1]
+        return self._nodes.of(tensor)
 
     def hand_back(self, path: str, tensor: Tensor) -> Tensor:
         """The result of a call that is not run, of a member of the same list as the one at ``path``.
@@ -231,7 +230,7 @@ class Recorder(TorchDispatchMode):
             raise CannotFoldError(path, "a skipped layer hands back a tensor that no op made")
         with without_dispatch():
             result = tensor.detach()
-        self._nodes[id(result)] = (weakref.ref(result, self._forget(id(result))), node)
+        self._nodes.put(result, node)
         self._handed.append((weakref.ref(tensor), path))
         return result
 
@@ -244,7 +243,7 @@ class Recorder(TorchDispatchMode):
 
     def storage_of(self, tensor: Tensor) -> Storage | None:
         """The storage record behind a tensor that the recorder has seen, or None."""
-        return self._live.get(storage_key(tensor))
+        return self._storages.of(tensor)
 
     def role_of(self, tensor: Tensor) -> Role:
         """The role of a tensor's storage as far as it is known now: the cache is settled after the pass."""
@@ -256,10 +255,8 @@ class Recorder(TorchDispatchMode):
     def _to_nodes(self, value: Any) -> Any:
         """``value`` with every tensor in it replaced by its node."""
         if isinstance(value, Tensor):
-            if value.is_meta:
-                self._met_meta = True
-            else:
-                self._met_other = True
+            self._met_meta |= value.is_meta
+            self._met_other |= not value.is_meta
             return self.node_of(value) or self._unseen(value)
         if isinstance(value, (list, tuple)):
             return type(value)(map(self._to_nodes, value)) if type(value) in (list, tuple) else value
@@ -291,33 +288,9 @@ class Recorder(TorchDispatchMode):
         return self._know(tensor, node, "activation", born=self.moment())
 
     def _know(self, tensor: Tensor, node: fx.Node, role: Role, born: int) -> Spec:
-        key = id(tensor)
-        allocation = tensor.untyped_storage()
-        address = storage_key(tensor)
-        storage = self._live.get(address)
-        if storage is None:
-            storage = Storage(len(self.storages), allocation.nbytes(), role, born)
-            self.storages.append(storage)
-            self._live[address] = storage
-            self._watched[address] = weakref.ref(allocation, partial(self._freed, address, storage))
-        self._nodes[key] = (weakref.ref(tensor, self._forget(key)), node)
+        storage = self._storages.behind(tensor, role, born)
+        self._nodes.put(tensor, node)
         return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
-
-    def _forget(self, key: int) -> Callable[[Any], None]:
-        nodes = self._nodes
-
-        def gone(reference: Any) -> None:
-            entry = nodes.get(key)
-            if entry is not None and entry[0] is reference:
-                del nodes[key]
-
-        return gone
-
-    def _freed(self, address: int, storage: Storage, _: Any) -> None:
-        if not self._ended:
-            storage.died = self.moment()
-        if self._live.get(address) is storage:
-            del self._live[address]
 
 
 def _note(error: BaseException, where: str) -> None:

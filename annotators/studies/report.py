@@ -13,6 +13,7 @@ from fxmeter.annotators.sheets.tables import OfPass, ReportedStage
 from fxmeter.annotators.studies.comparing.compared import Pipelined, Served, Shared
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.annotators.timing.stage_time import StageTime
+from fxmeter.annotators.units import quantity
 from fxmeter.models.devices import Device
 from fxmeter.models.figures import Figure, PassFigures
 from fxmeter.models.mixed_step import MixedStep
@@ -101,10 +102,12 @@ class Report:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader should know before trusting the numbers: lengths that the model is not made for."""
+        """What a reader should know before trusting the numbers: lengths that the model is not made for, devices that a
+        stage does not fit in."""
         passes = [one for stage in self.stages for one in _passes(stage)]
         tokens = max((one.final_kv_len for one in passes if one.stage != "encode"), default=0)
-        return self.model.warnings(tokens, max((one.encoder_positions or 0 for one in passes), default=0))
+        positions = max((one.encoder_positions or 0 for one in passes), default=0)
+        return (*self.model.warnings(tokens, positions), *filter(None, map(_overfull, self.timings)))
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -168,6 +171,16 @@ def _once(columns: Iterable[Column]) -> tuple[Column, ...]:
         replace(first, attention=" and ".join(dict.fromkeys([first.attention, *(each.attention for each in rest)])))
         for first, *rest in alike.values()
     )
+
+
+def _overfull(timing: StageTiming) -> str:
+    """That a stage does not fit in its device, where it does not."""
+    cost, device = timing.stage.cost, timing.time.device
+    needed = cost.weight_bytes + cost.kv_bytes + cost.peak_activation_bytes
+    if needed <= device.memory_bytes:
+        return ""
+    has, takes = quantity(device.memory_bytes, "memory"), quantity(needed, "memory")
+    return f"{title_of(timing.stage)} takes {takes}, more than the {has} of {device.name}: its time is of a larger one"
 
 
 def _passes(stage: OfPass) -> tuple[Scenario, ...]:

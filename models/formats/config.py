@@ -17,6 +17,8 @@ from fxmeter.models.formats.weights import StorageFormat, blocked_fp8, weight_fo
 Fields = Mapping[str, Any]
 
 PLAIN = ("bfloat16", "float16")
+SHORT = {"bf16": "bfloat16", "fp16": "float16"}
+"""What else plain dtypes are called."""
 """Names that mean: as the code has it, nothing quantised."""
 
 
@@ -35,6 +37,7 @@ class WeightFormats:
     @classmethod
     def all_in(cls, name: str) -> WeightFormats:
         """The format of that name for every matrix that quantisers convert; none for "bfloat16" and "float16"."""
+        name = SHORT.get(name.strip().lower(), name)
         if name in PLAIN:
             return cls(name, ())
         return cls(name, (("Linear", weight_format(name)),))
@@ -152,6 +155,11 @@ def _awq(fields: Fields) -> WeightFormats:
 
 def _bitsandbytes(fields: Fields) -> WeightFormats:
     four = fields.get("load_in_4bit") or fields.get("_load_in_4bit")
+    if not four and not (fields.get("load_in_8bit") or fields.get("_load_in_8bit")):
+        raise DeploymentError(
+            "quantization_config: bitsandbytes with neither load_in_8bit nor load_in_4bit stores nothing in another "
+            "format; give one of them, or a weight format (--weights bnb-int8, nf4, bfloat16)"
+        )
     if not four:
         return _one("bitsandbytes", weight_format("bnb-int8"), fields)
     return _one(

@@ -39,6 +39,7 @@ _FORMATS = {
 def kv_format(name: str) -> KvFormat:
     """The format of that name; DeploymentError where there is none."""
     wanted = name.strip().lower()
+    wanted = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(wanted, wanted)
     if wanted not in _FORMATS:
         hint = near(wanted, _FORMATS)
         raise DeploymentError(f"no KV format named {name!r}; {hint}there are {', '.join(_FORMATS)}")

@@ -123,6 +123,7 @@ def test_experts_of_a_dtype_of_their_own():
 
 
 BAD = [
+    ({"quant_method": "bitsandbytes"}, "neither load_in_8bit nor load_in_4bit"),
     ({"quant_method": "zzz"}, "'zzz'.*--weights"),
     ({}, "quant_method None"),
     ({"quant_method": "gptq", "bits": 5}, "5 bits"),
@@ -138,6 +139,11 @@ BAD = [
 def test_what_cannot_be_priced_is_refused_by_name(fields, said):
     with pytest.raises(DeploymentError, match=said):
         formats_of_config(fields)
+
+
+def test_plain_dtypes_have_short_names():
+    for short, name in (("bf16", "bfloat16"), ("FP16", "float16")):
+        assert deploy(weights=short, kv=short) == deploy(weights=name, kv=name)
 
 
 def test_a_deployment_refuses_what_it_does_not_know():

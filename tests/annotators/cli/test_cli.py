@@ -89,6 +89,7 @@ def test_json_has_the_promised_shape(run, tiny):
         "active_parameters",
         "weight_bytes",
         "layers",
+        "source_sha256",
         "left_out",
     }
     assert [(s["stage"], s["attention"]) for s in data["stages"]] == [

@@ -33,6 +33,14 @@ def test_the_json_has_the_time_of_every_stage_on_every_device(run):
     assert "time" not in json.loads(run("report", "llama-3.1-8b", "--prefill", 64, "--json").stdout)["stages"][0]
 
 
+def test_a_stage_that_does_not_fit_in_its_device_is_told_so(run):
+    options = ("--decode", 64, "--attention", "flash", "--device")
+    text = " ".join(run("report", "llama-2-13b", *options, "rtx4090-24g").stdout.split())
+    assert "warning: decode C=64 takes 24.2" in text  # GiB: 13,015,864,320 parameters of 2 bytes, and a little
+    assert "more than the 22.35 GiB of rtx4090-24g" in text
+    assert "warning" not in run("report", "llama-2-13b", *options, "h100").stdout
+
+
 def test_ops_are_ranked_by_what_is_asked(run):
     for by, title in (("time", "by time"), ("flops", "by FLOPs"), ("bytes", "by bytes moved")):
         done = run("report", "llama-3.1-8b", "--decode", 64, "--attention", "flash", "--device", "h100", "--ops-by", by)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from fxmeter import annotate, generation, load_model, prefill, vision
 from fxmeter.annotators import AnnotatedStage
 from fxmeter.annotators.api import annotate_steps
-from fxmeter.annotators.documents.sweep_files import prepare, write
+from fxmeter.annotators.documents.tables.sweep_files import prepare, write
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.annotators.studies.sweep import StageForms, Sweep, run_sweep
 from fxmeter.models.stage_cost import StageCost

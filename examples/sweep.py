@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from fxmeter import load_model
-from fxmeter.annotators.documents.sweep_files import SQLITE, prepare, write
+from fxmeter.annotators.documents.tables.sweep_files import SQLITE, prepare, write
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.comparing.ratios import check
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fxmeter.annotators.cli.report import report
+from fxmeter.annotators.cli.commands.report import report
 
 PRINTING = ("json_path", "depth", "ops", "ops_by", "at_peak", "timeline_path")
 """Options of ``report`` that are of what it prints, not of what it prices."""

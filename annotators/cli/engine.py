@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fxmeter.annotators.cli.options import Read, size
+from fxmeter.annotators.cli.values import Read, size
 from fxmeter.annotators.units import read_size
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.mixed_step import MixedStep, mixed

@@ -7,21 +7,21 @@ import sys
 
 import click
 
-from fxmeter.annotators.cli.cache import cache
-from fxmeter.annotators.cli.calibrate import calibrate
-from fxmeter.annotators.cli.capacity import capacity
-from fxmeter.annotators.cli.catalogue import devices, models, ops
-from fxmeter.annotators.cli.compare import compare
-from fxmeter.annotators.cli.crosscheck import crosscheck
-from fxmeter.annotators.cli.diff import diff
-from fxmeter.annotators.cli.explain import explain
-from fxmeter.annotators.cli.explore import explore
-from fxmeter.annotators.cli.formula import formula
-from fxmeter.annotators.cli.lock import check, lock
+from fxmeter.annotators.cli.commands.cache import cache
+from fxmeter.annotators.cli.commands.calibrate import calibrate
+from fxmeter.annotators.cli.commands.capacity import capacity
+from fxmeter.annotators.cli.commands.catalogue import devices, models, ops
+from fxmeter.annotators.cli.commands.compare import compare
+from fxmeter.annotators.cli.commands.crosscheck import crosscheck
+from fxmeter.annotators.cli.commands.diff import diff
+from fxmeter.annotators.cli.commands.explain import explain
+from fxmeter.annotators.cli.commands.explore import explore
+from fxmeter.annotators.cli.commands.formula import formula
+from fxmeter.annotators.cli.commands.lock import check, lock
+from fxmeter.annotators.cli.commands.report import report
+from fxmeter.annotators.cli.commands.sweep import sweep
+from fxmeter.annotators.cli.commands.time import time
 from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Failed, complain
-from fxmeter.annotators.cli.report import report
-from fxmeter.annotators.cli.sweep import sweep
-from fxmeter.annotators.cli.time import time
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.version import VERSION
 

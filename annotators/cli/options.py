@@ -6,85 +6,19 @@ An option's text is read by the function of the library that knows what it means
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
 
 from fxmeter.annotators.architectures.expressions import read_assignment
+from fxmeter.annotators.cli.values import Command, Decorator, Read, choice, gathered, size
 from fxmeter.annotators.conventions import USUAL, Conventions
-from fxmeter.annotators.studies.axes import Axes, read_grids, read_pair, read_sizes
-from fxmeter.annotators.units import read_size
 from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
 from fxmeter.models.deployment import Kernels, deploy
 from fxmeter.models.devices import Device, device
-from fxmeter.models.errors import DeploymentError, FxmeterError, ScenarioError
-
-Command = Callable[..., Any]
-Decorator = Callable[[Command], Command]
-Value = TypeVar("Value")
-
-
-class Read(click.ParamType, Generic[Value]):
-    """What ``read`` makes of a text; where it raises a ScenarioError, a usage error with its message."""
-
-    def __init__(self, name: str, read: Callable[[str], Value]) -> None:
-        self.name, self.read = name, read
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Value:
-        """The value of the text."""
-        try:
-            return self.read(str(value))
-        except ScenarioError as error:
-            self.fail(str(error), param, ctx)
-
-
-def size(least: int) -> Read[int]:
-    """A whole number of at least ``least``; "4k" and "1M" are 4·1024 and 1024·1024."""
-    return Read("integer", functools.partial(read_size, least=least))
-
-
-def sizes(least: int) -> Read[tuple[int, ...]]:
-    """Whole numbers: a list "1,2,4", a range "512:65536:512", a geometric one "1k:128k:*2"."""
-    return Read("sizes", functools.partial(read_sizes, least=least))
-
-
-def pair(example: str) -> Read[tuple[int, int]]:
-    """Two whole numbers with an x between them, such as 1x2 crops or a page of 1280x640 pixels."""
-    return Read("pair", functools.partial(read_pair, example=example))
-
-
-def gathered(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
-    """The values of several options as one argument ``name`` of the command, ``make(**values)``.
-
-    What ``make`` refuses is a usage error: the values do not go together.
-    """
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def with_gathered(**given: Any) -> Any:
-            values = {option: given.pop(option) for option in names if option in given}  # but for what one inside made
-            try:
-                gathered = make(**values)
-            except (ScenarioError, DeploymentError) as error:
-                raise click.UsageError(str(error), click.get_current_context()) from None
-            return command(**given, **{name: gathered})
-
-        declared_before = len(getattr(command, "__click_params__", ()))
-        decorated: Command = with_gathered
-        for option in reversed(options):
-            decorated = option(decorated)
-        names = [parameter.name for parameter in decorated.__click_params__[declared_before:]]  # type: ignore[attr-defined]
-        return decorated
-
-    return decorate
-
-
-def choice(flag: str, words: Any, help: str, **more: Any) -> Decorator:
-    """One of the words of a ``Literal``."""
-    return click.option(flag, type=click.Choice(get_args(words)), help=help, **more)
+from fxmeter.models.errors import DeploymentError, FxmeterError
 
 
 def _given_model(context: click.Context, _: click.Parameter, model: str | None) -> str:
@@ -343,31 +277,3 @@ def set_option(help: str, **more: Any) -> Decorator:
 uncosted_option = click.option(
     "--allow-uncosted", is_flag=True, help="Exit 0 although ops have no rule, e.g. report M --allow-uncosted."
 )
-
-
-def axis_options(*, prompts: tuple[int, ...] = ()) -> Decorator:
-    """--prefill, --decode, --crops, --batch and --steps, each a list, as ``axes``; ``prompts`` where none is given."""
-
-    def make(prefill: Any, decode: Any, crops: Any, batch: Any, steps: Any) -> Axes:
-        if prefill is None and decode is None and crops is None:
-            prefill = prompts
-        return Axes(prefill=prefill or (), decode=decode or (), crops=crops or (), batch=batch, steps=steps)
-
-    def option(flag: str, least: int, help: str, default: str | None = None) -> Decorator:
-        kind = sizes(least)
-        return click.option(flag, type=kind, metavar="LIST", help=help, default=default, show_default=True)
-
-    return gathered(
-        "axes",
-        make,
-        option("--prefill", 1, "Prompt lengths, e.g. --prefill 512:65536:512."),
-        option("--decode", 0, "Cached tokens, e.g. --decode 1k:128k:*2."),
-        click.option(
-            "--crops",
-            type=Read("grids", read_grids),
-            metavar="LIST",
-            help="Pages by their grids, rows x columns, e.g. --crops 1x1:20x20.",
-        ),
-        option("--batch", 1, "Sequences, e.g. --batch 1,8,64.", "1"),
-        option("--steps", 1, "Tokens to decode, one at a time, e.g. --steps 100.", "1"),
-    )

@@ -17,10 +17,10 @@ from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.breakdown import HeavyOp, TreeRow, heaviest_ops, module_tree
 from fxmeter.annotators.studies.times import StageTiming, TimedOp, longest_ops
 from fxmeter.annotators.views.difference import difference_view
-from fxmeter.annotators.views.report import heaviest_grid, tree_grid, usual_order
-from fxmeter.annotators.views.summary import figure_lines, summary_text
+from fxmeter.annotators.views.reports.report import heaviest_grid, tree_grid, usual_order
+from fxmeter.annotators.views.reports.summary import figure_lines, summary_text
+from fxmeter.annotators.views.reports.times import timed_ops
 from fxmeter.annotators.views.terms import term_text
-from fxmeter.annotators.views.times import timed_ops
 from fxmeter.models.choices import OpsBy
 from fxmeter.models.devices.device import Device
 from fxmeter.models.errors import FxmeterError

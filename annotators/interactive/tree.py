@@ -10,7 +10,7 @@ from fxmeter.annotators.sheets.tables import StageTables
 from fxmeter.annotators.studies.breakdown import TreeRow, module_tree
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import quantity
-from fxmeter.annotators.views.summary import summary_lines
+from fxmeter.annotators.views.reports.summary import summary_lines
 
 ALL_LEVELS = 99
 OPEN = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fxmeter.annotators.measured.reading import Trace
+from fxmeter.annotators.measured.traces.reading import Trace
 from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 

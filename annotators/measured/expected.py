@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fxmeter.annotators.measured.reading import Shapes
+from fxmeter.annotators.measured.traces.reading import Shapes
 from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from fxmeter.annotators.measured.align import align
 from fxmeter.annotators.measured.expected import Expected, key_of
-from fxmeter.annotators.measured.passes import Ran
+from fxmeter.annotators.measured.traces.passes import Ran
 
 Pairs: TypeAlias = list[tuple[int, int]]
 

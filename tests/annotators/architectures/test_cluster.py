@@ -15,7 +15,7 @@ import pytest
 from fxmeter import FxmeterError, decode, prefill
 from fxmeter.annotators.architectures.explore import exploration
 from fxmeter.annotators.architectures.workers import cluster
-from fxmeter.annotators.documents.explored import explored
+from fxmeter.annotators.documents.tables.explored import explored
 from tests.tracer.tiny import LLAMA
 
 Client = pytest.importorskip("distributed").Client

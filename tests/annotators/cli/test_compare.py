@@ -71,7 +71,7 @@ def test_mistakes_are_one_line(run, files, tmp_path):
 
 
 def test_every_option_has_an_example():
-    from fxmeter.annotators.cli.compare import compare
+    from fxmeter.annotators.cli.commands.compare import compare
 
     for option in compare.params:
         if option.param_type_name == "option":

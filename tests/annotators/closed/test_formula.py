@@ -310,7 +310,7 @@ def test_a_model_without_a_formula_is_one_line(run, config, monkeypatch):
 
 
 def test_every_option_has_help_and_an_example():
-    from fxmeter.annotators.cli.formula import formula
+    from fxmeter.annotators.cli.commands.formula import formula
 
     for option in formula.params:
         if option.param_type_name == "option":

@@ -30,8 +30,8 @@ from transformers import AutoConfig  # noqa: E402
 from fxmeter.annotators import annotate, closed_form  # noqa: E402
 from fxmeter.annotators.closed.formulas import formulas  # noqa: E402
 from fxmeter.annotators.documents.report import to_json  # noqa: E402
-from fxmeter.annotators.documents.sweep_files import prepare, write  # noqa: E402
-from fxmeter.annotators.documents.sweep_sql import read_run  # noqa: E402
+from fxmeter.annotators.documents.tables.sweep_files import prepare, write  # noqa: E402
+from fxmeter.annotators.documents.tables.sweep_sql import read_run  # noqa: E402
 from fxmeter.annotators.plots.families import families  # noqa: E402
 from fxmeter.annotators.pricing import price  # noqa: E402
 from fxmeter.annotators.stages.model_info import model_info  # noqa: E402
@@ -39,7 +39,7 @@ from fxmeter.annotators.studies.axes import Axes  # noqa: E402
 from fxmeter.annotators.studies.report import build_report  # noqa: E402
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep  # noqa: E402
 from fxmeter.annotators.views.formula import formula_view  # noqa: E402
-from fxmeter.annotators.views.report import report_view  # noqa: E402
+from fxmeter.annotators.views.reports.report import report_view  # noqa: E402
 from fxmeter.models import StageCost, generation  # noqa: E402
 from fxmeter.tracer import load_model  # noqa: E402
 from tests.tracer.tiny import LLAMA  # noqa: E402

@@ -7,9 +7,9 @@ import tracemalloc
 import pytest
 
 from fxmeter import annotate, prefill
-from fxmeter.annotators.measured.events import LONGEST_EVENT, PIECE, events_of
 from fxmeter.annotators.measured.laid_over import lay_over
-from fxmeter.annotators.measured.reading import read_trace
+from fxmeter.annotators.measured.traces.events import LONGEST_EVENT, PIECE, events_of
+from fxmeter.annotators.measured.traces.reading import read_trace
 from fxmeter.models.errors import FxmeterError, ScenarioError, TraceFileError
 from tests.annotators.measured.real import BATCH, PROMPT, model_of, real_run
 from tests.tracer import tiny

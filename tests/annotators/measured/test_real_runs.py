@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fxmeter import annotate, annotate_module, decode, measured, prefill
 from fxmeter.annotators.measured.laid_over import lay_over
-from fxmeter.annotators.measured.ranges import ranges_around
+from fxmeter.annotators.measured.traces.ranges import ranges_around
 from fxmeter.models.errors import ScenarioError
 from tests.annotators.measured.real import (
     BATCH,

@@ -202,7 +202,7 @@ def test_the_command_draws_and_says_what_is_missing(monkeypatch, capsys, tmp_pat
     assert done.returncode == 0
     assert "plots/activations.png and 2 more" in done.stdout
     assert len(list((tmp_path / "out/plots").iterdir())) == 3
-    monkeypatch.setattr("fxmeter.annotators.cli.sweep.find_spec", lambda _: None)
+    monkeypatch.setattr("fxmeter.annotators.cli.commands.sweep.find_spec", lambda _: None)
     done = run("--decode", "8,64", "--out", tmp_path / "none", "--plots")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

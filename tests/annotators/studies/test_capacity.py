@@ -16,7 +16,7 @@ from fxmeter.annotators.studies.planning.capacity import capacity, largest_that_
 from fxmeter.annotators.studies.planning.rates import Measured
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.annotators.units import four_digits, quantity
-from fxmeter.annotators.views.capacity import capacity_markdown
+from fxmeter.annotators.views.reports.capacity import capacity_markdown
 from fxmeter.models import decode, generation, prefill
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.sizes import LARGEST_SIZE
@@ -291,7 +291,7 @@ def test_a_mistake_is_one_line(run, config, arguments, message):
 
 
 def test_every_option_has_help_and_an_example():
-    from fxmeter.annotators.cli.capacity import capacity as command
+    from fxmeter.annotators.cli.commands.capacity import capacity as command
 
     for option in command.params:
         if option.param_type_name == "option":

@@ -14,7 +14,7 @@ from fxmeter.annotators.stages.given import stages_of
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.studies.breakdown import module_tree
 from fxmeter.annotators.studies.report import build_report
-from fxmeter.annotators.views.report import report_view
+from fxmeter.annotators.views.reports.report import report_view
 from fxmeter.models.errors import ScenarioError
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA, config
 

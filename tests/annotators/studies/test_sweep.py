@@ -16,8 +16,8 @@ import pytest
 from transformers import AutoConfig
 
 from fxmeter.annotators import annotate
-from fxmeter.annotators.documents.sweep_files import prepare, write
-from fxmeter.annotators.documents.sweep_sql import read_run
+from fxmeter.annotators.documents.tables.sweep_files import prepare, write
+from fxmeter.annotators.documents.tables.sweep_sql import read_run
 from fxmeter.annotators.studies.axes import MOST_POINTS, Axes, read_grids, read_sizes
 from fxmeter.annotators.studies.comparing.ratios import check
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep
@@ -435,7 +435,7 @@ def test_pages_of_a_model_without_a_tower_are_refused(run, config, tmp_path):
 
 
 def test_every_option_has_help_and_an_example():
-    from fxmeter.annotators.cli.sweep import sweep
+    from fxmeter.annotators.cli.commands.sweep import sweep
 
     for option in sweep.params:
         if option.param_type_name == "option":

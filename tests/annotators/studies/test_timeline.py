@@ -293,7 +293,7 @@ def test_a_file_that_cannot_be_is_refused_before_the_work(run, options, code, me
 
 def test_a_picture_without_matplotlib_is_one_line_that_says_what_to_install(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("fxmeter.annotators.cli.report.find_spec", lambda name: None)
+    monkeypatch.setattr("fxmeter.annotators.cli.commands.report.find_spec", lambda name: None)
     done = run("report", "llama-2-7b", "--memory-timeline", tmp_path / "m.svg")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()

@@ -13,7 +13,7 @@ from fxmeter.annotators import annotate
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.studies.report import build_report
 from fxmeter.annotators.views.console import Grid, in_parts, names, numbers
-from fxmeter.annotators.views.report import report_view
+from fxmeter.annotators.views.reports.report import report_view
 from fxmeter.models import prefill
 from fxmeter.tracer import load_model
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA, config

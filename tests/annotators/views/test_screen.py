@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fxmeter import annotate, decode, prefill
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.studies.report import build_report
-from fxmeter.annotators.views.report import report_view
+from fxmeter.annotators.views.reports.report import report_view
 from fxmeter.annotators.views.terms import terms_markdown
 from fxmeter.models.choices import Causal, Logits, Routing
 from fxmeter.models.deployment import Kernels

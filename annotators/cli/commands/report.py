@@ -9,102 +9,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fxmeter.annotators.cli.engine import engine_options, engine_stages
 from fxmeter.annotators.cli.options import (
     attentions_option,
-    batch_option,
     cache_option,
-    choice,
     convention_options,
     deployment_options,
     devices_option,
     dtype_option,
-    encoder_len_option,
-    gathered,
     json_option,
     model_argument,
-    pair,
     plot_option,
     set_option,
-    size,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
 from fxmeter.annotators.cli.page import also_option, check_page, html_option, page_of
+from fxmeter.annotators.cli.scenarios import Scenarios, scenario_options
 from fxmeter.annotators.cli.session import Session, load_libraries, session
+from fxmeter.annotators.cli.values import choice, size
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.report import Report, build_report
-from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention, OpsBy
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
-from fxmeter.models.errors import FxmeterError, ScenarioError
+from fxmeter.models.errors import FxmeterError
 from fxmeter.models.mixed_step import MixedStep
-from fxmeter.models.page import crop_grid, page_context
 from fxmeter.models.scenario import Scenario, VisionScenario
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fxmeter.annotators.sheets.tables import ReportedStage
-
-DEFAULT_LENGTH = 2048
-Scenarios = tuple[Scenario | MixedStep | VisionScenario, ...]
-
-
-def scenarios_of(
-    prefill: int | None,
-    decode: int | None,
-    steps: int | None,
-    crops: tuple[int, int] | None,
-    page: tuple[int, int] | None,
-    batch: int,
-    encoder_len: int | None,
-    **engine: Any,
-) -> Scenarios:
-    """The stages that the options of ``report`` ask for; ``engine`` has those of :data:`engine_options`."""
-    if crops is not None and page is not None:
-        raise ScenarioError("--crops and --page both say how the page is cropped; give one")
-    grid = crop_grid(*page) if page is not None else crops
-    if grid is not None:
-        if prefill is not None or decode is not None:
-            raise ScenarioError("a page has its own context; leave --prefill and --decode out, or --crops and --page")
-        if engine["beside"] is not None:
-            raise ScenarioError("--beside is for a prompt of text; leave it out, or --crops and --page")
-        prefill = decode = page_context(grid)
-    elif prefill is None and decode is None:
-        prefill, decode = DEFAULT_LENGTH, DEFAULT_LENGTH + (engine["cached"] or 0)
-    elif decode is None and steps is not None:
-        decode = (prefill or 0) + (engine["cached"] or 0)
-    stages: Scenarios = () if grid is None else (make.vision(crops=grid, batch=batch),)
-    sizes: dict[str, Any] = {"batch": batch, "encoder_len": encoder_len}
-    return stages + engine_stages(prefill, decode, steps, sizes, **engine)
-
-
-scenario_options = gathered(
-    "scenarios",
-    scenarios_of,
-    click.option("--prefill", type=size(1), metavar="S", help="Prompt tokens to process, e.g. --prefill 4096."),
-    click.option("--decode", type=size(0), metavar="C", help="Cached tokens before the new one, e.g. --decode 4096."),
-    click.option(
-        "--steps", type=size(1), metavar="K", help="Tokens to decode, one at a time, e.g. --decode 493 --steps 100."
-    ),
-    click.option(
-        "--crops",
-        type=pair("1x2"),
-        metavar="HxW",
-        help="Read a page: global view and H rows of W crops, e.g. --crops 1x2.",
-    ),
-    click.option(
-        "--page",
-        type=pair("1280x640"),
-        metavar="WIDTHxHEIGHT",
-        help="Read a page of that many pixels, cropped as the vendor does, e.g. --page 1280x640.",
-    ),
-    batch_option,
-    encoder_len_option,
-    *engine_options,
-)
 
 
 @click.command(short_help="What prefill and decode of a model cost.")
@@ -223,7 +158,7 @@ def report(
         for warning in whole.warnings:
             complain(f"warning: {warning}")
     else:
-        from fxmeter.annotators.views.report import report_view
+        from fxmeter.annotators.views.reports.report import report_view
 
         show(report_view(whole, depth=depth, ops=ops, by=ops_by, at_peak=at_peak))
     exit_unless_costed(whole.uncosted, allow_uncosted)

@@ -14,15 +14,13 @@ from fxmeter.annotators.cli.options import (
     deployment_options,
     devices_option,
     dtype_option,
-    gathered,
     model_argument,
     set_option,
-    size,
-    sizes,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import bar, complain, exit_unless_costed, progress, show
 from fxmeter.annotators.cli.session import load_libraries, session
+from fxmeter.annotators.cli.values import gathered, size, sizes
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from fxmeter.annotators.architectures.explore import Exploration
     from fxmeter.annotators.architectures.pareto import Front
     from fxmeter.annotators.architectures.workers import Workers
-    from fxmeter.annotators.documents.explored import Explored
+    from fxmeter.annotators.documents.tables.explored import Explored
 
 
 def _scenarios(prefill: Any, decode: Any, batch: Any) -> tuple[Scenario, ...]:
@@ -119,8 +117,8 @@ def explore(
         asked = {"keep": keep, "scenarios": scenarios, "devices": devices, "dtype": dtype, **options}
         found = exploration(model, sets, **asked)
         axes = None if pareto is None else read_pareto(pareto, found.question)
-    from fxmeter.annotators.documents.explored import explored
-    from fxmeter.annotators.documents.explored_files import write_beside
+    from fxmeter.annotators.documents.tables.explored import explored
+    from fxmeter.annotators.documents.tables.explored_files import write_beside
 
     with explored(out, found.question, dict(found.space.defaults)) as table:
         new = _priced(found, table, jobs, scheduler, out)
@@ -171,7 +169,7 @@ def _pictures(model: str, front: Front) -> dict[str, bytes]:
 def _shown(table: Explored, new: int, out: str, files: list[str], front: Front | None) -> int:
     """Print what was found; how many op executions have no rule."""
     from fxmeter.annotators.architectures.refusals import by_reason
-    from fxmeter.annotators.documents.explored import SQLITE
+    from fxmeter.annotators.documents.tables.explored import SQLITE
     from fxmeter.annotators.views.explored import explored_view
 
     count, uncosted = table.totals()

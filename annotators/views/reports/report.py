@@ -15,8 +15,8 @@ from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, modul
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import four_digits, quantity
 from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers
-from fxmeter.annotators.views.shared import pipeline_grid, replicated_line, shared_grid
-from fxmeter.annotators.views.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
+from fxmeter.annotators.views.reports.shared import pipeline_grid, replicated_line, shared_grid
+from fxmeter.annotators.views.reports.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
 from fxmeter.models.choices import OpsBy
 from fxmeter.models.figures import Figure, shown
 from fxmeter.models.model_info import ModelInfo

@@ -10,8 +10,8 @@ from fxmeter.annotators.studies.planning.capacity import Capacity, Need, Shortfa
 from fxmeter.annotators.studies.planning.rates import Rates, Utilisation
 from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
-from fxmeter.annotators.views.serving import device_grids, device_notes, fit_cell
-from fxmeter.annotators.views.shape import shape
+from fxmeter.annotators.views.reports.serving import device_grids, device_notes, fit_cell
+from fxmeter.annotators.views.reports.shape import shape
 
 
 def capacity_view(capacity: Capacity) -> RenderableType:

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fxmeter.annotators.documents.head import Document
-from fxmeter.annotators.documents.sweep import to_csv, to_json
-from fxmeter.annotators.documents.sweep_sql import add_run, check_database, newest_run
+from fxmeter.annotators.documents.tables.sweep import to_csv, to_json
+from fxmeter.annotators.documents.tables.sweep_sql import add_run, check_database, newest_run
 from fxmeter.annotators.sheets.kept.files import staged
 from fxmeter.annotators.studies.sweep import Sweep
 from fxmeter.models.errors import FxmeterError

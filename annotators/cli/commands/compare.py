@@ -8,17 +8,16 @@ import click
 
 from fxmeter.annotators.cli.options import (
     batch_option,
-    choice,
     convention_options,
     deployment_options,
     devices_option,
     dtype_option,
     json_option,
     model_argument,
-    size,
 )
 from fxmeter.annotators.cli.output import show, write_file, write_json
 from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.values import choice, size
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
@@ -88,8 +87,8 @@ def compare(
     with session(model, dtype, remember=False, json=json_path, timeline=timeline_path) as work:
         from fxmeter.annotators.api import annotate
         from fxmeter.annotators.measured.laid_over import lay_over
-        from fxmeter.annotators.measured.ranges import sizes_of, the_only
-        from fxmeter.annotators.measured.reading import read_trace
+        from fxmeter.annotators.measured.traces.ranges import sizes_of, the_only
+        from fxmeter.annotators.measured.traces.reading import read_trace
 
         work.say(f"reading {trace_path}")
         trace = read_trace(trace_path)

@@ -5,7 +5,7 @@
 
 A row is known by its key, a hash of its config and of what was asked: the same architecture comes once, whoever prices
 it and how often. ``fields`` is JSON; in SQL, ``fields ->> '$.hidden_size'``. Whole numbers are as in
-:mod:`fxmeter.annotators.documents.sweep_sql`.
+:mod:`fxmeter.annotators.documents.tables.sweep_sql`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from fxmeter.annotators.architectures.pricing import DIED, Architecture, is_kept
 from fxmeter.annotators.architectures.question import Question
 from fxmeter.annotators.documents.head import Document
-from fxmeter.annotators.documents.sweep_sql import stored
+from fxmeter.annotators.documents.tables.sweep_sql import stored
 from fxmeter.models.errors import FxmeterError, ScenarioError
 
 SQLITE, PARQUET, PARETO = "explore.sqlite", "explore.parquet", "pareto.csv"

@@ -8,7 +8,7 @@ from fxmeter.annotators.studies.planning.capacity import Capacity, Fit, Need, On
 from fxmeter.annotators.studies.planning.serving import Served
 from fxmeter.annotators.units import duration, duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
-from fxmeter.annotators.views.shape import shape
+from fxmeter.annotators.views.reports.shape import shape
 
 
 def device_grids(capacity: Capacity) -> list[Grid]:

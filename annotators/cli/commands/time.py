@@ -16,11 +16,11 @@ from fxmeter.annotators.cli.options import (
     json_option,
     model_argument,
     plot_option,
-    sizes,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, show, write_file, write_json
 from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.values import sizes
 from fxmeter.annotators.studies.planning.latency import ENGINES, latencies
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
@@ -109,7 +109,7 @@ def time(
 
         write_json(latencies_of(found, info), json_path)
     else:
-        from fxmeter.annotators.views.latency import latency_markdown, latency_view
+        from fxmeter.annotators.views.reports.latency import latency_markdown, latency_view
 
         line = f"{info.name}, {info.weights}"
         sys.stdout.write(latency_markdown(found, line)) if markdown else show(latency_view(found, line))

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import click
 
-from fxmeter.annotators.cli.options import (
-    attentions_option,
-    batch_option,
-    deployment_options,
-    json_option,
-    pair,
-    size,
-)
+from fxmeter.annotators.cli.options import attentions_option, batch_option, deployment_options, json_option
 from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, show, write_json
 from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.values import pair, size
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment

@@ -8,7 +8,7 @@ from rich.text import Text
 from fxmeter.annotators.studies.planning.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
 from fxmeter.annotators.units import duration, four_digits
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
-from fxmeter.annotators.views.times import estimated, extrapolation, one_device_in_title
+from fxmeter.annotators.views.reports.times import estimated, extrapolation, one_device_in_title
 
 TITLES = {"prefill": "Time to first token (prefill)", "decode": "Time per output token (decode)"}
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from fxmeter.annotators.cli.asked import models_and_options, write_report
-from fxmeter.annotators.cli.options import json_option, size
+from fxmeter.annotators.cli.options import json_option
 from fxmeter.annotators.cli.output import EXIT_ERROR, check_writable, show, write_json
+from fxmeter.annotators.cli.values import size
 from fxmeter.models.errors import FxmeterError
 
 

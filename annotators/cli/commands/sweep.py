@@ -6,9 +6,9 @@ from importlib.util import find_spec
 
 import click
 
+from fxmeter.annotators.cli.axes import axis_options
 from fxmeter.annotators.cli.options import (
     attentions_option,
-    axis_options,
     cache_option,
     convention_options,
     deployment_options,
@@ -80,7 +80,7 @@ def sweep(
         raise click.UsageError("--device is for plots of times; leave --no-plots out, and install matplotlib")
     deployments = check_page(html_path, deployment, also)
     with session(model, dtype, remember=remember, html=html_path) as work:
-        from fxmeter.annotators.documents.sweep_files import prepare, write
+        from fxmeter.annotators.documents.tables.sweep_files import prepare, write
         from fxmeter.annotators.studies.comparing.ratios import check
         from fxmeter.annotators.studies.sweep import run_sweep
 

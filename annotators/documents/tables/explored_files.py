@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fxmeter.annotators.architectures.pareto import Front
-from fxmeter.annotators.documents.explored import PARETO, PARQUET, Explored
+from fxmeter.annotators.documents.tables.explored import PARETO, PARQUET, Explored
 from fxmeter.annotators.sheets.kept.files import staged
 from fxmeter.models.errors import FxmeterError
 

@@ -9,7 +9,6 @@ import click
 from fxmeter.annotators.cli.options import (
     attention_option,
     cache_option,
-    choice,
     convention_options,
     deployment_options,
     dtype_option,
@@ -18,6 +17,7 @@ from fxmeter.annotators.cli.options import (
 )
 from fxmeter.annotators.cli.output import show, write_json
 from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.values import choice
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.deployment import Deployment

@@ -9,23 +9,21 @@ from typing import Any
 
 import click
 
+from fxmeter.annotators.cli.axes import axis_options
 from fxmeter.annotators.cli.options import (
-    Read,
     attention_option,
-    axis_options,
     cache_option,
     conventions_as,
     deployment_options,
     devices_option,
     dtype_option,
-    gathered,
     json_option,
     model_argument,
-    size,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
 from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.values import Read, gathered, size
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.planning.rates import Measured
@@ -168,7 +166,7 @@ def capacity(
 
         write_json(to_json(needs), json_path)
     else:
-        from fxmeter.annotators.views.capacity import capacity_markdown, capacity_view
+        from fxmeter.annotators.views.reports.capacity import capacity_markdown, capacity_view
 
         sys.stdout.write(capacity_markdown(needs)) if markdown else show(capacity_view(needs))
     exit_unless_costed(needs.uncosted, allow_uncosted)

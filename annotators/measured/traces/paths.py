@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fxmeter.annotators.measured.align import align
-from fxmeter.annotators.measured.calls import Call
-from fxmeter.annotators.measured.reading import MODULE, OWN
+from fxmeter.annotators.measured.traces.calls import Call
+from fxmeter.annotators.measured.traces.reading import MODULE, OWN
 from fxmeter.annotators.sheets.tables import ModuleCost
 
 

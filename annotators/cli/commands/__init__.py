@@ -1,0 +1,1 @@
+"""The commands, one after another as people meet them; what they share is in the room around them."""

@@ -1,0 +1,1 @@
+"""Many points as files: documents, SQLite, CSV, Parquet."""

@@ -1,0 +1,1 @@
+"""Reports on one model: cost, time, capacity."""

@@ -68,14 +68,14 @@ def load_model(
     """
     if isinstance(source, str) and isinstance(factory := locate(source), Factory):
         return _built_here(factory, dtype)
-    config, formats = _config_and_formats(source)
+    config, formats, sha256 = _read(source)
     _refuse_absurd(vars(config), str(config.model_type))
     with one_building():
         model, beside = _on_meta(config, dtype)
     setattr(model, "name_or_path", _name_of(source, config))  # noqa: B010  any module takes it
     setattr(model, FORMATS, formats)
     setattr(model, LEFT_OUT, beside)
-    setattr(model, SOURCE, _sha256(source))
+    setattr(model, SOURCE, sha256)
     return model.eval()
 
 
@@ -124,37 +124,32 @@ def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype)
     return DecoderWithHead.from_config(text, dtype=dtype)
 
 
-def _sha256(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> str:
-    """Of the fields as they are given: what a release of transformers fills in beside them is none of the model's."""
-    if isinstance(source, PreTrainedConfig):
-        source = source.to_diff_dict()
-    fields = source if isinstance(source, Mapping) else read_fields(source)[0]
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def load_config(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> PreTrainedConfig:
     """The transformers config behind ``source``; the caller may change it freely."""
-    return _config_and_formats(source)[0]
+    return _read(source)[0]
 
 
-def _config_and_formats(
-    source: str | Path | Mapping[str, Any] | PreTrainedConfig,
-) -> tuple[PreTrainedConfig, Formats]:
+def _read(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> tuple[PreTrainedConfig, Formats, str]:
+    """The config, the storage formats that it names, and a hash of its fields as they are given: what a release of
+    transformers fills in beside them is none of the model's."""
     if isinstance(source, PreTrainedConfig):
-        config = copy.deepcopy(source)
+        config, sha256 = copy.deepcopy(source), _sha256(source.to_diff_dict())
         quantised = getattr(config, "quantization_config", None)
         if quantised is None:
-            return config, None
+            return config, None, sha256
         del config.quantization_config
-        return config, _formats(quantised if isinstance(quantised, dict) else quantised.to_dict())
+        return config, _formats(quantised if isinstance(quantised, dict) else quantised.to_dict()), sha256
     fields, origin = (source, _name_in(source)) if isinstance(source, Mapping) else read_fields(source)
     quantised = fields.get("quantization_config")
     if quantised is not None and not isinstance(quantised, dict):
         raise ModelError(f"{origin}: quantization_config is {shown(quantised)}, not an object")
     config = _config_from({name: value for name, value in fields.items() if name != "expert_dtype"}, origin)
-    if quantised is None:
-        return config, None
-    return config, _formats(quantised, expert_dtype=fields.get("expert_dtype"))
+    formats = None if quantised is None else _formats(quantised, expert_dtype=fields.get("expert_dtype"))
+    return config, formats, _sha256(fields)
+
+
+def _sha256(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(fields), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _formats(quantised: dict[str, Any], *, expert_dtype: str | None = None) -> Formats:

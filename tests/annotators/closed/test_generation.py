@@ -24,6 +24,7 @@ MEMORY = {
     "peak_activation_bytes",
     "ideal_peak_activation_bytes",
     "kv_bytes",
+    "kv_storage_bytes",
     "weight_bytes",
 }
 PER_TOKEN, PER_PAIR = 1_148_190_720, 61_440

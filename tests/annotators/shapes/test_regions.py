@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fxmeter.annotators.sheets.regions import Regions, config_lengths
 
 from fxmeter.annotators.shapes.cells import Cell
+from fxmeter.annotators.shapes.regions import Regions, config_lengths
 from fxmeter.annotators.shapes.samples import Samples
 from fxmeter.annotators.symbolic import NotPolynomial, value_at
 

@@ -185,9 +185,9 @@ def test_formats_on_the_command_line(run):
     assert "not priced: activations are quantised before each product" in done.stdout
     assert "cache in place in fp8\n" in done.stdout
     assert "one scale for each layer's keys and values (not counted)" in " ".join(done.stdout.split())
-    served = run("report", "llama-3.1-8b", "--decode", "64", "--attention", "flash", "--kernels", "serving")
-    assert "causal exact · logits last" in served.stdout
-    assert "· serving kernels" in served.stdout
+    served = run("report", "llama-3.1-8b", "--prefill", "64", "--attention", "flash", "--kernels", "serving")
+    assert "causal exact · logits last" in " ".join(served.stdout.split())
+    assert "· serving kernels" in " ".join(served.stdout.split())
     wrong = run("report", "llama-3.1-8b", "--weights", "fp9")
     assert wrong.returncode == 2
     assert "no weight format named 'fp9'" in wrong.stderr

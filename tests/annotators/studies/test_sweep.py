@@ -298,7 +298,7 @@ def test_a_full_disk_changes_nothing(file, small, tmp_path):
 
 def test_an_interruption_leaves_no_file(config, tmp_path):
     code = (
-        "import time; from fxmeter.annotators.documents import sweep_files\n"
+        "import time; from fxmeter.annotators.documents.tables import sweep_files\n"
         "write_table = sweep_files.to_csv\n"
         "def slow(data):\n    print('writing', flush=True); time.sleep(60); return write_table(data)\n"
         "sweep_files.to_csv = slow\n"

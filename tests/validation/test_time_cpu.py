@@ -1,0 +1,37 @@
+"""Time on the CPU beside its prediction: what the page says of its cases."""
+
+from __future__ import annotations
+
+import torch
+
+from fxmeter import decode
+from validation.time_cpu import MODELS, Case, kendall, measured, page, real
+
+
+def case(predicted: float, least: float, scenario: str = "prefill 64") -> Case:
+    return Case("a model", "float32", "eager", scenario, predicted, least, 2 * least)
+
+
+def test_errors_are_signed_and_of_the_least():
+    assert case(1.5, 1.0).error == 0.5
+    assert case(0.5, 1.0).error == -0.5
+
+
+def test_the_ranking_is_kendalls():
+    assert kendall([case(1, 10), case(2, 20), case(3, 30)]) == 1
+    assert kendall([case(1, 10), case(3, 20), case(2, 30)]) == (2 - 1) / 3
+    assert kendall([case(3, 10), case(2, 20), case(1, 30)]) == -1
+
+
+def test_the_page_has_every_case_and_the_errors_by_pass():
+    text = page([case(1.5, 1.0), case(0.7, 1.0, "decode at 256"), case(0.9, 1.0, "decode at 256")])
+    assert text.count("| a model |") == 3
+    assert "| prefill 64 | 1 | 50% | +50% |" in text
+    assert "| decode at 256 | 2 | 20% | -20% |" in text
+    assert "median absolute error 30%" in text
+
+
+def test_a_real_pass_is_measured():
+    fields = {**next(iter(MODELS.values())), "num_hidden_layers": 1, "vocab_size": 8000}
+    least, median = measured(real(fields, torch.float32, "eager"), decode(8), 0.01)
+    assert 0 < least <= median

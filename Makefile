@@ -6,7 +6,7 @@ MODEL  ?= deepseek-ocr
 
 WORKERS ?= 2
 
-.PHONY: report test test-slow coverage validate foreign bench lint format readme ops catalogue terms notebook images dist clean
+.PHONY: report test test-slow coverage validate foreign time bench lint format readme ops catalogue terms notebook images dist clean
 .DEFAULT_GOAL := report
 
 $(VENV)/.installed: pyproject.toml
@@ -30,6 +30,10 @@ coverage: $(VENV)/.installed  ## every causal-LM type of transformers; writes do
 
 validate: $(VENV)/.installed  ## bytes and memory against real runs; writes docs/validation.md
 	for name in peak kv io fused gpu; do $(BIN)/python -m validation.$$name || exit 1; done
+
+time: $(VENV)/.installed  ## published timings, and this machine, beside the prediction; writes docs/validation_time*.md
+	$(BIN)/python -m validation.time_published
+	$(BIN)/python -m validation.time_cpu
 
 foreign: $(VENV)/.installed  ## models of other packages against real runs; writes docs/foreign.md
 	$(BIN)/python -m validation.foreign

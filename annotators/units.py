@@ -46,6 +46,11 @@ def quantity(value: float, kind: Kind) -> str:
     return f"{f'{value:,.0f}' if size == 1 and kind != 'second' else four_digits(value / size)} {name}"
 
 
+def percentage(share: float) -> str:
+    """A share with two digits: "93%", "4.2%"."""
+    return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
+
+
 def duration(seconds: float) -> str:
     """A time with four digits: "12.34 ms"."""
     return quantity(seconds, "second")

@@ -22,4 +22,8 @@ Routing = Literal["uniform", "worst"]
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"]
 """Of weights, cache and activations."""
+
+DTYPE_OF: dict[str, Dtype] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""What else people call them."""
+
 OpsBy = Literal["time", "flops", "bytes"]

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from fxmeter.annotators.documents.head import Document
+from fxmeter.annotators.studies.breakdown import CONTAINERS
 from fxmeter.models.stage_cost import FIGURES
 
 SUMMED = tuple(name for name, figure in FIGURES.items() if figure.over_parts == "sum" and figure.whole)
 """Figures of which a whole is the sum of its parts."""
-CONTAINERS = ("ModuleList", "ModuleDict")
-"""Classes that run nothing: their members are their parent's."""
 SECONDS = "estimate_s"
 """The estimated time of a part, where a stage has one."""
 

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar, overload
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 
+from fxmeter.annotators.units import percentage
 from fxmeter.annotators.views.console import FILE_WIDTH, Cell, Grid
 
 Row = TypeVar("Row")
@@ -91,9 +92,8 @@ def as_text(view: RenderableType) -> str:
 
 def bar(share: float) -> str:
     """A share as a bar and a percentage."""
-    percent = f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
     width = f"{max(0.0, min(1.0, share)):.1%}"
-    return f'<span class="bar"><i style="width:{width}"></i></span><span class="share">{percent}</span>'
+    return f'<span class="bar"><i style="width:{width}"></i></span><span class="share">{percentage(share)}</span>'
 
 
 def _class(role: str) -> str:

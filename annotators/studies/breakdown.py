@@ -10,7 +10,8 @@ from fxmeter.annotators.sheets.tables import Executions, ModuleCost, ReportedSta
 from fxmeter.models.stage_cost import StageCost
 
 _INDEXED = re.compile(r"^\d+$")
-_CONTAINERS = ("ModuleList", "ModuleDict")
+CONTAINERS = ("ModuleList", "ModuleDict")
+"""Classes that run nothing: their members are their parent's."""
 _POSITION = re.compile(r"\.\d+$")
 _SHAPE = re.compile(r"\w+\[([^]]*)\]")
 
@@ -105,7 +106,7 @@ def module_tree(stage: StageTables, depth: int, least_share: float = 0.001) -> l
     """
     children: dict[str, list[ModuleCost]] = {}
     for module in stage.modules.values():
-        if module.path and module.class_name not in _CONTAINERS:
+        if module.path and module.class_name not in CONTAINERS:
             children.setdefault(_visible_parent(module.path, stage), []).append(module)
 
     def row(level: int, label: str, cost: StageCost, *modules: ModuleCost) -> TreeRow:
@@ -219,7 +220,7 @@ def spans(indices: Iterable[int]) -> str:
 
 def _visible_parent(path: str, stage: StageTables) -> str:
     parent = path.rpartition(".")[0]
-    while parent and stage.modules[parent].class_name in _CONTAINERS:
+    while parent and stage.modules[parent].class_name in CONTAINERS:
         parent = parent.rpartition(".")[0]
     return parent
 

@@ -15,6 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fxmeter.annotators.units import percentage
+
 FILE_WIDTH = 100
 _UNLIMITED = 10_000
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -169,11 +171,11 @@ class Grid:
 
 def markdown_table(grid: Grid) -> str:
     """A grid as Markdown; what is under another is indented, and a bar is left out."""
-    columns = ["---:" if role in ("number", "spare") else "---" for _, role in grid.columns]
+    rule = "".join("---:|" if role in ("number", "spare") else "---|" for _, role in grid.columns)
     heading = [heading.replace("\n", " ") for heading, _ in grid.columns]
     rows = [[_as_markdown(cell) for cell in row] for row in grid.rows]
-    lines = [f"| {' | '.join(cells)} |" for cells in (heading, columns, *rows)]
-    return "\n".join([f"### {grid.title}", "", *lines])
+    first, *others = [f"| {' | '.join(cells)} |" for cells in (heading, *rows)]
+    return "\n".join([f"### {grid.title}", "", first, f"|{rule}", *others])
 
 
 def _as_markdown(cell: Cell) -> str:
@@ -208,7 +210,7 @@ def _width(console: Console, options: ConsoleOptions, renderable: RenderableType
 def _shown(cell: Cell, bars: bool) -> str | Text | Padding:
     if not isinstance(cell, float):
         return cell
-    percent = f"{cell:4.0%}" if cell >= 0.0995 else f"{cell:4.1%}"
+    percent = f"{percentage(cell):>4}"
     return Text.assemble((_bar(cell), "cyan"), " ", percent) if bars else percent
 
 

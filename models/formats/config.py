@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fxmeter.models.choices import DTYPE_OF
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.formats.weights import StorageFormat, blocked_fp8, weight_format
 
 Fields = Mapping[str, Any]
 
 PLAIN = ("bfloat16", "float16")
-SHORT = {"bf16": "bfloat16", "fp16": "float16"}
-"""What else plain dtypes are called."""
 """Names that mean: as the code has it, nothing quantised."""
 
 
@@ -37,7 +36,7 @@ class WeightFormats:
     @classmethod
     def all_in(cls, name: str) -> WeightFormats:
         """The format of that name for every matrix that quantisers convert; none for "bfloat16" and "float16"."""
-        name = SHORT.get(name.strip().lower(), name)
+        name = DTYPE_OF.get(name.strip().lower(), name)
         if name in PLAIN:
             return cls(name, ())
         return cls(name, (("Linear", weight_format(name)),))

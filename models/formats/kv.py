@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from fxmeter.models.choices import DTYPE_OF
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.names import near
 
@@ -38,8 +39,7 @@ _FORMATS = {
 
 def kv_format(name: str) -> KvFormat:
     """The format of that name; DeploymentError where there is none."""
-    wanted = name.strip().lower()
-    wanted = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(wanted, wanted)
+    wanted = DTYPE_OF.get(name.strip().lower(), name.strip().lower())
     if wanted not in _FORMATS:
         hint = near(wanted, _FORMATS)
         raise DeploymentError(f"no KV format named {name!r}; {hint}there are {', '.join(_FORMATS)}")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.names import near
@@ -247,12 +246,6 @@ def _gguf(name: str, weights: int, nbytes: int) -> StorageFormat:
 
 
 _PLAIN.update({f"gguf-{name}": _gguf(name, *block) for name, block in _GGUF.items()})
-
-
-@cache
-def sixteen_bit(name: str) -> bool:
-    """Whether a format is a plain floating-point dtype."""
-    return name in ("bfloat16", "float16", "float32")
 
 
 def total(formats: Iterable[tuple[StorageFormat, int, int]]) -> int:

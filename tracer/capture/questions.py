@@ -85,11 +85,6 @@ class Questions:
         self._changes.setdefault(storage.id, []).append(node)
         self._waiting.setdefault(storage.id, []).append(node)
 
-    def last_change(self, storage: Storage) -> fx.Node | None:
-        """The node that last changed a storage in place."""
-        changes = self._changes.get(storage.id)
-        return changes[-1] if changes else None
-
     def truth(self, node: fx.Node) -> bool | None:
         """Whether a predicate holds; None where it depends on data."""
         try:

@@ -9,7 +9,7 @@ from fxmeter.annotators.documents.head import in_words
 from fxmeter.annotators.studies.planning.capacity import Capacity, Need, Shortfall
 from fxmeter.annotators.studies.planning.rates import Rates, Utilisation
 from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
-from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.annotators.views.console import Cell, Grid, markdown_table, names, numbers
 from fxmeter.annotators.views.reports.serving import device_grids, device_notes, fit_cell
 from fxmeter.annotators.views.reports.shape import shape
 
@@ -27,13 +27,8 @@ def capacity_view(capacity: Capacity) -> RenderableType:
 def capacity_markdown(capacity: Capacity) -> str:
     """The same as Markdown."""
     first, *others = _lines(capacity)
-    parts = [f"**{first}**", "  \n".join(others)]
-    for grid in grids(capacity):
-        heading = "| " + " | ".join(heading.replace("\n", " ") for heading, _ in grid.columns) + " |"
-        rule = "|---|" + "---:|" * (len(grid.columns) - 1)
-        rows = [f"| {' | '.join(map(str, row))} |" for row in grid.rows]
-        parts.append("\n".join([f"### {grid.title}", "", heading, rule, *rows]))
-    return "\n\n".join([*parts, *_notes(capacity)]) + "\n"
+    tables = map(markdown_table, grids(capacity))
+    return "\n\n".join([f"**{first}**", "  \n".join(others), *tables, *_notes(capacity)]) + "\n"
 
 
 def grids(capacity: Capacity) -> list[Grid]:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from fxmeter.annotators.studies.planning.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
 from fxmeter.annotators.units import duration, four_digits
-from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.annotators.views.console import Cell, Grid, markdown_table, names, numbers
 from fxmeter.annotators.views.reports.times import estimated, extrapolation, one_device_in_title
 
 TITLES = {"prefill": "Time to first token (prefill)", "decode": "Time per output token (decode)"}
@@ -23,12 +23,8 @@ def latency_view(found: Latencies, model: str) -> RenderableType:
 
 def latency_markdown(found: Latencies, model: str) -> str:
     """The same as Markdown."""
-    parts = [f"**{model}**", _how(found)]
-    for grid in grids(found):
-        heading = "| " + " | ".join(heading for heading, _ in grid.columns) + " |"
-        rows = [f"| {' | '.join(map(str, row))} |" for row in grid.rows]
-        parts.append("\n".join([f"### {grid.title}", "", heading, "|---" * len(grid.columns) + "|", *rows]))
-    return "\n\n".join([*parts, *_sources(found)]) + "\n"
+    tables = map(markdown_table, grids(found))
+    return "\n\n".join([f"**{model}**", _how(found), *tables, *_sources(found)]) + "\n"
 
 
 def grids(found: Latencies) -> list[Grid]:

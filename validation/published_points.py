@@ -50,7 +50,14 @@ DEVICES = {
     "RTX3090": "rtx3090-24g",
     "RTX4090": "rtx4090-24g",
     "GB10": "dgx-spark-gb10",
+    "A40": "a40-48g",
+    "RTXA6000": "rtx-a6000-48g",
+    "RTX6000Ada": "rtx-6000-ada-48g",
+    "RTX3090Ti": "rtx3090ti-24g",
+    "MI210": "mi210-64g",
+    "M1Max": "apple-m1-max",
     "M2Ultra": "apple-m2-ultra-76c",
+    "M3Max40": "apple-m3-max-40c",
 }
 WEIGHTS: Mapping[str, str | None] = {
     "fp16": "float16",

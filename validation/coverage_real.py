@@ -25,6 +25,7 @@ from fxmeter.tracer.run.forward import forward_of
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.prompt import empty_cache
 from fxmeter.tracer.state.attributes import attributes_restored
+from fxmeter.tracer.state.session import running
 from fxmeter.tracer.state.cache import cache_of
 from validation.even_choices import EvenChoices
 from validation.held_tensors import left_behind, only_new_objects
@@ -61,7 +62,7 @@ def real_model(config: PreTrainedConfig) -> nn.Module:
 def real_pass(model: nn.Module, stage: str, *, balanced: bool = False) -> RealPass:
     """Run ``model``; a decode step follows a prefill of its own. ``balanced``: every top-k picks evenly."""
     routing = EvenChoices() if balanced else nullcontext()
-    with torch.no_grad(), _as_counted(model), attributes_restored(model), only_new_objects():
+    with torch.no_grad(), _as_counted(model), attributes_restored(model), running(), only_new_objects():
         tokens = torch.randint(5, 100, (BATCH, PROMPT))
         cache, kwargs = None, cache_argument(model, empty_cache(model))
         if stage == "decode":

@@ -42,6 +42,7 @@ from fxmeter.tracer.private import (
     target_name,
     without_dispatch,
 )
+from fxmeter.tracer.state.session import running
 from fxmeter.tracer.state.tree import derived
 
 _META = torch.device("meta")
@@ -92,7 +93,7 @@ class Recorder(TorchDispatchMode):
         try:
             hooks.append(register_module_forward_pre_hook(self._enter_module))
             hooks.append(register_module_forward_hook(self._leave_module, always_call=True))
-            with self:
+            with running(), self:
                 try:
                     yield
                 finally:

@@ -29,6 +29,7 @@ from fxmeter.tracer.run.calls import declare_inputs
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of
 from fxmeter.tracer.state.cache import cache_of
+from fxmeter.tracer.state.session import running
 from fxmeter.tracer.state.tree import walk
 
 
@@ -107,7 +108,7 @@ def run_unrecorded(
     call = model if part is None else part
     fast = MetaKernels if device_of(model).type == "meta" else nullcontext
     try:
-        with around(), fast():
+        with running(), around(), fast():
             return call(**arguments())
     except (NotImplementedError, RuntimeError):
         recorder = Recorder(model)
@@ -128,6 +129,9 @@ def config_of(model: nn.Module) -> PreTrainedConfig:
 
 def find_config(model: nn.Module) -> PreTrainedConfig | None:
     """The same, or None where no part has one."""
+    own = getattr(model, "config", None)  # nearly always, and then the tree need not be looked at
+    if isinstance(own, PreTrainedConfig):
+        return own
     configs = (getattr(module, "config", None) for _, module in walk(model))
     return next((config for config in configs if isinstance(config, PreTrainedConfig)), None)
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxmeter.tracer.state.cache import CacheTensor, cache_tensors, named_in
+from fxmeter.tracer.state.session import passes_run
 from fxmeter.tracer.state.tree import stores_of, walk
 
 
@@ -23,9 +24,16 @@ class Attributes:
         self._stores = stores_of(model)
         self._kept = [(path, module, dict(module.__dict__)) for path, module in modules]
         self._modules = [(module, dict(module._modules)) for _, module in modules if module._modules]
+        self._at, self._same = passes_run(), True
+
+    def _is_same(self) -> bool:
+        """Whether nothing has changed, looked at once after each pass."""
+        if self._at != passes_run():
+            self._at, self._same = passes_run(), self._stores.same()
+        return self._same
 
     def _changed(self) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
-        if self._stores.same():
+        if self._is_same():
             return
         for path, module, kept in self._kept:
             now = module.__dict__
@@ -49,10 +57,11 @@ class Attributes:
         finally:
             for module, attributes in now:
                 module.__dict__.update(attributes)
+            self._at = -1
 
     def restore(self) -> None:
         """Put everything back but what torch keeps for itself."""
-        if self._stores.same():
+        if self._is_same():
             return
         for _, module, kept in self._changed():
             now = module.__dict__
@@ -66,7 +75,7 @@ class Attributes:
 
 @contextmanager
 def attributes_restored(model: nn.Module) -> Iterator[Attributes]:
-    """Attributes and submodules that a pass changes are afterwards as they were."""
+    """Attributes and submodules that a pass changes are afterwards as they were; it is ``running``."""
     attributes = Attributes(model)
     try:
         yield attributes

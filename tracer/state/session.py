@@ -64,6 +64,24 @@ def records_now() -> bool:
     return _turn.locked() and _whose == threading.get_ident()
 
 
+_passes = 0
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Inside the block code of a model runs."""
+    global _passes
+    try:
+        yield
+    finally:
+        _passes += 1
+
+
+def passes_run() -> int:
+    """A number that stays as it is while no code of a model has run."""
+    return _passes
+
+
 _collecting = threading.Lock()
 _blocks = 0
 _collects = True

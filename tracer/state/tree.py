@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, repeat
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -31,23 +31,39 @@ class Stores:
     to go. A tensor that is gone is a change.
     """
 
-    def __init__(self, stores: list[dict[str, Any]]) -> None:
-        self._stores = stores
-        self._sizes = list(map(len, stores))
-        self._names = list(chain.from_iterable(stores))
-        values = list(chain.from_iterable(store.values() for store in stores))
+    def __init__(self, stores: Iterable[Mapping[str, Any]]) -> None:
+        self._empty: list[Mapping[str, Any]] = []
+        self._plain: list[Mapping[str, Any]] = []
+        self._with_tensors: list[Mapping[str, Any]] = []
+        for store in stores:
+            holds = any(issubclass(type(value), Tensor) for value in store.values())
+            (self._with_tensors if holds else self._plain if store else self._empty).append(store)
+        self._full = [*self._plain, *self._with_tensors]
+        self._sizes = list(map(len, self._full))
+        self._names = list(chain.from_iterable(self._full))
+        self._kept = list(_values(self._plain))
+        values = list(_values(self._with_tensors))
         self._ids = list(map(id, values))
-        self._kept = [value for value in values if not isinstance(value, Tensor)]
+        self._others = [value for value in values if not isinstance(value, Tensor)]
         self._tensors = [ref(value) for value in values if isinstance(value, Tensor)]
 
     def same(self) -> bool:
         """Whether nothing was added, removed or replaced."""
         return (
-            list(map(len, self._stores)) == self._sizes
-            and list(chain.from_iterable(self._stores)) == self._names
-            and list(map(id, chain.from_iterable(store.values() for store in self._stores))) == self._ids
+            not any(self._empty)
+            and list(map(len, self._full)) == self._sizes
+            and list(chain.from_iterable(self._full)) == self._names
+            and all(map(operator.is_, _values(self._plain), self._kept))
+            and list(map(id, _values(self._with_tensors))) == self._ids
             and not _any_gone(self._tensors)
         )
+
+
+def _values(stores: list[Mapping[str, Any]]) -> Iterator[Any]:
+    return chain.from_iterable(map(_VALUES, stores))
+
+
+_VALUES = operator.methodcaller("values")
 
 
 class _Tensors:

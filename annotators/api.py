@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -17,14 +17,13 @@ from fxmeter.annotators.stages.mixed import join_parts
 from fxmeter.annotators.stages.one_pass import annotate_pass, annotate_recording
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps import join_steps
-from fxmeter.models.choices import Logits
+from fxmeter.models.choices import Attention, Causal, Logits, Routing
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import DeploymentError, ScenarioError
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.run.encoder import with_encoder_len
 from fxmeter.tracer.run.modules import record_module
-from fxmeter.tracer.run.patches.attention import Attention
 
 FEW_STEPS = 8
 """Up to this many steps of a generation are recorded one by one; for more, a closed form is quicker."""
@@ -35,9 +34,9 @@ def annotate(
     scenario: Scenario | MixedStep | VisionScenario,
     *,
     attention: Attention = "flash",
-    causal: Literal["full", "exact"] = "full",
+    causal: Causal = "full",
     logits: Logits = "all",
-    routing: Literal["uniform", "worst"] = "uniform",
+    routing: Routing = "uniform",
     fold: bool | None = None,
     deployment: Deployment = ONE_DEVICE,
 ) -> AnnotatedStage:
@@ -68,57 +67,83 @@ def annotate(
         ScenarioError: sizes or options that do not go together.
     """
     check_scenario(scenario)
-    model = model_of(model, vision=isinstance(scenario, VisionScenario))
-    if isinstance(scenario, Scenario):
-        scenario = with_encoder_len(model, scenario)
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
-    options: dict[str, Any] = {"attention": attention, "causal": causal, "routing": routing, "deployment": deployment}
-    options |= {"logits": logits, "fold": fold}
-    if isinstance(scenario, MixedStep):
-        parts = [annotate(model, one, **options) for one in scenario.parts]
-        return join_parts(scenario, parts, annotate(model, scenario.joint, **options))
-    if isinstance(scenario, Scenario) and scenario.chunk is not None:
-        return annotate_chunks(model, scenario, **options)
-    if isinstance(scenario, Scenario) and scenario.steps > 1:
-        stage = _from_closed_form(model, scenario, options) if scenario.steps > FEW_STEPS else None
-        return annotate_steps(model, scenario, **options) if stage is None else stage
-    return annotate_pass(model, scenario, conventions, attention=attention, fold=fold, deployment=deployment)
+    return annotate_by(conventions, model, scenario, attention=attention, fold=fold, deployment=deployment)
 
 
-def annotate_steps(model: Given, scenario: Scenario, **options: Any) -> AnnotatedStage:
-    """A generation as the sum of its steps, each recorded and priced. ``options`` are those of :func:`annotate`."""
-    model = model_of(model)
-    passes = [scenario.step(index) for index in range(scenario.steps)]
-    return join_steps(scenario, [annotate(model, one, **options) for one in passes])
+def annotate_by(
+    conventions: Conventions,
+    model: Given,
+    scenario: Scenario | MixedStep | VisionScenario,
+    *,
+    attention: Attention = "flash",
+    fold: bool | None = None,
+    deployment: Deployment = ONE_DEVICE,
+) -> AnnotatedStage:
+    """The same by conventions that are chosen already."""
+    loaded = model_of(model, vision=isinstance(scenario, VisionScenario))
+    return _Pricing(loaded, attention, fold, deployment).stage(scenario, conventions)
 
 
-def annotate_chunks(model: Given, scenario: Scenario, **options: Any) -> AnnotatedStage:
-    """A prompt as the sum of its chunks. Where logits are of the last position the chunks before the last have none.
-    Many chunks of one size are a generation of prefills, from a closed form."""
-    model = model_of(model)
-    *before, last = scenario.passes
-    final = annotate(model, last, **options)
-    if not before:
-        return replace(final, scenario=scenario)
-    if final.conventions.logits == "last":
-        options["logits"] = "none"
-    many = replace(before[0], steps=len(before))
-    alike = _from_closed_form(model, many, options) if len(before) > FEW_STEPS else None
-    stages = [annotate(model, one, **options) for one in before] if alike is None else [alike]
-    return join_steps(scenario, [*stages, final])
+@dataclass(frozen=True, slots=True)
+class _Pricing:
+    """Ways to price passes of a model, all recorded alike."""
+
+    model: nn.Module
+    attention: Attention
+    fold: bool | None
+    deployment: Deployment
+
+    def stage(self, scenario: Scenario | MixedStep | VisionScenario, conventions: Conventions) -> AnnotatedStage:
+        """One pass, or what several come to."""
+        if isinstance(scenario, Scenario):
+            scenario = with_encoder_len(self.model, scenario)
+        if isinstance(scenario, MixedStep):
+            parts = [self.stage(one, conventions) for one in scenario.parts]
+            return join_parts(scenario, parts, self.stage(scenario.joint, conventions))
+        if isinstance(scenario, Scenario) and scenario.chunk is not None:
+            return self.chunks(scenario, conventions)
+        if isinstance(scenario, Scenario) and scenario.steps > 1:
+            alike = self.from_closed_form(scenario, conventions) if scenario.steps > FEW_STEPS else None
+            return self.steps(scenario, conventions) if alike is None else alike
+        return annotate_pass(
+            self.model, scenario, conventions, attention=self.attention, fold=self.fold, deployment=self.deployment
+        )
+
+    def steps(self, scenario: Scenario, conventions: Conventions) -> AnnotatedStage:
+        """A generation as the sum of its steps, each recorded and priced."""
+        passes = [scenario.step(index) for index in range(scenario.steps)]
+        return join_steps(scenario, [self.stage(one, conventions) for one in passes])
+
+    def chunks(self, scenario: Scenario, conventions: Conventions) -> AnnotatedStage:
+        """A prompt as the sum of its chunks. Where logits are of the last position the chunks before the last have
+        none. Many chunks of one size are a generation of prefills, from a closed form."""
+        *before, last = scenario.passes
+        final = self.stage(last, conventions)
+        if not before:
+            return replace(final, scenario=scenario)
+        if final.conventions.logits == "last":
+            conventions = replace(conventions, logits="none")
+        many = replace(before[0], steps=len(before))
+        alike = self.from_closed_form(many, conventions) if len(before) > FEW_STEPS else None
+        stages = [self.stage(one, conventions) for one in before] if alike is None else [alike]
+        return join_steps(scenario, [*stages, final])
+
+    def from_closed_form(self, scenario: Scenario, conventions: Conventions) -> AnnotatedStage | None:
+        """Passes of one size from the closed form of their stage; None where that has none, or nothing is folded."""
+        if self.fold is False or scenario.stage == "encode" or self.deployment.pp > 1:
+            return None
+        encoder_len = scenario.encoder_len
+        pieces = Pieces(self.model, scenario.stage, self.attention, conventions, self.deployment, encoder_len)
+        try:
+            return generate(pieces, scenario)
+        except DeploymentError:  # a deployment that no form follows, or that the first pass will refuse as well
+            return None
 
 
-def _from_closed_form(model: nn.Module, scenario: Scenario, options: Mapping[str, Any]) -> AnnotatedStage | None:
-    """Passes of one size from the closed form of their stage; None where that has none, or where nothing is folded."""
-    if options["fold"] is False or scenario.stage == "encode":
-        return None
-    conventions = Conventions(**{name: options[name] for name in ("causal", "logits", "routing")})
-    attention, deployment = options["attention"], options["deployment"]
-    pieces = Pieces(model, scenario.stage, attention, conventions, deployment, scenario.encoder_len)
-    try:
-        return None if deployment.pp > 1 else generate(pieces, scenario)
-    except DeploymentError:  # a deployment that no form follows, or that the first pass will refuse as well
-        return None
+def annotate_steps(model: Given, scenario: Scenario, *, attention: Attention = "flash") -> AnnotatedStage:
+    """A generation with every one of its steps recorded, however many."""
+    return _Pricing(model_of(model), attention, None, ONE_DEVICE).steps(scenario, Conventions())
 
 
 def annotate_module(
@@ -128,8 +153,8 @@ def annotate_module(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     attention: Attention = "flash",
-    causal: Literal["full", "exact"] = "full",
-    routing: Literal["uniform", "worst"] = "uniform",
+    causal: Causal = "full",
+    routing: Routing = "uniform",
     fold: bool | None = None,
     **keywords: Any,
 ) -> AnnotatedStage:

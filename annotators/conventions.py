@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import get_args
 
 from fxmeter.models.choices import Causal, Logits, Routing
@@ -31,6 +31,11 @@ class Conventions:
             value = getattr(self, name)
             if value not in get_args(words):
                 raise ScenarioError(f"{name} must be {' or '.join(map(repr, get_args(words)))}, not {value!r}")
+
+    @property
+    def words(self) -> list[str]:
+        """Each with its name: "causal full"."""
+        return [f"{name} {word}" for name, word in asdict(self).items()]
 
     def under(self, deployment: Deployment, stage: str = "prefill") -> Conventions:
         """The conventions in force for a stage: an engine computes the pairs that a mask lets through and the logits of

@@ -75,9 +75,7 @@ class CostDifference:
             raise AttributeError(f"a difference of costs has no figure {name!r}")
         return getattr(self.cost, name) - getattr(self.less, name)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field and every derived figure, in the order in which reports show them."""
-        return {name: getattr(self, name) for name in FIGURES}
+    to_dict = StageCost.to_dict
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={value:+,}" for name in EXACT if (value := getattr(self, name)))
@@ -89,6 +87,8 @@ FIGURES: Mapping[str, Figure] = table_of(StageCost)
 
 PASS_FIGURES: Mapping[str, Figure] = table_of(PassFigures)
 """The same of what only a whole pass has."""
+
+ALL_FIGURES: Mapping[str, Figure] = {**FIGURES, **PASS_FIGURES}
 
 FIELDS: tuple[str, ...] = tuple(name for name, figure in FIGURES.items() if not figure.sources)
 """The exact fields, in declaration order."""

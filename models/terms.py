@@ -11,7 +11,7 @@ from typing import Literal
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.figures import Figure
 from fxmeter.models.names import near
-from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
+from fxmeter.models.stage_cost import ALL_FIGURES, PASS_FIGURES
 
 Group = Literal["Figures", "Passes and sizes", "Header", "Tables", "Time", "Measured", "Capacity"]
 
@@ -46,10 +46,9 @@ class Term:
 
 def of_figure(figure: Figure) -> Term:
     """A row of the table of figures as a term: what it is, its unit, how it adds up, what it is made of."""
-    labels = {name: each.label for name, each in {**FIGURES, **PASS_FIGURES}.items()}
     parts = [figure.means, f"Unit: {_UNITS[figure.unit]}."]
     if figure.sources:
-        parts.append(f"Derived from {', '.join(labels[name] for name in figure.sources)}.")
+        parts.append(f"Derived from {', '.join(ALL_FIGURES[name].label for name in figure.sources)}.")
     elif figure.name in PASS_FIGURES:
         parts.append("Of a whole pass alone; of the steps of a generation the sum.")
     else:
@@ -58,7 +57,7 @@ def of_figure(figure: Figure) -> Term:
 
 
 TERMS: tuple[Term, ...] = (
-    *(of_figure(figure) for figure in {**FIGURES, **PASS_FIGURES}.values()),
+    *(of_figure(figure) for figure in ALL_FIGURES.values()),
     Term(
         "prefill",
         "Passes and sizes",

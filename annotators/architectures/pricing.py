@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from fxmeter.annotators.api import annotate
+from fxmeter.annotators.api import annotate_by
 from fxmeter.annotators.architectures.question import PASS, Question, identifier, question_versions
 from fxmeter.annotators.architectures.space import changed
 from fxmeter.models.errors import FxmeterError, ModelError
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import PASS_FIGURES
 from fxmeter.tracer.load.loading import load_model
 from fxmeter.tracer.run.storage import resident_bytes
 
@@ -97,13 +96,10 @@ def _priced(question: Question, candidate: Candidate, known: Mapping[str, Any]) 
 
 
 def _pass(question: Question, model: Any, name: str, scenario: Scenario) -> dict[str, Any]:
-    options = {"attention": question.attention, "deployment": question.deployment, **asdict(question.conventions)}
-    stage = annotate(model, scenario, **options)
-    figures: dict[str, Any] = {
-        f"{name}_{figure}": getattr(stage if figure in PASS_FIGURES else stage.cost, figure)
-        for figure in PASS
-        if figure != "weight_bytes"
-    }
+    stage = annotate_by(
+        question.conventions, model, scenario, attention=question.attention, deployment=question.deployment
+    )
+    figures: dict[str, Any] = {f"{name}_{figure}": stage.value(figure) for figure in PASS if figure != "weight_bytes"}
     figures[f"{name}_uncosted"] = sum(each.count for each in stage.uncosted)
     for device in question.devices:
         time, place = stage.time(device), f"{name}_{identifier(device.name)}"

@@ -20,11 +20,11 @@ from fxmeter.models.devices import Device
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.names import near
 from fxmeter.models.scenario import Scenario
-from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
+from fxmeter.models.stage_cost import ALL_FIGURES
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
 
 KEY_BYTES = 16
-PASS = {name: row for name, row in {**FIGURES, **PASS_FIGURES}.items() if row.whole or row.unit == "ratio"}
+PASS = {name: row for name, row in ALL_FIGURES.items() if row.whole or row.unit == "ratio"}
 """The figures of a pass that a row has; the others say one of these in another unit."""
 
 

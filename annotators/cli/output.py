@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from fxmeter.models.errors import FxmeterError
 
 if TYPE_CHECKING:
@@ -91,6 +93,12 @@ def write_file(option: str, content: str | bytes, path: str) -> None:
         write_whole(Path(path), content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise FxmeterError(f"{option} {path}: {error.strerror or error}") from None
+
+
+def refuse_two_ways(markdown: bool, json_path: str | None) -> None:
+    """A usage error where a command is told to print as Markdown and as JSON."""
+    if markdown and json_path:
+        raise click.UsageError("--markdown and --json both say how to print; give one")
 
 
 def exit_unless_costed(uncosted: int, allowed: bool) -> None:

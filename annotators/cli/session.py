@@ -127,11 +127,11 @@ class Session:
 
         def beyond() -> Sheet:
             module = self.tower if stage == "vision" else self.decoder(encoder=use == "formula")
-            from fxmeter.annotators.closed.find import closed_form
+            from fxmeter.annotators.closed.find import closed_form_by
 
             self.say(f"finding the closed form of {stage}, {attention}")
-            options = {"deployment": deployment, "encoder_len": encoder_len, **asdict(conventions)}
-            return closed_form(module, stage=stage, attention=attention, **options).sheet
+            how: dict[str, Any] = {"attention": attention, "encoder_len": encoder_len, "deployment": deployment}
+            return closed_form_by(conventions, module, stage=stage, **how).sheet
 
         asked = {"deployment": repr(deployment), "encoder_len": encoder_len, **asdict(conventions), "use": use}
         question = self._question("sheet", {"stage": stage, "attention": attention, **asked})

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.shapes.pieces import Pieces
 from fxmeter.annotators.stages.given import Given, model_of
-from fxmeter.models.choices import Logits, StageName
+from fxmeter.models.choices import Attention, Causal, Logits, Routing, StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import DeploymentError, ScenarioError
 from fxmeter.models.scenario import prefill
 from fxmeter.tracer.run.encoder import with_encoder_len
-from fxmeter.tracer.run.patches.attention import Attention
 
 
 def closed_form(
@@ -21,9 +18,9 @@ def closed_form(
     *,
     stage: StageName = "decode",
     attention: Attention = "flash",
-    causal: Literal["full", "exact"] = "full",
+    causal: Causal = "full",
     logits: Logits = "all",
-    routing: Literal["uniform", "worst"] = "uniform",
+    routing: Routing = "uniform",
     encoder_len: int | None = None,
     deployment: Deployment = ONE_DEVICE,
 ) -> ClosedForm:
@@ -44,6 +41,21 @@ def closed_form(
         ScenarioError: no such stage.
     """
     conventions = Conventions(causal=causal, logits=logits, routing=routing)
+    return closed_form_by(
+        conventions, model, stage=stage, attention=attention, encoder_len=encoder_len, deployment=deployment
+    )
+
+
+def closed_form_by(
+    conventions: Conventions,
+    model: Given,
+    *,
+    stage: StageName,
+    attention: Attention,
+    encoder_len: int | None = None,
+    deployment: Deployment = ONE_DEVICE,
+) -> ClosedForm:
+    """The same by conventions that are chosen already."""
     if stage not in ("prefill", "decode", "vision"):
         raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
     module = model_of(model, vision=stage == "vision")

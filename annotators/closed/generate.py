@@ -14,7 +14,7 @@ from fxmeter.annotators.sheets.generation import METHODS, Runs, runs_of
 from fxmeter.annotators.sheets.grid import ExactArray
 from fxmeter.annotators.sheets.piece import Piece
 from fxmeter.annotators.sheets.region import Point
-from fxmeter.annotators.sheets.tables import ModuleCosts, op_costs
+from fxmeter.annotators.sheets.tables import op_costs
 from fxmeter.annotators.sheets.times import time_of_steps
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps_graph import StepsAlike, graph_of_steps, is_of_the_largest_step
@@ -50,19 +50,12 @@ def generate(pieces: Pieces, scenario: Scenario) -> AnnotatedStage | None:
         return StageCost(**{name: _over_all(costs, most_made, name) for name in FIELDS})
 
     last = pieces.annotate(_point_of(scenario.step(scenario.steps - 1)))
-    modules = {
-        path: replace(
-            module,
-            cost=total(lambda piece, path=path: piece.modules[path].cost),  # type: ignore[misc]
-            own=total(lambda piece, path=path: piece.modules[path].own),  # type: ignore[misc]
-        )
-        for path, module in last.modules.items()
-    }
+    modules = last.modules.with_costs(lambda found_in: total(lambda piece: found_in(piece.modules)))
     return replace(
         last,
         scenario=scenario,
         cost=modules[""].cost,
-        modules=ModuleCosts(modules, last.modules.folds, last.modules.aliases),
+        modules=modules,
         ops=op_costs(dict(_ops(runs, total))),
         uncosted=(),
         floor_io_bytes=sum(int(run.over_steps(piece.floor_io_bytes, "sum").item()) for run, piece in runs),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from fxmeter.annotators.documents.head import Document
-from fxmeter.annotators.studies.breakdown import CONTAINERS
+from fxmeter.annotators.sheets.tables import CONTAINERS
 from fxmeter.models.stage_cost import FIGURES
 
 SUMMED = tuple(name for name, figure in FIGURES.items() if figure.over_parts == "sum" and figure.whole)

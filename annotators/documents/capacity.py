@@ -16,7 +16,7 @@ def to_json(capacity: Capacity) -> Document:
     return {
         **head(),
         "model": {**model_of(capacity.model), "max_positions": capacity.model.max_positions},
-        "config_sha256": capacity.config_sha256,
+        "config_sha256": capacity.model.config_sha256,
         "conventions": {**conventions_of(capacity.model, capacity.conventions), "attention": capacity.attention},
         "warnings": list(capacity.warnings),
         "ttft_s": capacity.ttft_s,

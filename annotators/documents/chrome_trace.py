@@ -25,10 +25,14 @@ _PROGRAM = 1
 
 def trace_text(timelines: Iterable[Timeline], about: Mapping[str, Any]) -> str:
     """The file: one event a line, in order. ``about`` says what the passes are of."""
-    events = [event for process, timeline in enumerate(timelines, 1) for event in _process(timeline, process)]
-    head = json.dumps({**about, "unit": "a microsecond is one event of the pass, not a time"})
+    events = (event for process, timeline in enumerate(timelines, 1) for event in _process(timeline, process))
+    return events_text(events, {**about, "unit": "a microsecond is one event of the pass, not a time"})
+
+
+def events_text(events: Iterable[Event], about: Mapping[str, Any]) -> str:
+    """A Chrome trace: one event a line."""
     lines = ",\n".join(json.dumps(event, separators=(",", ":"), ensure_ascii=False) for event in events)
-    return f'{{"displayTimeUnit":"ns","otherData":{head},"traceEvents":[\n{lines}\n]}}\n'
+    return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(about)},"traceEvents":[\n{lines}\n]}}\n'
 
 
 def _process(timeline: Timeline, process: int) -> Iterator[Event]:

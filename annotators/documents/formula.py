@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 
 from fxmeter.annotators.closed.formulas import FormulaCase, Formulas, sympy_of
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, SYMPY
@@ -13,18 +14,13 @@ from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
 def to_json(formulas: Formulas) -> Document:
     """Formulas as plain JSON data, schema version 2: for every field its cases in the order in which they are tried,
     and one sympy expression that has all of them."""
-    chosen = formulas.sheet.subject.conventions
+    subject = formulas.sheet.subject
     return {
         **head(),
         "model": formulas.model,
-        "stage": formulas.sheet.subject.stage,
-        "attention": formulas.sheet.subject.attention,
-        "conventions": {
-            "causal": chosen.causal,
-            "logits": chosen.logits,
-            "routing": chosen.routing,
-            **formulas.sheet.subject.deployment,
-        },
+        "stage": subject.stage,
+        "attention": subject.attention,
+        "conventions": {**asdict(subject.conventions), **subject.deployment},
         "module": formulas.module,
         "class": formulas.class_name,
         "times": formulas.times,
@@ -82,7 +78,7 @@ def to_python(formulas: Formulas) -> str:
         "",
         *(f"    {name}: {meaning}" for name, meaning in formulas.arguments),
         "",
-        f"    Causal {chosen.causal}, logits {chosen.logits}, routing {chosen.routing}; FLOPs, and bytes.",
+        f"    {', '.join(chosen.words).capitalize()}; FLOPs, and bytes.",
         *([f"    {', '.join(f'{name} {word}' for name, word in asked.items())}."] if asked else []),
         f"    fxmeter {versions()['fxmeter']}, analytic model {ANALYTIC_MODEL_VERSION}.",
         '    """',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fxmeter.models.mixed_step import MixedStep
@@ -48,9 +49,7 @@ def conventions_of(model: ModelInfo, conventions: Conventions) -> Document:
     """The conventions in force, as documents and the console show them."""
     return {
         "flops_per_mac": 2,
-        "causal": conventions.causal,
-        "logits": conventions.logits,
-        "routing": conventions.routing,
+        **asdict(conventions),
         "dtype": model.dtype,
         "experts_implementation": model.experts_implementation,
         "cache_layout": "in place",
@@ -70,8 +69,7 @@ def in_words(model: ModelInfo, conventions: Conventions) -> str:
     stored += [] if model.kv == model.dtype else [f"KV {model.kv}"]
     stored += [] if model.page_size is None else [f"pages of {model.page_size} tokens"]
     kernels = [] if model.kernels == "transformers" else [f"{model.kernels} kernels"]
-    counted = [f"causal {conventions.causal}", f"logits {conventions.logits}", f"routing {conventions.routing}"]
-    return " · ".join([*counted, *stored, *kernels])
+    return " · ".join([*conventions.words, *stored, *kernels])
 
 
 def scenario_of(stage: OfPass) -> Document:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
+from fxmeter.annotators.documents.chrome_trace import Event, events_text
 from fxmeter.annotators.measured.comparison import Comparison
 from fxmeter.annotators.measured.tracks import Slice, measured_track, predicted_track
 from fxmeter.models.version import versions
-
-Event = dict[str, Any]
 
 
 def tracks_text(found: Comparison, model: str) -> str:
     """The file: one event a line. Both tracks begin at 0; of the prediction every op is as long as its estimate."""
     device = "" if found.device is None else f" on {found.device.name}"
     tracks = {"measured": measured_track(found), f"predicted{device}": predicted_track(found)}
-    events = [
+    events = (
         event for number, (name, slices) in enumerate(tracks.items(), 1) for event in _track(name, slices, number)
-    ]
-    lines = ",\n".join(json.dumps(event, separators=(",", ":"), ensure_ascii=False) for event in events)
-    head = json.dumps({"model": model, "versions": versions()})
-    return f'{{"displayTimeUnit":"ns","otherData":{head},"traceEvents":[\n{lines}\n]}}\n'
+    )
+    return events_text(events, {"model": model, "versions": versions()})
 
 
 def _track(name: str, slices: Iterable[Slice], track: int) -> Iterator[Event]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 from fxmeter.annotators import api
 from fxmeter.annotators.differences.difference import Difference, diff
@@ -65,7 +65,7 @@ class Stage(AnnotatedStage):
     def __truediv__(self, other: AnnotatedStage) -> dict[str, float | None]:
         if not isinstance(other, AnnotatedStage):
             return NotImplemented
-        pairs = {figure.name: (_value(self, figure.name), _value(other, figure.name)) for figure in _SHOWN}
+        pairs = {figure.name: (self.value(figure.name), other.value(figure.name)) for figure in _SHOWN}
         return {name: one / by if by else None for name, (one, by) in pairs.items()}
 
     def to_frame(self, table: Table = "figures") -> pd.DataFrame:
@@ -142,7 +142,3 @@ def faced(verb: Callable[Given, AnnotatedStage]) -> Callable[Given, Stage]:
 annotate = faced(api.annotate)
 annotate_module = faced(api.annotate_module)
 _SHOWN = shown(FIGURES, PASS_FIGURES)
-
-
-def _value(stage: AnnotatedStage, name: str) -> Any:
-    return getattr(stage if name in PASS_FIGURES else stage.cost, name)

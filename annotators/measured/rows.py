@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fxmeter.annotators.measured.comparison import Comparison, MeasuredOp, Part
+from fxmeter.annotators.sheets.tables import CONTAINERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ def module_rows(comparison: Comparison, depth: int) -> list[Row]:
     as one. Modules in which nothing ran are left out."""
     found: dict[str, tuple[int, Part]] = {}
     for path, part in comparison.modules.items():
-        if part.ns and _has_forward(comparison, path):
+        if part.ns and comparison.stage.modules[path].class_name not in CONTAINERS:
             place = _place(path)
             count, sum_ = found.get(place, (0, Part(passes=comparison.passes)))
             found[place] = count + 1, sum_ + part
@@ -76,7 +77,3 @@ def _grouped(comparison: Comparison, ops: Iterable[MeasuredOp], label_of: Callab
 def _place(path: str) -> str:
     """A path with "*" for the numbers of list members."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path)
-
-
-def _has_forward(comparison: Comparison, path: str) -> bool:
-    return comparison.stage.modules[path].class_name not in ("ModuleList", "ModuleDict")

@@ -66,7 +66,7 @@ class ExactArray:
 
 
 class SizeGrid:
-    """Points at which a stage, or a module in it, is evaluated: three arrays of sizes that broadcast together."""
+    """Points at which a stage, or a module in it, is evaluated: three arrays of sizes that broadcast to ``shape``."""
 
     def __init__(self, sizes: Sequence[ArrayLike], sheet: Sheet) -> None:
         self._sheet = sheet
@@ -74,24 +74,19 @@ class SizeGrid:
         least = (1, 0, 0) if vision else (1, 1, 0)
         names = ("batch", "rows", "columns") if vision else ("batch", "query_len", "past_len")
         self._sizes = [whole(*facts) for facts in zip(names, sizes, least, strict=True)]
-        self._shape = broadcast(dict(zip(names, self._sizes, strict=True)))
+        self.shape = broadcast(dict(zip(names, self._sizes, strict=True)))
         if vision and bool(np.any((self._sizes[1] == 0) != (self._sizes[2] == 0))):
             raise ScenarioError("a grid of crops needs rows and columns, or 0, 0 for none")
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """What the sizes broadcast to."""
-        return self._shape
-
     def parts(self) -> Iterator[Part]:
         """All points, those of a piece together."""
-        flat = [np.broadcast_to(size, self._shape).ravel() for size in self._sizes]
+        flat = [np.broadcast_to(size, self.shape).ravel() for size in self._sizes]
         for piece, places in self._sheet.over(flat):
             yield places, piece, Values([size[places] for size in flat])
 
     def evaluate(self, path: str, fields: Sequence[str]) -> dict[str, np.ndarray]:
         """Every field of a module at every point."""
-        figures = {name: ExactArray(self._shape) for name in counted(fields)}
+        figures = {name: ExactArray(self.shape) for name in counted(fields)}
         for block, sizes in self._blocks():
             self._put_all(figures, path, block, sizes)
         return with_derived({name: figure.array() for name, figure in figures.items()}, fields)
@@ -99,7 +94,7 @@ class SizeGrid:
     def _blocks(self) -> Iterator[tuple[slice | None, Sequence[np.ndarray]]]:
         """The points in parts that stay in a core's caches, where no size is the same along an axis; a grid, whose
         axes are evaluated once each, as it is (None)."""
-        count = math.prod(self._shape)
+        count = math.prod(self.shape)
         if count <= BLOCK or any(size.size not in (1, count) for size in self._sizes):
             if count:
                 yield None, self._sizes

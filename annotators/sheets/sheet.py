@@ -166,16 +166,13 @@ class Sheet:
     def tables(self, point: Point) -> StageTables:
         """What a report shows of the pass at a point, equal to what ``annotate`` gives."""
         piece = self.piece(point)
-        modules = {
-            path: replace(module, cost=cost_at(module.cost, point), own=cost_at(module.own, point))
-            for path, module in piece.modules.recorded.items()
-        }
+        modules = piece.modules.with_costs(lambda found_in: cost_at(found_in(piece.modules), point))
         return StageTables(
             scenario=self.subject.scenario(point),
             attention=self.subject.attention,
             conventions=self.subject.conventions,
             cost=modules[""].cost,
-            modules=ModuleCosts(modules, piece.modules.folds, piece.modules.aliases),
+            modules=modules,
             ops=op_costs({op: (count, cost_at(cost, point)) for op, (count, cost) in piece.ops.items()}),
             kv_cache=tuple(piece.cache_at(point)),
             uncosted=uncosted_at(piece.uncosted, point),

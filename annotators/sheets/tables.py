@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -11,7 +11,10 @@ from fxmeter.models.choices import Attention
 from fxmeter.models.figures import PassFigures
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.scenario import Scenario, VisionScenario
-from fxmeter.models.stage_cost import Cost, StageCost
+from fxmeter.models.stage_cost import PASS_FIGURES, Cost, StageCost
+
+CONTAINERS = ("ModuleList", "ModuleDict")
+"""Classes that run nothing: their members are their parent's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,15 @@ class ModuleCosts(Mapping[str, ModuleCost]):
 
     def __len__(self) -> int:
         return len(self.recorded)
+
+    def with_costs(self, made: Callable[[Callable[[ModuleCosts], Cost]], Cost]) -> ModuleCosts:
+        """The same modules with other costs: what ``made`` makes of a function that finds the one in question in any
+        modules."""
+
+        def changed(path: str, module: ModuleCost) -> ModuleCost:
+            return replace(module, cost=made(lambda all_: all_[path].cost), own=made(lambda all_: all_[path].own))
+
+        return replace(self, recorded={path: changed(path, module) for path, module in self.recorded.items()})
 
     def stand_in(self, path: str) -> str:
         """The path under which a module was recorded; itself where there is none."""
@@ -184,6 +196,11 @@ class StageTables(PassFigures):
     kv_cache: tuple[CacheLayer, ...]
     uncosted: tuple[Uncosted, ...]
 
+    def value(self, figure: str) -> float:
+        """What the whole stage has of a figure."""
+        amount: float = getattr(self if figure in PASS_FIGURES else self.cost, figure)
+        return amount
+
 
 @dataclass(frozen=True, slots=True)
 class ReportedStage(StageTables):
@@ -193,6 +210,11 @@ class ReportedStage(StageTables):
     executed: tuple[Executions, ...]
     at_peak: AtPeak | None
     assumptions: tuple[str, ...]
+
+
+def within(path: str, around: str) -> bool:
+    """Whether a module is the one at ``around`` or in it; everything is in "", the root."""
+    return not around or path == around or path.startswith(f"{around}.")
 
 
 def op_costs(totals: Mapping[str, tuple[int, StageCost]]) -> tuple[OpCost, ...]:

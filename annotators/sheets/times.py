@@ -15,6 +15,7 @@ from fxmeter.annotators.sheets.grid import SizeGrid
 from fxmeter.annotators.sheets.piece import Piece
 from fxmeter.annotators.sheets.region import Point
 from fxmeter.annotators.sheets.sheet import Sheet
+from fxmeter.annotators.sheets.tables import within
 from fxmeter.annotators.symbolic import value_at
 from fxmeter.annotators.symbolic.values import Values
 from fxmeter.annotators.timing.kernel import AMOUNTS, Kernel
@@ -42,7 +43,7 @@ def times_at(sheet: Sheet, path: str, sizes: Sequence[ArrayLike], device: Device
     flat = columns.reshape(len(columns), -1)
     for places, piece, values in grid.parts():
         instances = piece.modules[path].times
-        inside = (item for item in _timed(piece, values, device) if _within(item[0].module, path))
+        inside = (item for item in _timed(piece, values, device) if within(item[0].module, path))
         time = reduce(add, (one * (kernel.times // instances) for kernel, one in inside), ZERO)
         for column, amount in zip(flat, (time.bound_s, time.estimate_s, time.launch_s, *time.roofs_s), strict=True):
             column[places] = amount
@@ -111,7 +112,3 @@ def _timed(piece: Piece, values: Values, device: Device) -> Iterator[tuple[Kerne
     for kernel in piece.kernels:
         amounts: dict[str, Any] = {name: amount(getattr(kernel, name)) for name in AMOUNTS}
         yield kernel, Time.of(kernel_time(replace(kernel, **amounts), device))
-
-
-def _within(module: str, path: str) -> bool:
-    return not path or module == path or module.startswith(path + ".")

@@ -9,7 +9,7 @@ from functools import cache, partial
 import networkx as nx
 
 from fxmeter.annotators.pricing.graph import PricedNode, add_edge, add_node, priced_edge, priced_nodes
-from fxmeter.annotators.sheets.tables import ModuleCosts, op_costs
+from fxmeter.annotators.sheets.tables import op_costs
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.timing.stage_time import StageTime
 from fxmeter.models.devices.device import Device
@@ -26,20 +26,15 @@ def join_parts(scenario: MixedStep, parts: Sequence[AnnotatedStage], joint: Anno
     the chunk of the prompt.
     """
     chunk = parts[0]
-    modules = {
-        path: replace(
-            module,
-            cost=_together([part.modules[path].cost for part in parts], joint.modules[path].cost),
-            own=_together([part.modules[path].own for part in parts], joint.modules[path].own),
-        )
-        for path, module in chunk.modules.items()
-    }
+    modules = chunk.modules.with_costs(
+        lambda found_in: _together([found_in(part.modules) for part in parts], found_in(joint.modules))
+    )
     cost = _together([part.cost for part in parts], joint.cost)
     return replace(
         chunk,
         scenario=scenario,
         cost=cost,
-        modules=ModuleCosts(modules, chunk.modules.folds, chunk.modules.aliases),
+        modules=modules,
         ops=op_costs(_ops(parts, joint)),
         graph_once=cache(partial(_graph, parts, joint)),
         steps_time=_not_timed,

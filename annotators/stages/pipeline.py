@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
-from fxmeter.annotators.sheets.tables import PipelineStage
+from fxmeter.annotators.sheets.tables import PipelineStage, within
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time
 from fxmeter.models.errors import DeploymentError
@@ -65,30 +65,26 @@ def layer_paths(stage: AnnotatedStage) -> list[str]:
         if index.isdigit() and not any(part.isdigit() for part in in_list.split(".")):
             members.setdefault(in_list, set()).add(int(index))
     weight = {
-        in_list: sum(
-            stage.modules[path].cost.io_bytes for i in found if (path := f"{in_list}.{i}") and _runs(stage, path)
-        )
+        in_list: sum(stage.modules[path].cost.io_bytes for i in found if (path := f"{in_list}.{i}") in stage.modules)
         for in_list, found in members.items()
     }
     chosen = max(weight, key=lambda in_list: weight[in_list], default=None)
     return [] if chosen is None else [f"{chosen}.{index}" for index in sorted(members[chosen])]
 
 
-def _runs(stage: AnnotatedStage, path: str) -> bool:
-    try:
-        return bool(stage.modules[path])
-    except KeyError:
-        return False
+def _runs_before(stage: AnnotatedStage, layers: list[str]) -> dict[str, bool]:
+    """Ops outside of the layers, and whether each runs before the first layer or after."""
+    in_list = layers[0].rpartition(".")[0]
+    nodes = list(priced_nodes(stage.graph))
+    began = min(node.order for node in nodes if within(node.module, in_list))
+    return {node.name: node.order < began for node in nodes if not within(node.module, in_list)}
 
 
 def _around(stage: AnnotatedStage, layers: list[str]) -> tuple[StageCost, StageCost]:
     """What runs outside of the layers: before the first of them began, and after."""
-    in_list = layers[0].rpartition(".")[0] + "."
-    nodes = list(priced_nodes(stage.graph))
-    inside = [node for node in nodes if node.module.startswith(in_list)]
-    began = min(node.order for node in inside)
-    outside = [node for node in nodes if not node.module.startswith(in_list)]
-    return _summed(n for n in outside if n.order < began), _summed(n for n in outside if n.order >= began)
+    before = _runs_before(stage, layers)
+    outside = [node for node in priced_nodes(stage.graph) if node.name in before]
+    return _summed(n for n in outside if before[n.name]), _summed(n for n in outside if not before[n.name])
 
 
 def _summed(nodes: Iterable[PricedNode]) -> StageCost:
@@ -100,26 +96,18 @@ def _left(stage: AnnotatedStage, layer: str) -> int:
     stand_in = stage.modules.stand_in(layer)
     sent: dict[int, int] = {}
     for node in executed(stage.fx_graph):
-        if _within(meta_of(node).module, stand_in) and any(
-            not _within(meta_of(u).module, stand_in) for u in node.users
-        ):
+        if within(meta_of(node).module, stand_in) and any(not within(meta_of(u).module, stand_in) for u in node.users):
             sent |= {spec.storage.id: spec.nbytes for spec in specs_of(node) if spec.role == "activation"}
     return sum(sent.values())
-
-
-def _within(module: str, layer: str) -> bool:
-    return module == layer or module.startswith(f"{layer}.")
 
 
 def times_of(stage: AnnotatedStage, time: StageTime, parts: Iterable[PipelineStage]) -> list[Time]:
     """The time of the kernels of each pipeline stage, without what it takes to send, or a host's part of a pass."""
     layers = layer_paths(stage)
-    in_list = layers[0].rpartition(".")[0] + "."
-    order = {node.name: node.order for node in priced_nodes(stage.graph)}
-    began = min(node.order for node in priced_nodes(stage.graph) if node.module.startswith(in_list))
-    outside = [item for item in time.kernels if not item.kernel.module.startswith(in_list)]
-    before = sum((item.all for item in outside if order[item.kernel.name] < began), ZERO)
-    after = sum((item.all for item in outside if order[item.kernel.name] >= began), ZERO)
+    runs_before = _runs_before(stage, layers)
+    outside = [item for item in time.kernels if item.kernel.name in runs_before]
+    before = sum((item.all for item in outside if runs_before[item.kernel.name]), ZERO)
+    after = sum((item.all for item in outside if not runs_before[item.kernel.name]), ZERO)
     found = [
         sum((time.modules[stage.modules.stand_in(path)] for path in layers[part.first : part.last + 1]), ZERO)
         for part in parts

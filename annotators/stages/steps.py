@@ -9,7 +9,7 @@ from functools import cache, partial
 import networkx as nx
 
 from fxmeter.annotators.sheets.steps import OVER_STEPS, figures_over_steps, over_steps
-from fxmeter.annotators.sheets.tables import ModuleCosts, OpCost, Uncosted, op_costs
+from fxmeter.annotators.sheets.tables import OpCost, Uncosted, op_costs
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.stages.steps_graph import (
     Combine,
@@ -31,14 +31,9 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
     """
     last = steps[-1]
     combine = partial(_over_all_steps, len(steps), _largest([step.cost.activation_bytes for step in steps]))
-    modules = {
-        path: replace(
-            module,
-            cost=cost_over_steps({place: step.modules[path].cost for place, step in enumerate(steps)}, combine),
-            own=cost_over_steps({place: step.modules[path].own for place, step in enumerate(steps)}, combine),
-        )
-        for path, module in last.modules.items()
-    }
+    modules = last.modules.with_costs(
+        lambda found_in: cost_over_steps({n: found_in(step.modules) for n, step in enumerate(steps)}, combine)
+    )
     ops: dict[str, dict[int, OpCost]] = {}
     for place, step in enumerate(steps):
         for op in step.ops:
@@ -51,7 +46,7 @@ def join_steps(scenario: Scenario, steps: Sequence[AnnotatedStage]) -> Annotated
         last,
         scenario=scenario,
         cost=over_steps([step.cost for step in steps]),
-        modules=ModuleCosts(modules, last.modules.folds, last.modules.aliases),
+        modules=modules,
         ops=op_costs({name: _over_all(having, combine) for name, having in ops.items()}),
         uncosted=tuple(replace(item, count=sum(counts)) for item, counts in uncosted.items()),
         graph_once=cache(partial(_graph, steps, combine)),

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fxmeter.annotators.sheets.tables import Executions, ModuleCost, ReportedStage, StageTables
+from fxmeter.annotators.sheets.tables import CONTAINERS, Executions, ModuleCost, ReportedStage, StageTables
 from fxmeter.models.stage_cost import StageCost
 
 _INDEXED = re.compile(r"^\d+$")
-CONTAINERS = ("ModuleList", "ModuleDict")
-"""Classes that run nothing: their members are their parent's."""
 _POSITION = re.compile(r"\.\d+$")
 _SHAPE = re.compile(r"\w+\[([^]]*)\]")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,7 +58,6 @@ class Sweep:
     """
 
     model: ModelInfo
-    config_sha256: str
     conventions: Conventions
     axes: Axes
     attentions: tuple[Attention, ...]
@@ -114,15 +113,16 @@ class StageForms:
         deployment: Deployment = ONE_DEVICE,
     ) -> StageForms:
         """Those of a loaded model, and of the vision tower beside it."""
-        from fxmeter.annotators.closed.find import closed_form  # loads torch, which forms from cost sheets do without
+        from fxmeter.annotators.closed.find import (
+            closed_form_by,
+        )  # loads torch, which forms from cost sheets do without
         from fxmeter.annotators.stages.model_info import model_info
 
         def make(stage: StageName, attention: Attention) -> ClosedForm:
             module = tower if stage == "vision" else model
             if module is None:
                 raise ScenarioError("pages need a model with a vision tower")
-            options = {"deployment": deployment, **asdict(conventions)}
-            return closed_form(module, stage=stage, attention=attention, **options)
+            return closed_form_by(conventions, module, stage=stage, attention=attention, deployment=deployment)
 
         forms = cls(make, lambda: model_info(model, tower, deployment), conventions.under(deployment), deployment)
         forms.model = model
@@ -151,10 +151,8 @@ def run_sweep(
     points = axes.points()
     keys = [(stage, attention) for stage in axes.stages for attention in attentions]
     columns = [stage_column(forms, *key, points, advance) for key in keys]
-    info = forms.info
     return Sweep(
-        model=info,
-        config_sha256=info.config_sha256,
+        model=forms.info,
         conventions=forms.conventions,
         axes=axes,
         attentions=tuple(attentions),

@@ -184,6 +184,11 @@ def _as_markdown(cell: Cell) -> str:
     return str(_shown(cell, False)).strip().replace("\n", "<br>")
 
 
+def short_op(op: str) -> str:
+    """An op's name without what every op has: "aten.mm.default" is "mm"."""
+    return op.removeprefix("aten.").removeprefix("fxmeter.").removesuffix(".default")
+
+
 def in_parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
     """The items in order, in about ``count`` runs of nearly the same length."""
     size = -(-len(items) // count)

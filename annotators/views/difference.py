@@ -14,7 +14,7 @@ from fxmeter.annotators.differences.pairs import Pair
 from fxmeter.annotators.differences.parts import SECONDS
 from fxmeter.annotators.differences.rows import PartRow, part_rows
 from fxmeter.annotators.units import Kind, four_digits, quantity
-from fxmeter.annotators.views.console import Cell, Grid, Heading, markdown_table, names, numbers
+from fxmeter.annotators.views.console import Cell, Grid, Heading, markdown_table, names, numbers, short_op
 from fxmeter.models.figures import shown
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
@@ -128,7 +128,7 @@ def _ops(stage: StageDifference, count: int) -> Grid:
     by = "io_bytes" if stage.headline == "io_bytes" else "flops"
     rows: list[list[Cell]] = [
         [
-            op.op.removeprefix("aten.").removeprefix("fxmeter.").removesuffix(".default"),
+            short_op(op.op),
             f"{_plain(op.count.before)} → {_plain(op.count.after)}" if op.count.differs else _plain(op.count.after),
             _value(op.figures[by].before, by),
             _value(op.figures[by].after, by),

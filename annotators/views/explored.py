@@ -48,8 +48,7 @@ def explored_view(
 
 
 def _how(question: Question) -> str:
-    counted = question.conventions.under(question.deployment)
-    words = [f"causal {counted.causal}", f"logits {counted.logits}", f"routing {counted.routing}"]
+    words = question.conventions.under(question.deployment).words
     words += [f"{question.deployment.kernels} kernels", f"{question.attention} attention"]
     words += [
         f"{one.stage} {one.past_len if one.stage == 'decode' else one.query_len:,} B={one.batch:,}"

@@ -15,7 +15,7 @@ MOST_TERMS = 4
 
 def formula_view(found: Formulas) -> RenderableType:
     """A line for each field and case, what the letters stand for, and the conventions."""
-    chosen = found.sheet.subject.conventions
+    subject = found.sheet.subject
     module = f"{found.module or 'the whole stage'} ({found.class_name}"
     times = f", one of {found.times} alike" if found.times > 1 else ""
     table = plain_table()
@@ -31,8 +31,9 @@ def formula_view(found: Formulas) -> RenderableType:
         Text.assemble((found.title, "bold"), f"  {module}{times})"),
         Text(letters),
         Text(
-            f"2 FLOP/MAC · causal {chosen.causal} · logits {chosen.logits} · routing {chosen.routing}"
-            + "".join(f" · {name} {word}" for name, word in found.sheet.subject.deployment.items()),
+            " · ".join(
+                ["2 FLOP/MAC", *subject.conventions.words, *(f"{n} {w}" for n, w in subject.deployment.items())]
+            ),
             style="dim",
         ),
         "",

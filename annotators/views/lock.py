@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fxmeter.annotators.differences.lock import Checked
-from fxmeter.annotators.units import Kind, quantity
+from fxmeter.annotators.units import quantity
 from fxmeter.annotators.views.console import Cell, Grid, markdown_table, names, numbers
-from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
+from fxmeter.models.stage_cost import ALL_FIGURES
 
 
 def check_view(found: Checked) -> RenderableType:
@@ -32,13 +32,7 @@ def _verdict(found: Checked) -> str:
 def _moved(found: Checked) -> Grid:
     rows: list[list[Cell]] = []
     for item in found.moved:
-        label, unit = _labelled(item.figure)
-        rows.append(
-            [item.stage, item.module or "the pass", label, quantity(item.before, unit), quantity(item.after, unit)]
-        )
+        figure = ALL_FIGURES[item.figure]
+        values = [quantity(value, figure.unit) for value in (item.before, item.after)]
+        rows.append([item.stage, item.module or "the pass", figure.label, *values])
     return Grid("What has moved", [*names("stage", "module", "figure"), *numbers("locked", "now")], rows)
-
-
-def _labelled(name: str) -> tuple[str, Kind]:
-    figure = {**FIGURES, **PASS_FIGURES}[name]
-    return figure.label, figure.unit

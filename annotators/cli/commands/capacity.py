@@ -21,7 +21,7 @@ from fxmeter.annotators.cli.options import (
     model_argument,
     uncosted_option,
 )
-from fxmeter.annotators.cli.output import exit_unless_costed, show, write_json
+from fxmeter.annotators.cli.output import exit_unless_costed, refuse_two_ways, show, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.cli.values import Read, gathered, size
 from fxmeter.annotators.conventions import USUAL, Conventions
@@ -189,5 +189,4 @@ def _check(axes: Axes, asked: dict[str, Any], measured: Measured, markdown: bool
         raise click.UsageError(f"a measured time is of one input shape, and these are {len(axes)}; give one of each")
     if measured.prefill_s is not None and axes.decode and not axes.prefill:
         raise click.UsageError("--measured-prefill-ms needs a prompt; give --prefill or --crops")
-    if markdown and json_path:
-        raise click.UsageError("--markdown and --json both say how to print; give one")
+    refuse_two_ways(markdown, json_path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
 from fxmeter.annotators.cli.options import (
@@ -85,7 +83,7 @@ def compare(
     if len(devices) > 1:
         raise click.UsageError("a trace is of one device; give one --device")
     with session(model, dtype, remember=False, json=json_path, timeline=timeline_path) as work:
-        from fxmeter.annotators.api import annotate
+        from fxmeter.annotators.api import annotate_by
         from fxmeter.annotators.measured.laid_over import lay_over
         from fxmeter.annotators.measured.traces.ranges import sizes_of, the_only
         from fxmeter.annotators.measured.traces.reading import read_trace
@@ -99,11 +97,10 @@ def compare(
             scenario = make.decode(decode, batch=batch)
         else:
             scenario = the_only(said).scenario
-        ran = next((sizes.priced_as for sizes in said if sizes.are_of(scenario)), "flash")
         decoder = work.decoder()
         work.say(f"recording and pricing {scenario.stage}")
-        options = {"attention": attention or ran, "deployment": deployment, **asdict(conventions)}
-        stage = annotate(decoder, scenario, **options, fold=False)
+        ran = attention or next((sizes.priced_as for sizes in said if sizes.are_of(scenario)), "flash")
+        stage = annotate_by(conventions, decoder, scenario, attention=ran, fold=False, deployment=deployment)
         work.say("matching ops")
         found = lay_over(stage, trace, devices[0] if devices else None)
         info = work.info(deployment)

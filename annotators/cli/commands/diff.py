@@ -11,7 +11,7 @@ import click
 
 from fxmeter.annotators.cli.asked import models_and_options, write_report
 from fxmeter.annotators.cli.options import json_option
-from fxmeter.annotators.cli.output import EXIT_ERROR, check_writable, show, write_json
+from fxmeter.annotators.cli.output import EXIT_ERROR, check_writable, refuse_two_ways, show, write_json
 from fxmeter.annotators.cli.values import size
 from fxmeter.models.errors import FxmeterError
 
@@ -40,8 +40,7 @@ def diff(sides: tuple[str, ...], depth: int, ops: int, markdown: bool, json_path
     fxmeter diff llama-3.1-8b --weights bfloat16,fp8 --device h100-sxm5-80g --decode 4096
     fxmeter diff before.json after.json --markdown
     """
-    if markdown and json_path:
-        raise click.UsageError("--markdown and --json both say how to print; give one")
+    refuse_two_ways(markdown, json_path)
     try:
         check_writable("--json", json_path)
         different = _tell(sides, depth, ops, markdown, json_path)

@@ -9,7 +9,15 @@ import click
 
 from fxmeter.annotators.cli.asked import models_and_options, write_report
 from fxmeter.annotators.cli.options import json_option
-from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, check_writable, show, write_file, write_json
+from fxmeter.annotators.cli.output import (
+    EXIT_ERROR,
+    Failed,
+    check_writable,
+    refuse_two_ways,
+    show,
+    write_file,
+    write_json,
+)
 
 
 @click.command(
@@ -65,8 +73,7 @@ def check(path: str, markdown: bool, json_path: str | None) -> None:
     fxmeter check
     fxmeter check model.lock --markdown
     """
-    if markdown and json_path:
-        raise click.UsageError("--markdown and --json both say how to print; give one")
+    refuse_two_ways(markdown, json_path)
     check_writable("--json", json_path)
     from fxmeter.annotators.differences.difference import diff
     from fxmeter.annotators.differences.lock import checked, read_lock

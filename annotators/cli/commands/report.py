@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +173,7 @@ def _worked_out(
 ) -> Report:
     """The report, recorded and priced."""
     decoder = work.decoder(encoder=True)
-    from fxmeter.annotators.api import annotate
+    from fxmeter.annotators.api import annotate_by
     from fxmeter.annotators.stages.given import stages_of
     from fxmeter.annotators.studies.comparing.served import where_serving_differs
     from fxmeter.annotators.studies.comparing.shared import pipelined, shared_by_ranks
@@ -189,8 +188,7 @@ def _worked_out(
         for kind in attentions:
             work.say(f"recording and pricing {scenario.stage}, {kind}")
             module = work.tower if isinstance(scenario, VisionScenario) else decoder
-            options = {"attention": kind, "deployment": deployment, **asdict(conventions)}
-            stages.append(annotate(module, scenario, **options))
+            stages.append(annotate_by(conventions, module, scenario, attention=kind, deployment=deployment))
     if devices:
         work.say("timing kernels")
     work.say("comparing with serving kernels")
@@ -212,8 +210,10 @@ def _of_module(
     """The report on one call of a module that the user's own code built, with the inputs that came with it."""
     from fxmeter.annotators.api import annotate_module
 
-    options: dict[str, Any] = {"causal": conventions.causal, "routing": conventions.routing}
-    stages = [annotate_module(module, args=inputs, attention=kind, **options) for kind in attentions]
+    causal, routing = conventions.causal, conventions.routing
+    stages = [
+        annotate_module(module, args=inputs, attention=kind, causal=causal, routing=routing) for kind in attentions
+    ]
     return build_report(work.info(), stages, devices=devices)
 
 
@@ -242,7 +242,7 @@ def _fullest_step(stage: ReportedStage) -> Scenario | MixedStep | VisionScenario
 def _timelines(work: Session, report: Report, deployment: Deployment, path: str) -> str:
     """Every stage once more, all layers of its fullest step recorded, as the text of the file at ``path``."""
     load_libraries()
-    from fxmeter.annotators.api import annotate
+    from fxmeter.annotators.api import annotate_by
     from fxmeter.annotators.documents.chrome_trace import trace_text
     from fxmeter.annotators.documents.head import conventions_of
     from fxmeter.annotators.plots.memory import timeline_svg
@@ -255,8 +255,8 @@ def _timelines(work: Session, report: Report, deployment: Deployment, path: str)
         if one is not None:
             work.say(f"recording all layers of {one.stage}, {stage.attention}")
             module = work.tower if isinstance(one, VisionScenario) else work.decoder(encoder=True)
-            options = {"attention": stage.attention, "deployment": deployment, **asdict(report.conventions)}
-            timelines.append(timeline_of(annotate(module, one, **options, fold=False)))
+            how: dict[str, Any] = {"attention": stage.attention, "deployment": deployment, "fold": False}
+            timelines.append(timeline_of(annotate_by(report.conventions, module, one, **how)))
     if path.endswith(".svg"):
         return timeline_svg(timelines, report.model.name)
     conventions = conventions_of(report.model, report.conventions)

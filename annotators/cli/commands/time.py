@@ -18,7 +18,7 @@ from fxmeter.annotators.cli.options import (
     plot_option,
     uncosted_option,
 )
-from fxmeter.annotators.cli.output import exit_unless_costed, show, write_file, write_json
+from fxmeter.annotators.cli.output import exit_unless_costed, refuse_two_ways, show, write_file, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.cli.values import sizes
 from fxmeter.annotators.studies.planning.latency import ENGINES, latencies
@@ -78,8 +78,7 @@ def time(
     fxmeter time llama-3.1-8b --device h100 --cached 8k --draft 4 --acceptance 0.8
     fxmeter time qwen3-8b --device l4 --prefill 1k --decode 1k:64k:*4 --batch 1,16 --weights fp8
     """
-    if markdown and json_path:
-        raise click.UsageError("--markdown and --json both say how to print; give one")
+    refuse_two_ways(markdown, json_path)
     if acceptance is not None and draft is None:
         raise click.UsageError("--acceptance is of drafted tokens; give --draft too")
     if plot_path is not None and (cached or draft or not (prefill and decode)):

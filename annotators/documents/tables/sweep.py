@@ -21,7 +21,7 @@ def to_json(sweep: Sweep, run: int) -> Document:
         "run": run,
         "created": sweep.created,
         "model": model_of(sweep.model),
-        "config_sha256": sweep.config_sha256,
+        "config_sha256": sweep.model.config_sha256,
         "conventions": conventions_of(sweep.model, sweep.conventions),
         "axes": {**axes, "crops": [list(grid) for grid in sweep.axes.crops], "attention": list(sweep.attentions)},
         "uncosted": sweep.uncosted,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from fxmeter.annotators.measured.align import align
 from fxmeter.annotators.measured.traces.calls import Call
 from fxmeter.annotators.measured.traces.reading import MODULE, OWN
-from fxmeter.annotators.sheets.tables import ModuleCost
+from fxmeter.annotators.sheets.tables import CONTAINERS, ModuleCost
 
 
 class Paths:
@@ -30,7 +30,7 @@ class Paths:
         """Note ``path`` as called by the innermost module around it that calls, and those around it likewise."""
         while path:
             around = path.rpartition(".")[0]
-            while around and self._classes.get(around, "") in ("ModuleList", "ModuleDict"):
+            while around and self._classes.get(around, "") in CONTAINERS:
                 around = around.rpartition(".")[0]
             called = self._called.setdefault(around, [])
             if path not in called:

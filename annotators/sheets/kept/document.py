@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, get_args
 
-from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.sheets.kept.plain import made, plain
 from fxmeter.annotators.sheets.numbers import Written, read
 from fxmeter.annotators.sheets.piece import Piece, UncostedOp
@@ -32,7 +32,7 @@ def to_document(sheet: Sheet, info: ModelInfo | None) -> Document:
         "schema_version": SCHEMA_VERSION,
         "analytic_model_version": ANALYTIC_MODEL_VERSION,
         "versions": versions(),
-        "subject": {**plain(sheet.subject), "conventions": plain_conventions(sheet.subject.conventions)},
+        "subject": {**plain(sheet.subject), "conventions": asdict(sheet.subject.conventions)},
         "model": None if info is None else plain(info),
         "sizes": sheet.subject.sizes,
         "fields": FIELDS,
@@ -40,11 +40,6 @@ def to_document(sheet: Sheet, info: ModelInfo | None) -> Document:
         "pieces": pieces,
         "time_pieces": timed,
     }
-
-
-def plain_conventions(conventions: Conventions) -> Document:
-    """All of them, the usual ones too."""
-    return {"causal": conventions.causal, "logits": conventions.logits, "routing": conventions.routing}
 
 
 def from_document(data: Document | None, beyond: Callable[[], Sheet] | None = None) -> Sheet:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fxmeter.annotators.api import annotate
+from fxmeter.annotators.sheets.tables import CONTAINERS
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models.deployment import Deployment, deploy
 from fxmeter.models.errors import ScenarioError
@@ -244,6 +245,6 @@ def _check(
             for field in fields:
                 values = getattr(module.cost, field), getattr(other, field)
                 rows.append(Comparison(path, module.times, field, *values, band(path, field)))
-        elif module.class_name != "ModuleList" and module.cost != StageCost():
+        elif module.class_name not in CONTAINERS and module.cost != StageCost():
             within.append(path)
     return StageCheck(stage, tuple(rows), tuple(within))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
@@ -45,9 +44,8 @@ def _may_differ(model: nn.Module, stage: AnnotatedStage, scenario: Scenario) -> 
 
 
 def _compared(model: nn.Module, stage: AnnotatedStage, scenario: Scenario, deployment: Deployment) -> list[Served]:
-    options: dict[str, Any] = {"routing": stage.conventions.routing, "deployment": deployment}
     try:
-        served = annotate(model, scenario, **options).cost
+        served = annotate(model, scenario, routing=stage.conventions.routing, deployment=deployment).cost
     except ScenarioError:  # a model that cannot leave out the other positions' logits
         return []
     return [

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 from torch import nn
 
-from fxmeter.annotators.api import annotate
+from fxmeter.annotators.api import annotate_by
 from fxmeter.annotators.stages.pipeline import pipeline, times_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.comparing.compared import Pipelined, Shared
@@ -28,8 +27,7 @@ def shared_by_ranks(model: nn.Module, stages: Iterable[AnnotatedStage], deployme
     for stage in stages:
         if isinstance(stage.scenario, Scenario):
             scenario = replace(stage.scenario, batch=stage.scenario.batch * deployment.dp)
-            options: dict[str, Any] = {"attention": stage.attention, **asdict(stage.conventions)}
-            one = annotate(model, scenario, deployment=alone, **options).cost
+            one = annotate_by(stage.conventions, model, scenario, attention=stage.attention, deployment=alone).cost
             of_pass = stage.scenario, stage.attention, stage.cost
             found.append(Shared(*of_pass, deployment.ranks, one, _whole_parameters(model, stage)))
     return tuple(found)

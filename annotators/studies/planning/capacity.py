@@ -111,7 +111,6 @@ class Capacity:
     """The needs of every input shape; ``memory_bytes`` is what they were fitted into, if anything."""
 
     model: ModelInfo
-    config_sha256: str
     conventions: Conventions
     attention: Attention
     ttft_s: float
@@ -166,10 +165,8 @@ def capacity(
         needs.append(replace(_need(point, stages, ttft_s, tpot_s, fit), on=on))
         advance(len(needs))
     keys = [(stage, attention) for stage in rows[0]]
-    info = forms.info
     return Capacity(
-        model=info,
-        config_sha256=info.config_sha256,
+        model=forms.info,
         conventions=forms.conventions,
         attention=attention,
         ttft_s=ttft_s,

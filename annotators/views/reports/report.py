@@ -9,12 +9,11 @@ from rich.padding import Padding
 from rich.styled import Styled
 from rich.text import Text
 
-from fxmeter.annotators.documents.head import conventions_of
 from fxmeter.annotators.sheets.tables import ReportedStage, StageTables
 from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, module_tree
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import four_digits, quantity
-from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers
+from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers, short_op
 from fxmeter.annotators.views.reports.shared import pipeline_grid, replicated_line, shared_grid
 from fxmeter.annotators.views.reports.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
 from fxmeter.models.choices import OpsBy
@@ -71,8 +70,7 @@ def _answers(report: Report) -> list[RenderableType]:
 
 def _header(report: Report) -> list[Text]:
     model = report.model
-    kinds = conventions_of(model, report.conventions)
-    experts = f" · experts {kinds['experts_implementation']}" if kinds["experts_implementation"] else ""
+    experts = f" · experts {model.experts_implementation}" if model.experts_implementation else ""
     resident = quantity(model.weight_bytes, "memory")
     active = f", {model.active_parameters:,} active" if model.active_parameters not in (None, model.parameters) else ""
     vision = f"; {model.vision_parameters:,} more in the vision tower" if model.vision_parameters else ""
@@ -81,8 +79,7 @@ def _header(report: Report) -> list[Text]:
         Text(f"{model.parameters:,} parameters{active}, {resident} in {model.weights}{vision}"),
         *(Text(line, style="yellow") for line in _not_priced(model)),
         Text(
-            f"2 FLOP/MAC · causal {kinds['causal']} · logits {kinds['logits']} · routing {kinds['routing']}"
-            f"{experts} · cache {kinds['cache_layout']}{_deployed(model)}",
+            f"2 FLOP/MAC · {' · '.join(report.conventions.words)}{experts} · cache in place{_deployed(model)}",
             style="dim",
         ),
         *(Text(f"assumed: {assumed}", style="dim") for assumed in report.assumptions),
@@ -221,7 +218,7 @@ def heaviest_grid(stage: ReportedStage, count: int, asked: OpsBy | None) -> Grid
     what = "bytes" if by == "io_bytes" else "FLOPs"
     rows: list[list[Cell]] = [
         [
-            _op(item.op),
+            short_op(item.op),
             item.where,
             item.shapes,
             str(item.count),
@@ -243,7 +240,7 @@ def _peak(stage: ReportedStage) -> RenderableType:
     rows = [
         [
             row.module or "(root)",
-            _op(row.op),
+            short_op(row.op),
             "×".join(map(str, row.shape)) or "scalar",
             row.dtype,
             str(row.count),
@@ -255,14 +252,9 @@ def _peak(stage: ReportedStage) -> RenderableType:
     rows.append(["peak alive", "", "", "", str(peak.count), quantity(peak.bytes, "memory"), quantity(1.0, "share")])
     columns: list[Heading] = [*names("made in", "by", "shape", "dtype"), *numbers("×", "bytes"), ("share", "spare")]
     step = "" if peak.past_len is None else f", in the step with C={peak.past_len}"
-    where = f"while {_op(peak.op)} runs in {peak.module or '(root)'} (node {peak.node}{step})"
+    where = f"while {short_op(peak.op)} runs in {peak.module or '(root)'} (node {peak.node}{step})"
     styles = [*("" for _ in peak.rows), "bold"]
     return Group(Grid(title, columns, rows, styles, total=True), Text(where, style="dim"))
-
-
-def _op(name: str) -> str:
-    """An op's name without what every op has."""
-    return name.removeprefix("aten.").removeprefix("fxmeter.").removesuffix(".default")
 
 
 def _cache(stages: Sequence[ReportedStage]) -> Grid:

@@ -7,14 +7,14 @@ from fxmeter.annotators.studies.breakdown import largest_parts
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import quantity
 from fxmeter.models.figures import shown
-from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
+from fxmeter.models.stage_cost import ALL_FIGURES, FIGURES, PASS_FIGURES
 
 
 def summary_lines(stage: StageTables) -> list[tuple[str, str]]:
     """Label and value of the figures that are part of no other one, and of what is not known."""
     lines = []
     for figure in shown(FIGURES, PASS_FIGURES):
-        value = getattr(stage if figure.name in PASS_FIGURES else stage.cost, figure.name)
+        value = stage.value(figure.name)
         if figure.under is None and not (figure.hidden_at_zero and not value):
             lines.append((figure.label, quantity(value, figure.unit)))
     missing = sum(item.count for item in stage.uncosted)
@@ -32,9 +32,8 @@ def summary_text(stage: StageTables) -> str:
 
 def figure_lines(stage: StageTables, name: str, most: int = 5) -> list[str]:
     """What a stage has of a figure, and the modules whose own code has most of it."""
-    figure = {**FIGURES, **PASS_FIGURES}[name]
-    whole = getattr(stage if name in PASS_FIGURES else stage.cost, name)
-    lines = [f"{title_of(stage)}, {stage.attention}: {quantity(whole, figure.unit)}"]
+    figure = ALL_FIGURES[name]
+    lines = [f"{title_of(stage)}, {stage.attention}: {quantity(stage.value(name), figure.unit)}"]
     if name in PASS_FIGURES or not figure.whole:
         return lines
     return [

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.studies.times import StageTiming, longest_ops, timed_tree
 from fxmeter.annotators.units import duration, four_digits
-from fxmeter.annotators.views.console import Cell, Grid, Heading, names, numbers
+from fxmeter.annotators.views.console import Cell, Grid, Heading, names, numbers, short_op
 from fxmeter.models.scenario import Scenario
 
 TIMED: list[Heading] = [*numbers("time"), ("share", "share"), *names("bound by")]
@@ -92,7 +92,7 @@ def timed_ops(timing: StageTiming, count: int) -> Grid:
     """The launches that take most time."""
     rows: list[list[Cell]] = [
         [
-            item.op.removeprefix("aten.").removeprefix("fxmeter."),
+            short_op(item.op),
             item.where,
             str(item.launches),
             duration(item.time.estimate_s),

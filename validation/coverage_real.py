@@ -25,8 +25,8 @@ from fxmeter.tracer.run.forward import forward_of
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.prompt import empty_cache
 from fxmeter.tracer.state.attributes import attributes_restored
-from fxmeter.tracer.state.session import running
 from fxmeter.tracer.state.cache import cache_of
+from fxmeter.tracer.state.session import running
 from validation.even_choices import EvenChoices
 from validation.held_tensors import left_behind, only_new_objects
 

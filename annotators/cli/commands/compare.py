@@ -99,7 +99,7 @@ def compare(
             scenario = the_only(said).scenario
         decoder = work.decoder()
         work.say(f"recording and pricing {scenario.stage}")
-        ran = attention or next((sizes.priced_as for sizes in said if sizes.are_of(scenario)), "flash")
+        ran: Attention = attention or next((sizes.priced_as for sizes in said if sizes.are_of(scenario)), "flash")
         stage = annotate_by(conventions, decoder, scenario, attention=ran, fold=False, deployment=deployment)
         work.say("matching ops")
         found = lay_over(stage, trace, devices[0] if devices else None)

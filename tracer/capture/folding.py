@@ -14,7 +14,7 @@ call made: of the others it would be missing. A list of which this is not so is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxmeter.models.errors import FxmeterError
-from fxmeter.tracer.capture.groups import PLAIN, Known, Member, alike_members, list_of, on_rank
+from fxmeter.tracer.capture.groups import PLAIN, Known, Member, alike_members, list_of, on_rank, told_apart
 from fxmeter.tracer.capture.passthrough import passthrough
 from fxmeter.tracer.graph.instances import Instance, Skip
 from fxmeter.tracer.graph.nodes import meta_of, specs_of
@@ -89,14 +89,24 @@ class Folding:
     """Which modules of a model are identical. Plain bookkeeping: the model itself is not changed.
 
     ``trusted``: the caller vouches for code of whoever it is. ``like``: the whole that ``model`` is a rank of, whose
-    layers are alike where those of the whole are. ``skipped`` says whether a call was not run.
+    layers are alike where those of the whole are. ``stored``: what else tells parameters apart, by path: the formats
+    that they are stored in. ``skipped`` says whether a call was not run.
     """
 
-    def __init__(self, model: nn.Module, *, trusted: bool = False, like: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        trusted: bool = False,
+        like: nn.Module | None = None,
+        stored: Mapping[str, Hashable] | None = None,
+    ) -> None:
         self._trusted = trusted
         self._members = [] if has_global_hooks() and not trusted else alike_members(like or model, trusted=trusted)
         if like is not None:
             self._members = on_rank(self._members, model)
+        if stored:
+            self._members = told_apart(self._members, stored.items())
         self._never_ran: frozenset[str] = frozenset()
         self.skipped = False
 

@@ -13,7 +13,7 @@ import functools
 import re
 import sys
 import types
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,13 +66,19 @@ def on_rank(members: list[Member], rank: nn.Module) -> list[Member]:
 
     What a rank holds and exchanges goes by patterns that know no layer's number.
     """
-    held: dict[str, list[object]] = {member.path: [] for member in members}
-    for name, tensor in named_tensors(rank, "_parameters"):
+    there = [Member(m.path, rank.get_submodule(m.path), m.kind, m.steps) for m in members]
+    return told_apart(there, ((name, tuple(tensor.shape)) for name, tensor in named_tensors(rank, "_parameters")))
+
+
+def told_apart(members: list[Member], facts: Iterable[tuple[str, Hashable]]) -> list[Member]:
+    """``members``, alike where ``facts``, each of the parameter at a path, are the same at the same places in them."""
+    held: dict[str, list[Hashable]] = {member.path: [] for member in members}
+    for name, fact in facts:
         steps = name.split(".")
         for length in range(1, len(steps)):
             if (path := ".".join(steps[:length])) in held:
-                held[path].append((tuple(steps[length:]), tuple(tensor.shape)))
-    return [Member(m.path, rank.get_submodule(m.path), (m.kind, tuple(held[m.path])), m.steps) for m in members]
+                held[path].append((tuple(steps[length:]), fact))
+    return [Member(m.path, m.module, (m.kind, tuple(held[m.path])), m.steps) for m in members]
 
 
 def _trusted(model: nn.Module) -> list[Member]:

@@ -30,7 +30,7 @@ from fxmeter.tracer.run.patches.attention import Attention, asks_for_a_mask, att
 from fxmeter.tracer.run.patches.devices import OneDevice
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
-from fxmeter.tracer.run.storage import as_deployed
+from fxmeter.tracer.run.storage import as_deployed, stored_as
 from fxmeter.tracer.serving.experts import choosing
 from fxmeter.tracer.serving.latent import absorbing
 from fxmeter.tracer.state.attributes import Held, attributes_restored
@@ -82,21 +82,25 @@ def record(
             )
         wanted = _Pass(model, scenario, attention, logits, input_ids, cache, deployment.kernels == "serving")
         if not deployment.sharded:
-            return as_deployed(_recorded(wanted, fold), model, deployment)
+            return as_deployed(_recorded(wanted, fold, deployment), model, deployment)
         from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
         from fxmeter.tracer.shard.rank import rank_of
 
         with rank_of(model, deployment) as rank:
-            recording = _recorded(replace(wanted, model=rank), fold, whole=model)
+            recording = _recorded(replace(wanted, model=rank), fold, deployment, whole=model)
             name_groups(recording.graph)
             return as_deployed(recording, rank, deployment)
 
 
-def _recorded(wanted: _Pass, fold: bool | None, whole: nn.Module | None = None) -> Recording:
-    """``wanted`` recorded. Of a rank of a ``whole`` model those layers are alike that are so in the whole."""
+def _recorded(
+    wanted: _Pass, fold: bool | None, deployment: Deployment, whole: nn.Module | None = None
+) -> Recording:
+    """``wanted`` recorded. Of a rank of a ``whole`` model those layers are alike that are so in the whole; and only
+    those whose weights are stored in the same formats."""
     model, scenario, cache = wanted.model, wanted.scenario, wanted.cache
     with unchanging(model):
-        folding = None if fold is False else Folding(model, trusted=bool(fold), like=whole)
+        stored = stored_as(model, deployment)
+        folding = None if fold is False else Folding(model, trusted=bool(fold), like=whole, stored=stored)
         try:
             recording = _attempt(wanted, folding)
         except TraceError as failure:

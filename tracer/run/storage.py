@@ -22,12 +22,13 @@ from fxmeter.tracer.private import local_part
 from fxmeter.tracer.serving.heads import heads_once
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
+Stored = Mapping[str, tuple[int, StorageFormat]]
+"""Path of a parameter → its stored bytes and the format."""
+
 
 def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) -> Recording:
     """``recording`` with the bytes that weights and cache take under ``deployment``."""
-    formats = formats_of(model, deployment)
-    if formats is not None:
-        recording = _weights_as(recording, stored_weights(model, formats))
+    recording = _weights_as(recording, stored_as(model, deployment))
     if deployment.kv is not None:
         _cache_as(recording, deployment.kv)
     if deployment.kernels == "serving":
@@ -47,25 +48,27 @@ def formats_of(model: nn.Module, deployment: Deployment) -> WeightFormats | None
 
 def resident_bytes(model: nn.Module, deployment: Deployment) -> int:
     """What all parameters take, tied ones once."""
-    formats = formats_of(model, deployment)
-    stored = {} if formats is None else stored_weights(model, formats)
+    stored = stored_as(model, deployment)
     names = named_tensors(model, "_parameters")
     return sum(stored[path][0] if path in stored else parameter.nbytes for path, parameter in names)
 
 
-def stored_weights(model: nn.Module, formats: WeightFormats) -> Mapping[str, tuple[int, StorageFormat]]:
-    """Path of each parameter that ``formats`` covers → its stored bytes and format; kept with the model."""
+def stored_as(model: nn.Module, deployment: Deployment) -> Stored:
+    """Path of each parameter that a format covers → its stored bytes and format; kept with the model."""
+    formats = formats_of(model, deployment)
+    if formats is None:
+        return {}
     known = derived(model, _stored)
     if formats not in known:
         known[formats] = _stored_weights(model, formats)
     return known[formats]
 
 
-def _stored(model: nn.Module) -> dict[WeightFormats, Mapping[str, tuple[int, StorageFormat]]]:
+def _stored(model: nn.Module) -> dict[WeightFormats, Stored]:
     return {}
 
 
-def _stored_weights(model: nn.Module, formats: WeightFormats) -> Mapping[str, tuple[int, StorageFormat]]:
+def _stored_weights(model: nn.Module, formats: WeightFormats) -> Stored:
     stored: dict[str, tuple[int, StorageFormat]] = {}
     for path, parameter, is_expert in _matrices(model):
         module, _, name = path.rpartition(".")
@@ -129,7 +132,9 @@ def _bytes(model: nn.Module, path: str, parameter: nn.Parameter, found: StorageF
     return count * found.nbytes(*sides)
 
 
-def _weights_as(recording: Recording, stored: Mapping[str, tuple[int, StorageFormat]]) -> Recording:
+def _weights_as(recording: Recording, stored: Stored) -> Recording:
+    if not stored:
+        return recording
     for node in recording.graph.nodes:
         if node.op == "get_attr" and str(node.target) in stored:
             nbytes, found = stored[str(node.target)]

@@ -11,6 +11,7 @@ from fxmeter import annotate, closed_form, decode, load_model, prefill
 from fxmeter.models.deployment import deploy
 from fxmeter.models.errors import DeploymentError
 from tests.tracer.tiny import DEEPSEEK
+from validation.coverage_type import compare_folding
 
 LAYERS, HIDDEN, KV, FFN, VOCABULARY = 32, 4096, 1024, 14336, 128256  # of Llama-3.1-8B
 ELEMENTS = LAYERS * (2 * HIDDEN * HIDDEN + 2 * HIDDEN * KV + 3 * HIDDEN * FFN)
@@ -54,6 +55,35 @@ def test_deepseek_v3_in_fp8_with_its_extra_layer():
     hidden, vocabulary = 7168, 129280
     extra = layer + 2 * (2 * hidden * hidden) + 3 * 2 * hidden + 2 * 2 * vocabulary * hidden
     assert stage.cost.weight_bytes + extra + 60_416 == 688_574_839_360
+
+
+KEPT_AS_THEY_ARE = [
+    ["lm_head", r"re:.*layers\.2\..*"],
+    ["lm_head", "model.layers.0.mlp.down_proj"],
+    ["lm_head", "model.layers.3.self_attn.q_proj", "model.layers.1.self_attn.q_proj"],
+]
+
+
+@pytest.mark.parametrize("kept", KEPT_AS_THEY_ARE, ids=str)
+@pytest.mark.parametrize("tp", [1, 2])
+def test_layers_that_are_stored_differently_are_no_layers_alike(kept, tp):
+    """A checkpoint may leave single layers as they are: folded, each weight has the bytes of its own format."""
+    scheme = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}
+    quantised = {"quant_method": "compressed-tensors", "ignore": kept, "config_groups": {"group_0": scheme}}
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = {"model_type": "llama", "num_hidden_layers": 4, "vocab_size": 128, **sizes}
+    model = load_model({**config, "quantization_config": quantised})
+    folded, full = (annotate(model, decode(9), fold=fold, deployment=deploy(tp=tp)) for fold in (None, False))
+    assert compare_folding(folded, full) == "equal"
+    expected = 0
+    for path, parameter in model.named_parameters():
+        kept_here = "proj" not in path or any(
+            f"{name}.weight" == path or (name.startswith("re:") and "layers.2." in path) for name in kept
+        )
+        split = 1 if "norm" in path else tp
+        rows = parameter.shape[0] // (1 if any(name in path for name in ("o_proj", "down_proj")) else split)
+        expected += parameter.nbytes // split if kept_here else parameter.numel() // split + 2 * rows
+    assert folded.cost.weight_bytes == expected
 
 
 def test_decode_reads_what_is_stored(preset_model):

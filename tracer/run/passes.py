@@ -92,9 +92,7 @@ def record(
             return as_deployed(recording, rank, deployment)
 
 
-def _recorded(
-    wanted: _Pass, fold: bool | None, deployment: Deployment, whole: nn.Module | None = None
-) -> Recording:
+def _recorded(wanted: _Pass, fold: bool | None, deployment: Deployment, whole: nn.Module | None = None) -> Recording:
     """``wanted`` recorded. Of a rank of a ``whole`` model those layers are alike that are so in the whole; and only
     those whose weights are stored in the same formats."""
     model, scenario, cache = wanted.model, wanted.scenario, wanted.cache

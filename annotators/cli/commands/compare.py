@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from fxmeter.annotators.cli.options import (
@@ -99,8 +101,9 @@ def compare(
             scenario = the_only(said).scenario
         decoder = work.decoder()
         work.say(f"recording and pricing {scenario.stage}")
-        ran: Attention = attention or next((sizes.priced_as for sizes in said if sizes.are_of(scenario)), "flash")
-        stage = annotate_by(conventions, decoder, scenario, attention=ran, fold=False, deployment=deployment)
+        ran: Attention = next((sizes.priced_as for sizes in said if sizes.are_of(scenario)), "flash")
+        how: dict[str, Any] = {"attention": attention or ran, "deployment": deployment, "fold": False}
+        stage = annotate_by(conventions, decoder, scenario, **how)
         work.say("matching ops")
         found = lay_over(stage, trace, devices[0] if devices else None)
         info = work.info(deployment)

@@ -15,6 +15,7 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.kernels import Move
 from fxmeter.annotators.rules.cost import Fuses, Moves
 from fxmeter.annotators.rules.registry import Routed, rule_for
+from fxmeter.annotators.symbolic import rounded_up
 from fxmeter.models.stage_cost import Size, is_nothing
 from fxmeter.tracer.graph.nodes import arguments_of, meta_of, spec_of, specs_of
 from fxmeter.tracer.graph.schema import base_name, changed_arguments
@@ -156,6 +157,6 @@ def _routed(rows: Size, here: Size, tokens: Size, top_k: Size, experts: Size) ->
     if experts == here or experts % here:
         return Routed(tokens, top_k) if tokens * top_k == rows else None
     ranks = experts // here
-    if rows != -(-tokens * top_k // ranks):
+    if rows != rounded_up(tokens * top_k, ranks):
         tokens = rows * ranks // top_k
     return Routed(tokens, top_k / ranks)

@@ -28,9 +28,10 @@ from fxmeter.annotators.symbolic import Guards, NotPolynomial
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.models.choices import StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
-from fxmeter.models.errors import DeploymentError, TraceError
+from fxmeter.models.errors import TraceError
 from fxmeter.models.model_info import ModelInfo
 from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.shares import sharing
 from fxmeter.tracer.run.patches.attention import Attention
 from fxmeter.tracer.run.twin import on_meta
 
@@ -127,11 +128,6 @@ class Pieces(Sheet):
             try:
                 return self.polynomials(point)
             except (NotPolynomial, TraceError) as error:
-                if self._deployment.ep > 1:
-                    raise DeploymentError(
-                        f"{self.subject.model_class}, {self.stage}: experts on other ranks get rounded rows, which no "
-                        "closed form follows; price its passes one by one (annotate, report)"
-                    ) from error
                 piece = self._alone(point, f"{self.subject.model_class}, {self.stage}: {error}")
                 self._keep(piece)
         self._used[id(piece)] = piece
@@ -168,15 +164,17 @@ class Pieces(Sheet):
         priced = self._priced(region, self._record(point), point)
         return replace(Piece(**{each.name: getattr(priced, each.name) for each in fields(Piece)}), recorded=reason)
 
-    def _record(self, point: Point) -> Recording:
+    def _record(self, point: Point, more: int = 0) -> Recording:
+        """A pass; the fullest rank's part of what ranks share unevenly has ``more`` rows than it has."""
         subject = self.subject
-        return record_pass(
-            self._model,
-            subject.scenario(point),
-            subject.conventions,
-            attention=subject.attention,
-            deployment=self._deployment,
-        )
+        with sharing(more):
+            return record_pass(
+                self._model,
+                subject.scenario(point),
+                subject.conventions,
+                attention=subject.attention,
+                deployment=self._deployment,
+            )
 
     def _priced(self, region: SizeRegion, recording: Recording, point: Point) -> PricedPiece:
         """Price a recording with sizes that are polynomials: comparisons go as they do at ``point``."""

@@ -8,12 +8,13 @@ from typing import TypeAlias
 
 from fxmeter.annotators.shapes.skeleton import Sizes, Structure, interned, put_together, take_apart
 from fxmeter.annotators.sheets.region import Interval, Place, Point
-from fxmeter.annotators.symbolic import NotPolynomial, value_at, variable
+from fxmeter.annotators.symbolic import NotPolynomial, rounded_up, value_at, variable
 from fxmeter.models.errors import TraceError
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.capture.recording import Recording
 
-Record: TypeAlias = Callable[[Point], Recording]
+Record: TypeAlias = Callable[..., Recording]
+"""Of a point, and, where ranks share rows unevenly, of how many more than its own the fullest one has."""
 Sample: TypeAlias = tuple[Structure, Sizes]
 Column: TypeAlias = tuple[int, ...]
 """The values of one size at several points."""
@@ -45,10 +46,11 @@ class Samples:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._taken: dict[Point, Sample] = {}
+        self._one_more: dict[Point, Sample] = {}
         self._whole: tuple[Point, Recording] | None = None
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return len(self._taken) + len(self._one_more)
 
     def points(self, *, one: bool) -> list[Point]:
         """Where recordings were taken, of a batch of 1 or of larger ones."""
@@ -62,6 +64,19 @@ class Samples:
             if keep:
                 self._whole = point, recording
         return self._taken[point]
+
+    def _by_rows(self, point: Point) -> tuple[Sample, Sample]:
+        """The sizes at a point as (what does not go by the rows of a rank, what each of its rows adds). Raises
+        NotPolynomial where one row more makes other ops."""
+        structure, sizes = self.at(point)
+        if point not in self._one_more:
+            self._one_more[point] = take_apart(self._record(point, 1))
+        other, more = self._one_more[point]
+        if other != structure:
+            raise NotPolynomial("the ops of a rank change with its rows")
+        rows = rounded_up(sizes[-1], shared_by(structure))
+        each = [high - low for low, high in zip(sizes, more, strict=True)]
+        return (structure, [size - rows * one for size, one in zip(sizes, each, strict=True)]), (structure, each)
 
     def with_sizes(self, fit: Fit) -> Recording:
         """The recording that the fit began with, polynomials in the place of its sizes."""
@@ -95,17 +110,34 @@ class Samples:
 
     def fit(self, places: Sequence[Place], *, one: bool) -> Fit | None:
         """Polynomials of degree 2 in the lengths and 1 in the batch through recordings at ``places``: one, three in a
-        row, or six. None where the recordings do not go together."""
-        batch = 1 if one else FIT_BATCHES[0]
+        row, or six; of sizes that go by a rank's part of what ranks share unevenly, with that part as a floor in them.
+        None where the recordings do not go together."""
         try:
-            taken = [self.at((batch, *place), keep=place == places[0]) for place in places]
-            structure = taken[0][0]
-            if any(other != structure for other, _ in taken):
-                return None
-            along = _through(places)
-            sizes = interned(_columns(taken), along) if one else self._with_batch(places, taken, along)
+            structure, _ = self.at((1 if one else FIT_BATCHES[0], *places[0]), keep=True)
+            if not shared_by(structure):
+                return self._fit(places, self.at, one=one)
+            fixed = self._fit(places, lambda point: self._by_rows(point)[0], one=one)
+            each = self._fit(places, lambda point: self._by_rows(point)[1], one=one)
         except (NotPolynomial, TraceError):
             return None
+        if fixed is None or each is None:
+            return None
+        rows = rounded_up(fixed.sizes[-1], shared_by(structure))
+        made: dict[tuple[int, int], Size] = {}
+        pairs = list(zip(fixed.sizes, each.sizes, strict=True))
+        for size, one_row in pairs:
+            made.setdefault((id(size), id(one_row)), size + rows * one_row)
+        return replace(fixed, sizes=[made[id(size), id(one_row)] for size, one_row in pairs])
+
+    def _fit(self, places: Sequence[Place], sample: Callable[[Point], Sample], *, one: bool) -> Fit | None:
+        """Through what ``sample`` has of points. Raises NotPolynomial or TraceError, as what it calls does."""
+        batch = 1 if one else FIT_BATCHES[0]
+        taken = [sample((batch, *place)) for place in places]
+        structure = taken[0][0]
+        if any(other != structure for other, _ in taken):
+            return None
+        along = _through(places)
+        sizes = interned(_columns(taken), along) if one else self._with_batch(places, taken, along, sample)
         return None if sizes is None else Fit(structure, sizes, (batch, *places[0]), LIMITS[one])
 
     def lone(self, place: Place, *, one: bool) -> Fit:
@@ -117,7 +149,11 @@ class Samples:
         return fit if one else self.with_one(fit, [(1, *place)])
 
     def _with_batch(
-        self, places: Sequence[Place], taken: Sequence[Sample], along: Callable[[Column], Size]
+        self,
+        places: Sequence[Place],
+        taken: Sequence[Sample],
+        along: Callable[[Column], Size],
+        sample: Callable[[Point], Sample],
     ) -> Sequence[Size] | None:
         """Most sizes do not depend on the batch, or are proportional to it; the rest is linear in it."""
         few, many = FIT_BATCHES
@@ -136,12 +172,12 @@ class Samples:
             low, high = along(column[:count]), along(column[count:])
             return low + (b - few) * (high - low)
 
-        other = [self.at((many, *places[0]))]
+        other = [sample((many, *places[0]))]
         if other[0][0] != structure:
             return None
         sizes = interned(_columns([*taken, *other]), proportional)
         if any(size is None for size in sizes):
-            others = [*other, *(self.at((many, *place)) for place in places[1:])]
+            others = [*other, *(sample((many, *place)) for place in places[1:])]
             if any(different != structure for different, _ in others):
                 return None
             sizes = interned(_columns([*taken, *others]), linear)
@@ -150,6 +186,12 @@ class Samples:
 
 def _columns(samples: Sequence[Sample]) -> Iterable[Column]:
     return zip(*(sizes for _, sizes in samples), strict=True)
+
+
+def shared_by(structure: Structure) -> int:
+    """How many ranks share rows unevenly; 0 where none do."""
+    ranks = structure[-1] if structure else None
+    return ranks if isinstance(ranks, int) else 0
 
 
 def _through(places: Sequence[Place]) -> Callable[[Column], Size]:

@@ -26,7 +26,10 @@ _STORAGE_FACTS = tuple(field.name for field in fields(Storage) if field.name not
 
 
 def take_apart(recording: Recording) -> tuple[Structure, Sizes]:
-    """(structure, sizes). Structures compare equal where recordings differ in sizes alone."""
+    """(structure, sizes). Structures compare equal where recordings differ in sizes alone.
+
+    Where ranks share rows, the last of the structure is how many ranks (else None), and the last size how many rows.
+    """
     walk = _Walk(iter(int, 1), keep=True)
     walk.recording(recording)
     return tuple(walk.structure), walk.sizes
@@ -70,7 +73,11 @@ class _Walk:
             self.structure.append((entry.layers, entry.kind, entry.name, entry.node, entry.paging))
             entries.append(replace(entry, spec=self._value(entry.spec)))
         self.structure.append(tuple(recording.calls.items()))
-        return replace(recording, storages=storages, cache=tuple(entries))
+        shared = recording.shared
+        self.structure.append(None if shared is None else shared[1])
+        if shared is not None:
+            shared = self._size(shared[0]), shared[1]
+        return replace(recording, storages=storages, cache=tuple(entries), shared=shared)
 
     def _instance(self, instance: Instance) -> int:
         """Its place among the instances; what it is, when it is met first."""
@@ -82,7 +89,7 @@ class _Walk:
             self.structure.append((tuple(instance.paths), moments, _ids(instance.given), returned, skips))
         return self._instances[id(instance)]
 
-    def _size(self, number: int) -> Size:
+    def _size(self, number: Size) -> Size:
         if self._keep:
             self.sizes.append(number)
             return number

@@ -18,6 +18,7 @@ from fxmeter.annotators.symbolic.expr import (
     atom,
     made_of,
     maximum,
+    rounded_up,
     terms_of,
     variable,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "made_of",
     "maximum",
     "powers",
+    "rounded_up",
     "smallest",
     "substituted",
     "terms_of",

@@ -266,3 +266,9 @@ def maximum(*values: Size) -> Size:
     if all(type(value) is int for value in values):
         return max(values)
     return atom("max", *{key_of(value): value for value in values}.values())
+
+
+def rounded_up(total: Size, parts: int) -> Size:
+    """⌈total / parts⌉: a polynomial where that is one, else with a floor in it."""
+    exact = total // parts
+    return exact if terms_of(exact * parts - total) == {} else (total + (parts - 1)) // parts

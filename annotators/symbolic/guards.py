@@ -135,12 +135,14 @@ class Guards:
                 continue
             if any(self._may_be_negative(base) for base, _ in powers(monomial)):
                 return None, None
-            most = self._most(monomial)
-            reach = None if most is None else coefficient * most
+            least, most = self._extremes(monomial)
+            near, far = coefficient * least, None if most is None else coefficient * most
             if coefficient > 0:
-                high = None if high is None or reach is None else high + reach
+                low = None if low is None else low + near
+                high = None if high is None or far is None else high + far
             else:
-                low = None if low is None or reach is None else low + reach
+                high = None if high is None else high + near
+                low = None if low is None or far is None else low + far
         return low, high
 
     def _may_be_negative(self, base: Base) -> bool:
@@ -150,13 +152,26 @@ class Guards:
         parts = [least is None or least < 0 for least, _ in map(self.bounds, base.parts)]
         return all(parts) if base.op == "max" else any(parts)
 
-    def _most(self, monomial: Monomial) -> int | None:
-        product = 1
+    def _extremes(self, monomial: Monomial) -> tuple[int, int | None]:
+        """The least and the most that a product of variables, counted from their lower bounds, and atoms can be."""
+        low: int = 1
+        high: int | None = 1
         for base, exponent in powers(monomial):
-            if isinstance(base, Recipe) or (upper := self.upper[base]) is None:
-                return None
-            product *= (upper - self.lower[base]) ** exponent
-        return product
+            least, most = self._of_floor(base) if isinstance(base, Recipe) else self._of_variable(base)
+            low *= least**exponent
+            high = None if high is None or most is None else high * most**exponent
+        return low, high
+
+    def _of_variable(self, index: int) -> tuple[int, int | None]:
+        upper = self.upper[index]
+        return 0, None if upper is None else upper - self.lower[index]
+
+    def _of_floor(self, recipe: Recipe) -> tuple[int, int | None]:
+        """What is known of an atom that is not below 0: of a floor by a number, that of its dividend."""
+        if recipe.op == "//" and type(recipe.parts[1]) is int and recipe.parts[1] > 0:
+            least, most = (None if end is None else int(end // recipe.parts[1]) for end in self.bounds(recipe.parts[0]))
+            return max(0, least or 0), most
+        return 0, None
 
 
 def _candidates(value: Size) -> Iterator[Size]:

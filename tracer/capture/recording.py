@@ -81,7 +81,8 @@ class Recording:
 
     ``graph`` is complete, and can be executed, when nothing was folded; a folded one leaves out the layers that its
     instances stand for. ``assumptions`` say in words what had to be taken for granted about data, and ``training``
-    whether a module was in training mode.
+    whether a module was in training mode. ``shared`` are rows of which the rank has a part, rounded up, and how many
+    ranks share them.
     """
 
     graph: fx.Graph
@@ -95,6 +96,7 @@ class Recording:
     assumptions: tuple[str, ...] = ()
     training: bool = False
     seconds: float = 0.0
+    shared: tuple[Size, int] | None = None
 
     def graph_module(self, root: nn.Module) -> fx.GraphModule:
         """The graph with ``root``'s tensors behind it, ready for ``fx.Interpreter``."""

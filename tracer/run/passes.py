@@ -83,11 +83,13 @@ def record(
         wanted = _Pass(model, scenario, attention, logits, input_ids, cache, deployment.kernels == "serving")
         if not deployment.sharded:
             return as_deployed(_recorded(wanted, fold, deployment), model, deployment)
+        from fxmeter.tracer.graph.shares import sharing
         from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
         from fxmeter.tracer.shard.rank import rank_of
 
-        with rank_of(model, deployment) as rank:
+        with rank_of(model, deployment) as rank, sharing() as shares:
             recording = _recorded(replace(wanted, model=rank), fold, deployment, whole=model)
+            recording = replace(recording, shared=shares.last)
             name_groups(recording.graph)
             return as_deployed(recording, rank, deployment)
 

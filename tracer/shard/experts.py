@@ -13,16 +13,28 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.overrides import TorchFunctionMode
 from transformers.distributed.expert_parallel import EPImplementation, EPImplementationInterface
 
 from fxmeter.models.deployment import Deployment
+from fxmeter.tracer.graph.shares import share_of
 from fxmeter.tracer.private import distributed
 
 
 def split(rows: int, ranks: int) -> list[int]:
     """How many of ``rows`` rows go to each of ``ranks``. On meta nobody looks which, and only their sum counts."""
     return [rows, *(0 for _ in range(ranks - 1))]
+
+
+class RowsAlike(TorchFunctionMode):
+    """Inside it one row is put in its place by the same ops as many: torch takes leading sizes of 1 off a value first.
+    So the ops of a rank do not hang on how many rows it has."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__setitem__ and isinstance(args[1], Tensor):
+            args[0].index_put_((args[1],), args[2])
+            return None
+        return func(*args, **(kwargs or {}))
 
 
 class ExpectedAllToAll(EPImplementation):
@@ -45,10 +57,11 @@ class ExpectedAllToAll(EPImplementation):
         received = self._exchange(hidden_states[order // top_k], sizes)
         local_ids = torch.arange(local, device=expert_ids.device).repeat(len(sizes))
         local_ids = local_ids.repeat_interleave(counts, output_size=sum(sizes)).unsqueeze(-1)
-        out = self.experts_forward(received, local_ids, torch.ones_like(local_ids, dtype=received.dtype))
+        with RowsAlike():
+            out = self.experts_forward(received, local_ids, torch.ones_like(local_ids, dtype=received.dtype))
         returned = self._exchange(out.contiguous(), sizes)
         in_order = torch.empty_like(returned)
-        in_order[order] = returned
+        in_order.index_put_((order,), returned)
         result = (in_order.view(*top_k_weights.shape, -1) * top_k_weights.unsqueeze(-1)).sum(dim=1)
         return self._gathered(result, tokens) if shared else result
 
@@ -59,15 +72,16 @@ class ExpectedAllToAll(EPImplementation):
 
     def _own(self, rows: Tensor) -> Tensor:
         """This rank's part of what its tensor-parallel group shares."""
-        whole = DTensor.from_local(rows, self.tp_mesh, [Replicate()], run_check=False)
-        return whole.redistribute(self.tp_mesh, [Shard(0)]).to_local()
+        count = share_of(rows.size(0), self.tp_mesh.size())
+        first = count * self.tp_mesh.get_local_rank()
+        return rows[first : first + count].clone()
 
     def _gathered(self, rows: Tensor, tokens: int) -> Tensor:
-        width = rows.size(-1)
-        parts = DTensor.from_local(
-            rows.contiguous(), self.tp_mesh, [Shard(0)], shape=torch.Size((tokens, width)), stride=(width, 1)
-        )
-        return parts.full_tensor()
+        """The parts of all ranks of the group; those of the last ones may have fewer rows, which count as full ones."""
+        group = self.tp_mesh.get_group()
+        gather = torch.ops._c10d_functional.all_gather_into_tensor
+        parts: Tensor = distributed("wait_tensor")(gather(rows.contiguous(), group.size(), group.group_name))
+        return parts[:tokens]
 
 
 class ExpectedAllReduce(EPImplementation):
@@ -78,12 +92,15 @@ class ExpectedAllReduce(EPImplementation):
     def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         expert_ids, top_k = top_k_index.reshape(-1), top_k_index.size(-1)
         local: Any = self.num_local_experts
-        rows = -(-expert_ids.numel() // self.ep_mesh.size())
+        ranks = self.ep_mesh.size()
+        even = top_k_index.size(0) * (top_k // ranks)
+        rows = share_of(expert_ids.numel(), ranks) if top_k % ranks else even
         first = rows * self.ep_mesh.get_local_rank()
         own = torch.argsort(expert_ids)[first : first + rows]
         local_ids = (expert_ids[own] % local).unsqueeze(-1)
         weights = top_k_weights.reshape(-1)[own].unsqueeze(-1)
-        out = self.experts_forward(hidden_states[own // top_k], local_ids, weights)
+        with RowsAlike():
+            out = self.experts_forward(hidden_states[own // top_k], local_ids, weights)
         result = torch.zeros_like(hidden_states).index_add_(0, own // top_k, out.to(hidden_states.dtype))
         dist.all_reduce(result, group=self.ep_mesh.get_group())
         return result

@@ -167,16 +167,33 @@ def test_the_model_is_unchanged_and_no_group_is_left(preset_model):
     assert annotate(model, prefill(16)).cost == before
 
 
-def test_closed_forms_know_the_exchange_of_tokens():
-    """Of all T·k rows as many come in as go out; where ranks would get a rounded number, there is no form."""
-    model, deployment = load_model(Qwen3MoeConfig(**tiny.QWEN_MOE)), deploy(ep=4)
-    form = closed_form(model, deployment=deployment)
-    assert form.at(batch=3, past_len=77) == annotate(model, decode(77, batch=3), deployment=deployment).cost
-    with pytest.raises(DeploymentError, match="rounded"):
-        closed_form(model, deployment=deploy(tp=4, ep=4)).at(batch=3, past_len=77)
+@pytest.mark.parametrize(
+    "sizes",
+    [{"ep": 4}, {"tp": 2, "ep": 2}, {"tp": 4, "ep": 4}, {"tp": 2, "ep": 4}],
+    ids=["all come back", "as many as are chosen", "rounded up", "a part of the tokens"],
+)
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+def test_closed_forms_know_the_exchange_of_tokens(stage, sizes):
+    """Two of four experts are chosen: four ranks that share B tokens compute ⌈B/2⌉ rows each, and of four ranks in
+    pairs each sends ⌈B/2⌉ tokens."""
+    model, deployment = load_model(Qwen3MoeConfig(**tiny.QWEN_MOE)), deploy(**sizes)
+    form = closed_form(model, stage=stage, deployment=deployment)
+    for batch, length in ((1, 77), (1, 1), (2, 2), (3, 77), (6, 13), (64, 301)):
+        scenario = prefill(length, batch=batch) if stage == "prefill" else decode(length, batch=batch)
+        at = {"query_len": length} if stage == "prefill" else {"past_len": length}
+        assert form.at(batch=batch, **at) == annotate(model, scenario, deployment=deployment).cost
+    assert form.reason is None
 
 
-def test_steps_without_a_closed_form_are_recorded_one_by_one():
+def test_the_rows_of_the_fullest_rank_are_a_floor_in_the_formula():
+    """Three products of 2 · 32 · 16 for each row of an expert."""
+    form = closed_form(load_model(Qwen3MoeConfig(**tiny.QWEN_MOE)), deployment=deploy(tp=4, ep=4))
+    experts = form.modules["model.layers.0.mlp.experts"]
+    rows = [experts.at(batch=batch, past_len=9).matmul_flops // (3 * 2 * 32 * 16) for batch in range(1, 8)]
+    assert rows == [1, 1, 2, 2, 3, 3, 4]
+
+
+def test_steps_with_a_rounded_number_of_rows_add_up():
     model, deployment = load_model(Qwen3MoeConfig(**tiny.QWEN_MOE)), deploy(tp=4, ep=4)
     steps = [annotate(model, decode(20 + step), deployment=deployment).cost.flops for step in range(9)]
     assert annotate(model, generation(20, steps=9), deployment=deployment).cost.flops == sum(steps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fxmeter.models.errors import DeploymentError
-from fxmeter.models.formats import KvFormat, WeightFormats, kv_format
+from fxmeter.models.formats import KvFormat, WeightFormats, kv_format, weight_formats
 from fxmeter.models.sizes import whole_number
 
 Kernels = Literal["transformers", "serving"]
@@ -114,7 +114,7 @@ def deploy(
         DeploymentError: an unknown format or kernel. ScenarioError: a size below 1.
     """
     return Deployment(
-        weights=WeightFormats.all_in(weights) if isinstance(weights, str) else weights,
+        weights=weight_formats(weights) if isinstance(weights, str) else weights,
         kv=kv_format(kv) if isinstance(kv, str) else kv,
         tp=tp,
         ep=ep,

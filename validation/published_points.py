@@ -59,7 +59,7 @@ DEVICES = {
     "M2Ultra": "apple-m2-ultra-76c",
     "M3Max40": "apple-m3-max-40c",
 }
-WEIGHTS: Mapping[str, str | None] = {
+WEIGHTS: Mapping[str, str] = {
     "fp16": "float16",
     "bf16": "bfloat16",
     "int8wo": "int8-weight-only",
@@ -69,11 +69,12 @@ WEIGHTS: Mapping[str, str | None] = {
     "nvfp4": "nvfp4",
     "fp4": "nvfp4",
     "q4_0": "gguf-q4_0",
+    "q4_K_M": "gguf-q4_k_m",
     "q8_0": "gguf-q8_0",
     "Q8_0": "gguf-q8_0",
-    "MXFP4": None,
+    "MXFP4": "gguf-mxfp4_moe",
 }
-"""Names of storage formats, None for the checkpoint's own; weight-only ones compute in 16 bits."""
+"""Names of storage formats; weight-only ones compute in 16 bits."""
 WIDTHS = {"fp8": 1, "fp16": 2, "bf16": 2}
 KV_OF_FP8 = ("TRT-LLM",)
 """Frameworks whose fp8 and fp4 deployments keep the cache in fp8, where a point does not say."""

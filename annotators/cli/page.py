@@ -16,7 +16,7 @@ from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.deployment import Deployment, Kernels
 from fxmeter.models.devices import device, device_names
 from fxmeter.models.errors import ScenarioError
-from fxmeter.models.formats import WeightFormats
+from fxmeter.models.formats import weight_formats
 from fxmeter.models.page import page_context
 from fxmeter.models.scenario import Scenario, decode, prefill
 
@@ -73,7 +73,7 @@ def deployments_of(asked: Deployment, also: Sequence[str]) -> list[Deployment]:
         elif word.startswith("tp="):
             tp.append(read_size(word.removeprefix("tp="), 1, "tp"))
         else:
-            weights.append(WeightFormats.all_in(word))
+            weights.append(weight_formats(word))
     combined = (
         replace(asked, kernels=one, weights=stored, tp=size)
         for one, stored, size in itertools.product(kernels, weights, tp)

@@ -2,10 +2,14 @@
 
 from fxmeter.models.formats.config import WeightFormats, formats_of_config
 from fxmeter.models.formats.kv import KvFormat, kv_format, kv_format_names
+from fxmeter.models.formats.named import weight_formats
+from fxmeter.models.formats.parameter import Parameter, Role
 from fxmeter.models.formats.weights import StorageFormat, weight_format, weight_format_names
 
 __all__ = [
     "KvFormat",
+    "Parameter",
+    "Role",
     "StorageFormat",
     "WeightFormats",
     "formats_of_config",
@@ -13,4 +17,5 @@ __all__ = [
     "kv_format_names",
     "weight_format",
     "weight_format_names",
+    "weight_formats",
 ]

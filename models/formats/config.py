@@ -11,14 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fxmeter.models.choices import DTYPE_OF
 from fxmeter.models.errors import DeploymentError
+from fxmeter.models.formats.parameter import Parameter
 from fxmeter.models.formats.weights import StorageFormat, blocked_fp8, weight_format
 
 Fields = Mapping[str, Any]
-
-PLAIN = ("bfloat16", "float16")
-"""Names that mean: as the code has it, nothing quantised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +30,6 @@ class WeightFormats:
     head: bool = False
     only_experts: bool = False
 
-    @classmethod
-    def all_in(cls, name: str) -> WeightFormats:
-        """The format of that name for every matrix that quantisers convert; none for "bfloat16" and "float16"."""
-        name = DTYPE_OF.get(name.strip().lower(), name)
-        if name in PLAIN:
-            return cls(name, ())
-        return cls(name, (("Linear", weight_format(name)),))
-
     @property
     def label(self) -> str:
         """Names of the formats, for a header."""
@@ -51,9 +40,16 @@ class WeightFormats:
         """The work that an engine does for the formats and that is not priced, in words."""
         return tuple(dict.fromkeys(item.adds for _, item in self.groups if item.adds))
 
-    def of(self, path: str, *, is_head: bool, is_expert: bool) -> StorageFormat | None:
-        """The format of the matrix of the module at ``path``; None where it stays as it is."""
-        if (is_head and not self.head) or (self.only_experts and not is_expert):
+    def assigned(self, parameters: Sequence[Parameter]) -> Mapping[str, StorageFormat]:
+        """Path of each of a model's parameters that has a format → the format."""
+        return {each.path: found for each in parameters if (found := self.of(each)) is not None}
+
+    def of(self, parameter: Parameter) -> StorageFormat | None:
+        """The format of one parameter; None where it stays as it is."""
+        role, path = parameter.role, parameter.module
+        if role in ("embedding", "other") or (role == "head" and not self.head):
+            return None
+        if self.only_experts and role != "experts":
             return None
         if any(_names(pattern, path) for pattern in self.kept):
             return None

@@ -7,13 +7,13 @@ Sources: the tensors that the formats' own writers put into a checkpoint. compre
 weight_scale, weight_zero_point, weight_shape int64[2], weight_g_idx int32), AutoGPTQ (qweight, qzeros, scales, g_idx),
 AutoAWQ (qweight, qzeros, scales), bitsandbytes (absmax, quant_map, nested_absmax, nested_quant_map; SCB), FP8 of
 DeepSeek (weight_scale_inv float32 by blocks of 128 x 128), MXFP4 of the OCP specification (a shared 8-bit exponent for
-32 values), NVFP4 (an FP8 scale for 16 values, two float32 scalars), GGUF's ggml-quants (bytes of a block).
+32 values), NVFP4 (an FP8 scale for 16 values, two float32 scalars).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fxmeter.models.errors import DeploymentError
@@ -43,8 +43,9 @@ class StorageFormat:
         return sum(self.parts(rows, columns).values())
 
 
-def weight_format(name: str) -> StorageFormat:
-    """The format of that name; DeploymentError with the nearest names where there is none."""
+def weight_format(name: str, further: tuple[str, ...] = ()) -> StorageFormat:
+    """The format of that name; DeploymentError with the nearest names, of the ``further`` ones too, where there is
+    none."""
     wanted = name.strip().lower()
     family, group = _taken_apart(wanted)
     if family in _GROUPED:
@@ -53,12 +54,12 @@ def weight_format(name: str) -> StorageFormat:
         return _GROUPED[family](group)
     if wanted in _PLAIN:
         return _PLAIN[wanted]
-    hint = near(wanted, weight_format_names())
-    raise DeploymentError(f"no weight format named {name!r}; {hint}there are {', '.join(weight_format_names())}")
+    names = (*weight_format_names(), *further)
+    raise DeploymentError(f"no weight format named {name!r}; {near(wanted, names)}there are {', '.join(names)}")
 
 
 def weight_format_names() -> tuple[str, ...]:
-    """Every name, those that take a group size ("-g32") with their usual one left out."""
+    """The name of every format of a matrix, those that take a group size ("-g32") with their usual one left out."""
     return (*_PLAIN, *_GROUPED)
 
 
@@ -216,38 +217,3 @@ _GROUPED: dict[str, Callable[[int], StorageFormat]] = {
     "nf4": _nf4("nf4", double=False),
     "nf4-double": _nf4("nf4-double", double=True),
 }
-
-
-# GGUF
-
-
-_GGUF = {
-    "q4_0": (32, 18),
-    "q4_1": (32, 20),
-    "q5_0": (32, 22),
-    "q5_1": (32, 24),
-    "q8_0": (32, 34),
-    "q2_k": (256, 84),
-    "q3_k": (256, 110),
-    "q4_k": (256, 144),
-    "q5_k": (256, 176),
-    "q6_k": (256, 210),
-    "iq4_nl": (32, 18),
-    "iq4_xs": (256, 136),
-}
-"""Weights and bytes of a block."""
-
-
-def _gguf(name: str, weights: int, nbytes: int) -> StorageFormat:
-    def parts(rows: int, columns: int) -> Parts:
-        return {"blocks": _over(rows * columns, weights) * nbytes}
-
-    return StorageFormat(f"gguf-{name}", parts, "", DEQUANTISES, (1, weights))
-
-
-_PLAIN.update({f"gguf-{name}": _gguf(name, *block) for name, block in _GGUF.items()})
-
-
-def total(formats: Iterable[tuple[StorageFormat, int, int]]) -> int:
-    """Bytes of matrices, each (format, out, in)."""
-    return sum(item.nbytes(rows, columns) for item, rows, columns in formats)

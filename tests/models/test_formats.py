@@ -6,9 +6,23 @@ import pytest
 
 from fxmeter.models.deployment import deploy
 from fxmeter.models.errors import DeploymentError, FxmeterError
-from fxmeter.models.formats import WeightFormats, formats_of_config, kv_format, weight_format, weight_format_names
+from fxmeter.models.formats import (
+    Parameter,
+    Role,
+    formats_of_config,
+    kv_format,
+    weight_format,
+    weight_format_names,
+    weight_formats,
+)
 
 OUT, IN = 4096, 14336
+
+
+def matrix(path: str, role: Role = "linear") -> Parameter:
+    """The weight of a module at ``path``."""
+    return Parameter(f"{path}.weight", (OUT, IN), IN, role)
+
 
 BYTES = [
     ("fp8", OUT * IN + 4),
@@ -25,8 +39,6 @@ BYTES = [
     ("nf4", OUT * IN // 2 + OUT * IN // 64 * 4 + 16 * 4),
     ("nf4-double", OUT * IN // 2 + OUT * IN // 64 + OUT * IN // 64 // 256 * 4 + (16 + 256) * 4),
     ("hqq-int4", OUT * IN // 2 + OUT * IN // 64 * (2 + 2)),
-    ("gguf-q4_k", OUT * IN // 256 * 144),
-    ("gguf-q8_0", OUT * IN // 32 * 34),
 ]
 
 
@@ -96,8 +108,8 @@ def scheme(**weights):
 def test_compressed_tensors_by_scheme(fields, name):
     formats = formats_of_config(fields)
     assert formats.label == name
-    assert formats.of("lm_head", is_head=True, is_expert=False) is None
-    assert formats.of("model.layers.0.mlp.up_proj", is_head=False, is_expert=False) is not None
+    assert formats.of(matrix("lm_head", "head")) is None
+    assert formats.of(matrix("model.layers.0.mlp.up_proj")) is not None
 
 
 def test_which_modules_a_config_keeps():
@@ -108,17 +120,17 @@ def test_which_modules_a_config_keeps():
         ("model.layers.3.self_attn", False),
         ("model.layers.3.mlp.experts.gate_up_proj", True),
     ):
-        assert (kept.of(path, is_head=False, is_expert=False) is not None) == covered, path
-    assert kept.of("lm_head", is_head=True, is_expert=False) is None
+        assert (kept.of(matrix(path)) is not None) == covered, path
+    assert kept.of(matrix("lm_head", "head")) is None
     ignored = formats_of_config({**scheme(num_bits=8, type="int"), "ignore": [r"re:.*\.experts\..*"]})
-    assert ignored.of("model.layers.0.mlp.experts.3", is_head=False, is_expert=True) is None
-    assert ignored.of("lm_head", is_head=True, is_expert=False) is not None  # nothing keeps it
+    assert ignored.of(matrix("model.layers.0.mlp.experts.3", "experts")) is None
+    assert ignored.of(matrix("lm_head", "head")) is not None  # nothing keeps it
 
 
 def test_experts_of_a_dtype_of_their_own():
     mixed = formats_of_config(BLOCKS, expert_dtype="fp4")
-    assert mixed.of("model.layers.3.mlp.experts.gate_up_proj", is_head=False, is_expert=True).name == "mxfp4"
-    assert mixed.of("model.layers.3.self_attn.o_proj", is_head=False, is_expert=False).name == "fp8-block"
+    assert mixed.of(matrix("model.layers.3.mlp.experts.gate_up_proj", "experts")).name == "mxfp4"
+    assert mixed.of(matrix("model.layers.3.self_attn.o_proj")).name == "fp8-block"
     assert mixed.label == "mxfp4 and fp8-block"
 
 
@@ -164,4 +176,4 @@ def test_a_deployment_refuses_what_it_does_not_know():
 def test_kv_formats():
     assert kv_format("fp8").nbytes(128, 128) == 128
     assert kv_format("int4").nbytes(128, 128) == 64 + 2 + 2
-    assert WeightFormats.all_in("bfloat16").of("a", is_head=False, is_expert=False) is None
+    assert weight_formats("bfloat16").of(matrix("a")) is None

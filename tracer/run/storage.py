@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
-from fxmeter.models.formats import KvFormat, StorageFormat, WeightFormats
+from fxmeter.models.formats import KvFormat, Parameter, Role, StorageFormat, WeightFormats
 from fxmeter.tracer.capture.recording import Paging, Recording
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
@@ -69,45 +69,51 @@ def _stored(model: nn.Module) -> dict[WeightFormats, Stored]:
 
 
 def _stored_weights(model: nn.Module, formats: WeightFormats) -> Stored:
-    stored: dict[str, tuple[int, StorageFormat]] = {}
-    for path, parameter, is_expert in _matrices(model):
-        module, _, name = path.rpartition(".")
-        found = formats.of(
-            module if name == "weight" else path, is_head=_is_head(model, parameter), is_expert=is_expert
-        )
-        if found is not None:
-            stored[path] = (_bytes(model, path, parameter, found), found)
-    return stored
+    parameters = dict(_parameters(model))
+    described = [
+        Parameter(path, tuple(p.shape), _matrices_in(model, path, p)[2], *_role(model, path, p))
+        for path, p in parameters.items()
+    ]
+    assigned = formats.assigned(described)
+    return {path: (_bytes(model, path, parameters[path], found), found) for path, found in assigned.items()}
 
 
-def _matrices(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
-    """(path, parameter, whether experts are stacked in it) of what quantisers convert."""
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """All of them, tied ones by each of their names."""
     for path, module in walk(model):
         for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            full = f"{path}.{name}" if path else name
-            if isinstance(module, nn.Linear) and name == "weight":
-                yield full, parameter, "experts" in path
-            elif parameter.dim() == 3 and not _is_convolution(module):
-                yield full, parameter, True
+            if parameter is not None:
+                yield f"{path}.{name}" if path else name, parameter
 
 
-def _is_convolution(module: nn.Module) -> bool:
-    return hasattr(module, "kernel_size")
+def _role(model: nn.Module, path: str, parameter: Tensor) -> tuple[Role, bool]:
+    """A parameter's role, and whether it is an embedding that is the head too."""
+    owner, _, name = path.rpartition(".")
+    module, is_head = model.get_submodule(owner), parameter is _head(model)
+    if isinstance(module, nn.Linear) and name == "weight":
+        return "head" if is_head else "experts" if "experts" in owner else "linear", False
+    if isinstance(module, nn.Embedding) and not _is_of_positions(owner):
+        return "embedding", is_head
+    if parameter.dim() == 3 and not hasattr(module, "kernel_size"):  # a convolution has one
+        return "experts", False
+    return "other", False
 
 
-def _is_head(model: nn.Module, parameter: nn.Parameter) -> bool:
+def _is_of_positions(path: str) -> bool:
+    name = path.rpartition(".")[2]
+    return "pos" in name or "type" in name or name == "wpe"
+
+
+def _head(model: nn.Module) -> Any:
     find: Any = getattr(model, "get_output_embeddings", None)
-    head = getattr(model, "lm_head", None) if find is None else find()
-    return head is not None and getattr(head, "weight", None) is parameter
+    return getattr(getattr(model, "lm_head", None) if find is None else find(), "weight", None)
 
 
 def _matrices_in(model: nn.Module, path: str, parameter: Tensor) -> tuple[int, int, int]:
     """How many matrices a parameter is, and their rows (outputs) and columns (inputs)."""
-    if parameter.dim() == 2:
-        rows, columns = parameter.shape
-        return 1, rows, columns
+    if parameter.dim() != 3:
+        columns = parameter.shape[-1] if parameter.dim() else 1
+        return 1, parameter.numel() // max(columns, 1), columns
     experts, rows, columns = parameter.shape
     owner = model.get_submodule(path.rpartition(".")[0])
     if getattr(owner, "is_transposed", False):  # [E, in, out], as gpt-oss and Llama 4 keep them

@@ -36,7 +36,7 @@ def ideal_peaks(recording: Recording) -> Mapping[str, int]:
     return block.profile(frozenset(), frozenset(returned))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Op:
     """A node, the storages that it uses, and those that it makes with their sizes."""
 
@@ -46,7 +46,7 @@ class _Op:
     instances: tuple[Instance, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     """A call as a step: its body, the tensor here behind each of the body's inputs, and here behind what it made."""
 

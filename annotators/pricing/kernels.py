@@ -22,7 +22,7 @@ Elements = tuple[Size | tuple[Size, Size], ...]
 """Which elements of a storage: the offset, then (stride, size) of each dimension."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Access:
     """What an op does with one tensor: which elements of which storage, and the bytes that it reads and writes."""
 
@@ -53,7 +53,7 @@ def _merged(dims: Iterable[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
     return merged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kernel:
     """An op as fusion sees it.
 
@@ -72,7 +72,7 @@ Move = tuple[Spec, Size, Size]
 """A tensor with the bytes that an op reads and writes of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Moved:
     """A priced node before tensors have names of their own."""
 

@@ -26,7 +26,7 @@ _TOPK = torch.ops.aten.topk.default
 _GROUPED = torch.ops.aten._grouped_mm.default
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpPrice:
     """One execution of an op.
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxmeter.tracer.state.tree import HOOKS, derived, named_tensors, walk
+from fxmeter.tracer.state.tree import HOOKS, Stores, derived, named_tensors, walk
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
@@ -53,12 +53,18 @@ def alike_members(model: nn.Module, *, trusted: bool) -> list[Member]:
     """The members of all lists that may stand for one another: with ``trusted`` whosever code they run."""
     if trusted:
         return derived(model, _trusted)
-    members = derived(model, _known)
-    strangers = {cls for cls in {type(m) for member in members for m in member.module.modules()} if _is_changed(cls)}
-    if not strangers:
-        return members
-    changed = {m.in_list for m in members if any(type(part) in strangers for part in m.module.modules())}
-    return [member for member in members if member.in_list not in changed]
+    members, lists = derived(model, _known), derived(model, _lists_of_classes)
+    changed = {in_list for cls in _changed(frozenset(lists)) for in_list in lists[cls]}
+    return [member for member in members if member.in_list not in changed] if changed else members
+
+
+def _lists_of_classes(model: nn.Module) -> dict[type, set[str]]:
+    """Class of a part of a member → paths of the lists that have one."""
+    lists: dict[type, set[str]] = {}
+    for member in derived(model, _known):
+        for part in member.module.modules():
+            lists.setdefault(type(part), set()).add(member.in_list)
+    return lists
 
 
 def on_rank(members: list[Member], rank: nn.Module) -> list[Member]:
@@ -166,14 +172,32 @@ def _is_ours(function: Any) -> bool:
     return str(module).partition(".")[0] in _BESIDE
 
 
-def _is_changed(cls: type) -> bool:
-    """Whether somebody has put a method of theirs on a class, or a function of theirs where its methods find it."""
+_looked_at: dict[frozenset[type], Stores] = {}
+"""Classes that nobody had changed, and where a change would show."""
+
+
+def _changed(classes: frozenset[type]) -> list[type]:
+    """Those that somebody has put a method of theirs on, or a function of theirs where their methods find it."""
+    if classes in _looked_at and _looked_at[classes].same():
+        return []
+    found = [cls for cls in classes if not all(map(_runs_ours, _methods(cls)))]
+    if not found:
+        bases = {base for cls in classes for base in cls.__mro__[:-1]}
+        code = {id(f.__globals__): f.__globals__ for base in bases for f in _methods(base)}
+        _looked_at[classes] = Stores([*map(vars, bases), *code.values()])
+    return found
+
+
+def _methods(cls: type) -> Iterator[types.FunctionType]:
     for base in cls.__mro__[:-1]:
         for value in vars(base).values():
             function = getattr(value, "__func__", getattr(value, "fget", value))
-            if isinstance(function, types.FunctionType) and not (_is_ours(function) and _calls_ours(function)):
-                return True
-    return False
+            if isinstance(function, types.FunctionType):
+                yield function
+
+
+def _runs_ours(function: types.FunctionType) -> bool:
+    return _is_ours(function) and _calls_ours(function)
 
 
 def _calls_ours(function: types.FunctionType) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.formats import KvFormat, Parameter, Role, StorageFormat, WeightFormats
-from fxmeter.tracer.capture.recording import Paging, Recording
+from fxmeter.tracer.capture.recording import Paging, Recording, Weight
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.private import local_part
@@ -147,7 +147,7 @@ def _weights_as(recording: Recording, stored: Stored) -> Recording:
             spec = spec_of(node)
             spec.storage.ratio, spec.storage.computes = Fraction(nbytes, spec.numel * spec.itemsize), found.computes
     weights = tuple(
-        replace(weight, nbytes=stored[weight.path][0]) if weight.path in stored else weight
+        Weight(weight.path, weight.numel, stored[weight.path][0]) if weight.path in stored else weight
         for weight in recording.weights
     )
     return replace(recording, weights=weights)

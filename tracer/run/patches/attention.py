@@ -150,9 +150,7 @@ def _model_classes(model: nn.Module) -> list[type[PreTrainedModel]]:
 def _configs(model: nn.Module) -> list[PreTrainedConfig]:
     """Every distinct config that a part of the model carries, sub-configs included."""
     found: dict[int, PreTrainedConfig] = {}
-    todo = [
-        config for _, module in walk(model) if isinstance(config := getattr(module, "config", None), PreTrainedConfig)
-    ]
+    todo = [*derived(model, _configs_of_parts)]
     while todo:
         config = todo.pop()
         if id(config) not in found:
@@ -160,3 +158,8 @@ def _configs(model: nn.Module) -> list[PreTrainedConfig]:
             subs = (getattr(config, name, None) for name in config.sub_configs)
             todo.extend(sub for sub in subs if isinstance(sub, PreTrainedConfig))
     return list(found.values())
+
+
+def _configs_of_parts(model: nn.Module) -> list[PreTrainedConfig]:
+    configs = (getattr(module, "config", None) for _, module in walk(model))
+    return list({id(config): config for config in configs if isinstance(config, PreTrainedConfig)}.values())

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxmeter.models.errors import FxmeterError
-from fxmeter.tracer.capture.groups import PLAIN, Known, Member, alike_members, list_of, on_rank, told_apart
+from fxmeter.tracer.capture.groups import Member, alike_members, list_of, on_rank, stored_alike
+from fxmeter.tracer.capture.known import PLAIN, Known
 from fxmeter.tracer.capture.passthrough import passthrough
 from fxmeter.tracer.graph.instances import Instance, Skip
 from fxmeter.tracer.graph.nodes import meta_of, specs_of
@@ -106,7 +107,7 @@ class Folding:
         if like is not None:
             self._members = on_rank(self._members, model)
         if stored:
-            self._members = told_apart(self._members, stored.items())
+            self._members = stored_alike(model, self._members, stored)
         self._never_ran: frozenset[str] = frozenset()
         self.skipped = False
 

@@ -8,22 +8,19 @@ are held to their full recordings, and of nobody else's.
 
 from __future__ import annotations
 
-import enum
 import functools
 import re
-import sys
 import types
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fxmeter.tracer.state.tree import HOOKS, Stores, derived, named_tensors, walk
+from fxmeter.tracer.capture.known import MODULE_INTERNALS, PLAIN, Known, changed_classes
+from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
-PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def alike_members(model: nn.Module, *, trusted: bool) -> list[Member]:
     if trusted:
         return derived(model, _trusted)
     members, lists = derived(model, _known), derived(model, _lists_of_classes)
-    changed = {in_list for cls in _changed(frozenset(lists)) for in_list in lists[cls]}
+    changed = {in_list for cls in changed_classes(frozenset(lists)) for in_list in lists[cls]}
     return [member for member in members if member.in_list not in changed] if changed else members
 
 
@@ -76,6 +73,19 @@ def on_rank(members: list[Member], rank: nn.Module) -> list[Member]:
     return told_apart(there, ((name, tuple(tensor.shape)) for name, tensor in named_tensors(rank, "_parameters")))
 
 
+def stored_alike(model: nn.Module, members: list[Member], stored: Mapping[str, Hashable]) -> list[Member]:
+    """``members``, alike where their parameters are also ``stored`` alike; the last answer is kept with the model."""
+    last = derived(model, _last)
+    if not last or last[0] is not members or last[1] is not stored:
+        last[:] = members, stored, told_apart(members, stored.items())
+    told: list[Member] = last[2]
+    return told
+
+
+def _last(model: nn.Module) -> list[Any]:
+    return []
+
+
 def told_apart(members: list[Member], facts: Iterable[tuple[str, Hashable]]) -> list[Member]:
     """``members``, alike where ``facts``, each of the parameter at a path, are the same at the same places in them."""
     held: dict[str, list[Hashable]] = {member.path: [] for member in members}
@@ -84,7 +94,9 @@ def told_apart(members: list[Member], facts: Iterable[tuple[str, Hashable]]) -> 
         for length in range(1, len(steps)):
             if (path := ".".join(steps[:length])) in held:
                 held[path].append((tuple(steps[length:]), fact))
-    return [Member(m.path, m.module, (m.kind, tuple(held[m.path])), m.steps) for m in members]
+    kinds: dict[Hashable, int] = {}  # numbers, as kinds are looked up at every call of a member
+    numbers = [kinds.setdefault((m.kind, tuple(held[m.path])), len(kinds)) for m in members]
+    return [Member(m.path, m.module, kind, m.steps) for m, kind in zip(members, numbers, strict=True)]
 
 
 def _trusted(model: nn.Module) -> list[Member]:
@@ -112,97 +124,6 @@ def _around(path: str, modules: dict[str, nn.Module]) -> Iterator[nn.Module]:
     while path:
         path = path.rpartition(".")[0]
         yield modules[path]
-
-
-_PACKAGES = frozenset({"transformers", "torch", "fxmeter"})
-_BESIDE = _PACKAGES | {"accelerate", "huggingface_hub", "kernels", "numpy"} | sys.stdlib_module_names
-"""Whose functions transformers' layers may call."""
-
-
-class Known:
-    """Whose code modules run, and what they hold; each object is looked at once."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, tuple[Any, bool]] = {}
-
-    def is_known(self, module: nn.Module) -> bool:
-        """Whether a module is torch's or transformers', with no hook, function or object on it that is not."""
-        return self.runs_known(module) and not any(getattr(module, hooks) for hooks in HOOKS)
-
-    def runs_known(self, module: nn.Module) -> bool:
-        """The same, hooks apart: they run before and after it."""
-        own = vars(module)
-        values = (value for name, value in own.items() if name not in MODULE_INTERNALS)
-        return _package(type(module)) in _PACKAGES and "forward" not in own and all(map(self.holds, values))
-
-    def holds(self, value: Any) -> bool:
-        """Whether nothing in a value is code that somebody else wrote."""
-        kind = type(value)  # not isinstance, which asks objects that answer slowly (a config) for their class
-        if issubclass(kind, type):
-            return _package(value) in (*_BESIDE, "builtins")
-        if issubclass(kind, (*PLAIN, enum.Enum, types.BuiltinFunctionType)):
-            return True
-        if kind is types.FunctionType:
-            return _is_ours(value)
-        if id(value) not in self._seen:
-            self._seen[id(value)] = value, True  # one that holds itself
-            self._seen[id(value)] = value, self._is_known_object(value)
-        return self._seen[id(value)][1]
-
-    def _is_known_object(self, value: Any) -> bool:
-        if isinstance(value, types.MethodType):
-            return _is_ours(value.__func__) and self.holds(value.__self__)
-        if isinstance(value, functools.partial):
-            return all(map(self.holds, (value.func, *value.args, *value.keywords.values())))
-        if _package(type(value)) not in (*_BESIDE, "builtins"):
-            return False
-        if isinstance(value, nn.Module):
-            return all(map(self.is_known, value.modules()))
-        items = [*value.values()] if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
-        return all(map(self.holds, (*items, *getattr(value, "__dict__", {}).values())))
-
-
-def _package(cls: type) -> str:
-    return cls.__module__.partition(".")[0]
-
-
-def _is_ours(function: Any) -> bool:
-    """Whether a function was written in a package that transformers' layers are made of, decorators included."""
-    module = getattr(function, "__globals__", {}).get("__name__", "torch")
-    return str(module).partition(".")[0] in _BESIDE
-
-
-_looked_at: dict[frozenset[type], Stores] = {}
-"""Classes that nobody had changed, and where a change would show."""
-
-
-def _changed(classes: frozenset[type]) -> list[type]:
-    """Those that somebody has put a method of theirs on, or a function of theirs where their methods find it."""
-    if classes in _looked_at and _looked_at[classes].same():
-        return []
-    found = [cls for cls in classes if not all(map(_runs_ours, _methods(cls)))]
-    if not found:
-        bases = {base for cls in classes for base in cls.__mro__[:-1]}
-        code = {id(f.__globals__): f.__globals__ for base in bases for f in _methods(base)}
-        _looked_at[classes] = Stores([*map(vars, bases), *code.values()])
-    return found
-
-
-def _methods(cls: type) -> Iterator[types.FunctionType]:
-    for base in cls.__mro__[:-1]:
-        for value in vars(base).values():
-            function = getattr(value, "__func__", getattr(value, "fget", value))
-            if isinstance(function, types.FunctionType):
-                yield function
-
-
-def _runs_ours(function: types.FunctionType) -> bool:
-    return _is_ours(function) and _calls_ours(function)
-
-
-def _calls_ours(function: types.FunctionType) -> bool:
-    called = (function.__globals__.get(name) for name in function.__code__.co_names)
-    return all(_is_ours(value) for value in called if isinstance(value, types.FunctionType))
 
 
 def _alike(model: nn.Module, may: Callable[[str, nn.ModuleList], bool]) -> list[Member]:
@@ -282,9 +203,6 @@ def _describe(member: nn.Module) -> tuple[Any, dict[Any, int]]:
                 attributes.append((name, _plain(value)))
         fixed.append((path, type(module), tuple(tensors), tuple(attributes)))
     return tuple(fixed), indices
-
-
-MODULE_INTERNALS = frozenset(nn.Module().__dict__) - {"training"}
 
 
 def _plain(value: Any) -> Any:

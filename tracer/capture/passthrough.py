@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fxmeter.tracer.capture.groups import PLAIN
+from fxmeter.tracer.capture.known import PLAIN
 
 HandBack = Callable[[Tensor], Tensor]
 Answer = Callable[[list[Tensor]], Any]

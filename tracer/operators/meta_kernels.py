@@ -39,11 +39,35 @@ def _convolution(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return torch.empty_like(out, memory_format=order)
 
 
+def _reflections(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A [.., m, n] → R and the reflections, as A, and min(m, n) scales. torch has no meta kernel."""
+    if not input.is_meta:
+        return func(input, *args, **kwargs)
+    return torch.empty_like(input), input.new_empty(*input.shape[:-2], min(input.shape[-2:]))
+
+
+def _cholesky_solve(func: Any, sides: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Right-hand sides → solutions. torch has no meta kernel."""
+    return torch.empty_like(sides) if sides.is_meta else func(sides, *args, **kwargs)
+
+
+def _least_squares(func: Any, matrix: Tensor, sides: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A [.., m, n], b [.., m, k] → x [.., n, k], no residuals, rank, no singular values. torch has no meta kernel."""
+    if not matrix.is_meta:
+        return func(matrix, sides, *args, **kwargs)
+    batch, unknowns = matrix.shape[:-2], matrix.shape[-1]
+    shape = (*batch, unknowns, *sides.shape[matrix.dim() - 1 :])
+    return sides.new_empty(shape), sides.new_empty(0), sides.new_empty(batch, dtype=torch.int64), sides.new_empty(0)
+
+
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 META_KERNELS: dict[OpOverload, Callable[..., Any]] = {
     torch.ops.aten._grouped_mm.default: _grouped_mm,
     torch.ops.aten.convolution.default: _convolution,
     torch.ops.aten.native_batch_norm.default: _batch_norm,
+    torch.ops.aten.geqrf.default: _reflections,
+    torch.ops.aten._cholesky_solve_helper.default: _cholesky_solve,
+    torch.ops.aten.linalg_lstsq.default: _least_squares,
 }
 
 

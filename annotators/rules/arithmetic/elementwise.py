@@ -41,12 +41,16 @@ ELEMENTARY = (
     "add sub rsub mul div neg abs exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh asin acos atan atan2 "
     "sqrt rsqrt reciprocal pow square erf maximum minimum fmax fmin relu clamp_min clamp_max floor ceil round trunc "
     "frac sign sgn erfinv asinh acosh atanh erfc lgamma digamma polygamma i0 special_i1 "
+    "deg2rad rad2deg ldexp nextafter special_entr special_i0e special_i1e special_erfcx special_log_ndtr special_ndtri "
+    "special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_modified_bessel_i0 "
+    "special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_zeta igamma igammac "
     "copysign heaviside angle remainder fmod floor_divide eq ne lt le gt ge isnan isinf isfinite nan_to_num threshold"
 )
 COMPOSITE = {
     "hardshrink": 2,  # two compares
     "softshrink": 2,
     "xlogy": 2,  # log, product
+    "special_xlog1py": 2,
     "addr": 2,  # product, sum
     "sinc": 3,  # product with π, sin, quotient
     "logit": 3,  # 1−x, quotient, log

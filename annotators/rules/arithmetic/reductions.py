@@ -46,7 +46,9 @@ per_element(
             aten.cumsum.default,
             aten.cumsum_.default,
             aten.cumprod.default,
+            aten.cumprod_.default,
             aten.cummax.default,
+            aten.cummin.default,
             aten.topk.default,
             aten.sort.default,
             aten.sort.stable,
@@ -80,6 +82,7 @@ free(
         aten.all.dim: "boolean",
         aten.all.dims: "boolean",
         aten.count_nonzero.default: "integer counting",
+        aten.count_nonzero.dim_IntList: "integer counting",
     },
     fuses="reduction",
 )
@@ -128,13 +131,19 @@ def linalg_vector_norm(self: Spec, *, out: Spec) -> Flops:
     return _floats(2 * self.numel + out.numel, self)
 
 
+@rule(aten.dist.default, fuses="reduction")
+def dist(self: Spec, other: Spec) -> Flops:
+    """3 per element (difference, square, sum) and a root"""
+    return Flops(vector=3 * max(self.numel, other.numel) + 1)
+
+
 @rule(aten.logsumexp.default, fuses="reduction")
 def logsumexp(self: Spec, *, out: Spec) -> Flops:
     """4 per element of self (max, difference, exp, sum) and 2 per element of out (log, sum)"""
     return _floats(4 * self.numel + 2 * out.numel, self)
 
 
-@rule(aten.renorm.default, fuses="reduction")
+@rule(aten.renorm.default, aten.renorm_.default, fuses="reduction")
 def renorm(self: Spec) -> Flops:
     """3 per element: square, sum; scale"""
     return Flops(vector=3 * self.numel)

@@ -109,6 +109,13 @@ def grid_sampler_2d_backward(grad_output: Spec, grid: Spec, interpolation_mode: 
     return Flops(vector=each * grad_output.numel + _PLACES[interpolation_mode] * (grid.numel // 2))
 
 
+@rule(aten.grid_sampler_3d.default)
+def grid_sampler_3d(grid: Spec, interpolation_mode: int, *, out: Spec) -> Flops:
+    """15 per element of out (eight taps) and 42 per place (coordinates, weights); nearest 0 and 12"""
+    sample, place = (0, 12) if interpolation_mode == _NEAREST_MODE else (15, 42)
+    return Flops(vector=sample * out.numel + place * (grid.numel // 3))
+
+
 @rule(aten.affine_grid_generator.default)
 def affine_grid_generator(theta: Spec, *, out: Spec) -> Flops:
     """out[N, positions, d] = base[positions, d + 1] @ theta[N, d, d + 1]ᵀ"""

@@ -64,6 +64,24 @@ def int_mm(self: Spec, mat2: Spec, *, out: Spec) -> Flops:
     return mm(self, mat2, out=out)
 
 
+@rule(aten._weight_int8pack_mm.default)
+def weight_int8pack_mm(self: Spec, *, out: Spec) -> Flops:
+    """out[M, N] = (self[M, K] @ mat2[N, K]ᵀ) · scales[N], of weights in eight bits"""
+    return Flops(matmul=2 * out.numel * self.shape[-1], vector=out.numel)
+
+
+@rule(aten._weight_int4pack_mm.default, aten._weight_int4pack_mm_for_cpu.default)
+def weight_int4pack_mm(self: Spec, *, out: Spec) -> Flops:
+    """out[M, N] = self[M, K] @ mat2[N, K]ᵀ, of weights in four bits, widened inside of the product"""
+    return Flops(matmul=2 * out.numel * self.shape[-1])
+
+
+@rule(aten._addmm_activation.default)
+def addmm_activation(self: Spec, mat1: Spec, mat2: Spec, use_gelu: bool, *, out: Spec) -> Flops:
+    """addmm, and 1 per element of out for relu, 9 for gelu (by tanh)"""
+    return addmm(self, mat1, mat2, out=out) + Flops(vector=(9 if use_gelu else 1) * out.numel)
+
+
 @rule(aten.mv.default)
 def mv(self: Spec, vec: Spec, *, out: Spec) -> Flops:
     """out[M] = self[M, K] @ vec[K]"""

@@ -142,9 +142,27 @@ def scatter_add(self: Spec, index: Spec) -> Flops:
     return Flops(vector=index.numel if self.is_float else 0)
 
 
-@rule(aten.scatter_reduce.two, fuses="scatter", moves=_scatter_whole)
+@rule(
+    aten.scatter_reduce.two,
+    aten.scatter.reduce,
+    aten.scatter.value_reduce,
+    fuses="scatter",
+    moves=_scatter_whole,
+)
 def scatter_reduce(self: Spec, index: Spec, reduce: str) -> Flops:
     """copies, then one sum, product or comparison for each element that the index picks; for a mean a quotient each"""
+    return scatter_reduce_(self, index, reduce)
+
+
+@rule(
+    aten.scatter_reduce_.two,
+    aten.scatter_.reduce,
+    aten.scatter_.value_reduce,
+    fuses="scatter",
+    moves=_added_elements,
+)
+def scatter_reduce_(self: Spec, index: Spec, reduce: str) -> Flops:
+    """one sum, product or comparison for each element that the index picks; for a mean a quotient each"""
     return Flops(vector=index.numel + (reduce == "mean") * self.numel if self.is_float else 0)
 
 
@@ -167,6 +185,18 @@ def _whole_and_rows(self: Spec, source: Spec, out: Spec) -> Moves:
 def index_add(self: Spec, source: Spec) -> Flops:
     """copies, then one sum for each element of source"""
     return Flops(vector=source.numel if self.is_float else 0)
+
+
+@rule(aten.index_reduce_.default, fuses="scatter", moves=_added_rows)
+def index_reduce_(self: Spec, source: Spec, reduce: str) -> Flops:
+    """one product, comparison or sum for each element of source; for a mean a quotient each"""
+    return Flops(vector=source.numel + (reduce == "mean") * self.numel if self.is_float else 0)
+
+
+@rule(aten.index_reduce.default, fuses="scatter", moves=_whole_and_rows)
+def index_reduce(self: Spec, source: Spec, reduce: str) -> Flops:
+    """copies, then one product, comparison or sum for each element of source; for a mean a quotient each"""
+    return index_reduce_(self, source, reduce)
 
 
 def _copied_rows(self: Spec, source: Spec) -> Moves:

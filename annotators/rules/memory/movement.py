@@ -47,15 +47,29 @@ free(
     _named(
         "clone _to_copy cat stack repeat constant_pad_nd roll flip contiguous lift tril triu repeat_interleave "
         "diag_embed im2col pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle reflection_pad1d "
+        "alias_copy as_strided_copy conj_physical detach_copy diagonal_copy expand_copy lift_fresh_copy narrow_copy "
+        "permute_copy rot90 select_copy slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy "
+        "unbind_copy unfold_copy unsqueeze_copy view_copy "
         "block_diag reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d complex",
         COPY,
     ),
     fuses="pointwise",
 )
-free(_named("slice_scatter select_scatter diagonal_scatter", COPY), fuses="scatter")
+free(_named("slice_scatter select_scatter diagonal_scatter as_strided_scatter", COPY), fuses="scatter")
 free(_named("where masked_fill", SELECT), fuses="pointwise")
 free(_named("masked_scatter", SELECT), fuses="scatter")
 free(_named("masked_select", SELECT))
+
+
+MARKS = "marks a region for a profiler"
+free(
+    {
+        torch.ops.profiler._record_function_enter.default: MARKS,
+        torch.ops.profiler._record_function_enter_new.default: MARKS,
+        torch.ops.profiler._record_function_exit.default: MARKS,
+        torch.ops.profiler._record_function_exit._RecordFunction: MARKS,
+    }
+)
 
 
 def _fills(out: Spec) -> Moves:
@@ -65,7 +79,7 @@ def _fills(out: Spec) -> Moves:
 free(
     _named(
         "arange tril_indices triu_indices zeros ones full scalar_tensor zeros_like ones_like full_like new_zeros "
-        "new_ones new_full eye linspace",
+        "new_ones new_full eye linspace logspace hann_window",
         FILL,
     ),
     fuses="pointwise",
@@ -73,18 +87,22 @@ free(
 )
 free(
     _named(
-        "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not isin",
+        "logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not isin signbit "
+        "isneginf isposinf",
         LOGIC,
     ),
     fuses="pointwise",
 )
-free(_named("bitwise_left_shift bitwise_right_shift", INTEGER), fuses="pointwise")
+free(_named("bitwise_left_shift bitwise_right_shift __lshift__ __rshift__ gcd lcm", INTEGER), fuses="pointwise")
+free({aten.__ilshift__.Tensor: INTEGER, aten.__ilshift__.Scalar: INTEGER}, fuses="pointwise")
+free({aten.__irshift__.Tensor: INTEGER, aten.__irshift__.Scalar: INTEGER}, fuses="pointwise")
 free(_named("searchsorted bucketize", INTEGER))
 
 
 free(
     _named(
-        "rand randn rand_like randn_like randint randint_like randperm bernoulli normal poisson multinomial",
+        "rand randn rand_like randn_like randint randint_like randperm bernoulli normal poisson multinomial uniform "
+        "exponential cauchy geometric log_normal",
         "draws random numbers",
         in_place=False,
     ),
@@ -98,7 +116,7 @@ def _allocates(out: Spec) -> Moves:
 
 
 free(
-    _named("empty empty_like empty_strided new_empty new_empty_strided", "allocates, writes nothing"),
+    _named("empty empty_like empty_strided empty_permuted new_empty new_empty_strided", "allocates, writes nothing"),
     fuses="pointwise",
     moves=_allocates,
 )
@@ -109,7 +127,10 @@ def _overwrites(self: Spec) -> Moves:
 
 
 free(
-    _named("copy_ zero_ fill_ normal_ uniform_ bernoulli_ random_ exponential_", "overwrites its target"),
+    _named(
+        "copy_ zero_ fill_ normal_ uniform_ bernoulli_ random_ exponential_ cauchy_ geometric_ log_normal_",
+        "overwrites its target",
+    ),
     fuses="pointwise",
     moves=_overwrites,
 )

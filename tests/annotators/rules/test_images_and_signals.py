@@ -66,6 +66,54 @@ VECTOR = {
         15 * 2 * 3 * 16 * 16 * 16,
     ),
     "solve": (torch.linalg.solve, (meta(6, 6), meta(6, 2)), 2 * 6 * 6 * 6 // 3 + 2 * 6 * 6 * 2),
+    # m = 9, n = 6, two of them; Golub and Van Loan, figure 8.6.1, sections 8.3.3 and 7.5.6
+    "singular values": (
+        lambda a: torch.ops.aten._linalg_svd(a, False, False)[1],
+        (meta(2, 6, 9),),
+        2 * (4 * 9 * 6**2 - 4 * 6**3 // 3),
+    ),
+    "svd": (lambda a: torch.linalg.svd(a, full_matrices=False), (meta(2, 9, 6),), 2 * (14 * 9 * 6**2 + 8 * 6**3)),
+    "svd, all of it": (torch.linalg.svd, (meta(9, 6),), 4 * 9**2 * 6 + 8 * 9 * 6**2 + 9 * 6**3),
+    "symmetric eigenvalues": (
+        lambda a: torch.ops.aten._linalg_eigh(a, "L", False)[0],
+        (meta(2, 6, 6),),
+        2 * 4 * 6**3 // 3,
+    ),
+    "symmetric eigenvectors": (torch.linalg.eigh, (meta(6, 6),), 9 * 6**3),
+    "eigenvalues": (torch.ops.aten._linalg_eigvals, (meta(6, 6),), 10 * 6**3),
+    "eigenvectors": (torch.linalg.eig, (meta(6, 6),), 25 * 6**3),
+    "determinant's logarithm": (torch.linalg.slogdet, (meta(6, 6),), 2 * 6**3 // 3),
+    # 2·m·n² − ⅔·n³ for the factorisation; for each side Qᵀb, 4·m·n − 2·n², and n² for the triangle
+    "least squares": (
+        lambda a, b: torch.linalg.lstsq(a, b).solution,
+        (meta(9, 6), meta(9, 2)),
+        2 * 9 * 6**2 - 2 * 6**3 // 3 + 2 * ((4 * 9 * 6 - 2 * 6**2) + 6**2),
+    ),
+    "solve by a cholesky factor": (torch.cholesky_solve, (meta(6, 2), meta(6, 6)), 2 * 6 * 6 * 2),
+    "inverse by a cholesky factor": (torch.cholesky_inverse, (meta(6, 6),), 2 * 6**3 // 3),
+    "reflections": (torch.geqrf, (meta(9, 6),), 2 * 9 * 6**2 - 2 * 6**3 // 3),
+    # of as many reflections as columns it is what the factorisation took
+    "their product": (torch.linalg.householder_product, (meta(9, 6), meta(6)), 2 * 9 * 6**2 - 2 * 6**3 // 3),
+    "their product with a matrix": (torch.ormqr, (meta(9, 6), meta(6), meta(9, 2)), (4 * 9 - 2 * 6) * 6 * 2),
+    "ldl": (lambda a: torch.linalg.ldl_factor_ex(a)[0], (meta(6, 6),), 6**3 // 3),
+    "distance": (torch.dist, (meta(4, 5), meta(4, 5)), 3 * 4 * 5 + 1),
+    "degrees": (torch.deg2rad, (meta(4, 5),), 4 * 5),
+    "bits": (lambda a: (a << 2) >> 1, (meta(4, dtype=torch.int32),), 0),
+    "scatter of products": (
+        lambda a, i, s: a.scatter(0, i, s, reduce="multiply"),
+        (meta(4, 5), meta(2, 5, dtype=torch.int64), meta(2, 5)),
+        2 * 5,
+    ),
+    "index reduce": (
+        lambda a, i, s: a.index_reduce(0, i, s, "mean"),
+        (meta(4, 5), meta(2, dtype=torch.int64), meta(2, 5)),
+        2 * 5 + 4 * 5,
+    ),
+    "sampling a volume": (
+        lambda x, g: F.grid_sample(x, g, align_corners=False),
+        (VIDEO, meta(2, 2, 2, 2, 3)),
+        15 * 2 * 3 * 2**3 + 42 * 2 * 2**3,
+    ),
 }
 
 
@@ -94,6 +142,27 @@ def test_a_bilinear_layer_is_two_products():
     found = cost(F.bilinear, meta(3, 4), meta(3, 5), meta(6, 4, 5), meta(6))
     assert found.matmul_flops == 6 * (2 * 3 * 4 * 5 + 2 * 3 * 5)
     assert found.vector_flops == 3 * 6
+
+
+def test_a_pseudo_inverse_is_singular_vectors_and_their_product():
+    found = cost(torch.linalg.pinv, meta(9, 6))
+    assert (found.matmul_flops, found.vector_flops) == (2 * 9 * 6 * 6, 14 * 9 * 6**2 + 8 * 6**3 + 6 * 6)
+
+
+def test_a_product_with_packed_weights_is_that_of_its_shapes():
+    found = cost(torch.ops.aten._weight_int8pack_mm, meta(3, 8), meta(5, 8, dtype=torch.int8), meta(5))
+    assert (found.matmul_flops, found.vector_flops) == (2 * 3 * 5 * 8, 3 * 5)
+
+
+def test_what_its_values_alone_decide_has_no_price_and_says_so():
+    stage = annotate_module(Of(torch.linalg.matrix_exp), meta(6, 6))
+    assert [item.op for item in stage.uncosted] == ["aten.linalg_matrix_exp.default"]
+
+
+def test_a_module_over_several_devices_is_priced_as_on_one():
+    layer = nn.Linear(4, 5)
+    found = annotate_module(nn.DataParallel(layer), meta(3, 4))
+    assert found.uncosted == () and found.cost.flops == annotate_module(layer, meta(3, 4)).cost.flops
 
 
 def test_a_distance_of_many_rows_is_a_product():

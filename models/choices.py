@@ -7,8 +7,8 @@ from typing import Literal
 Attention = Literal["eager", "flash"]
 """The model's own attention code, or one fused core per layer."""
 
-StageName = Literal["vision", "prefill", "decode"]
-"""What a pass is for: look at a page, read a prompt, write tokens."""
+StageName = Literal["vision", "encode", "prefill", "decode"]
+"""What a pass is for: look at a page, run the encoder before a decoder, read a prompt, write tokens."""
 
 Causal = Literal["full", "exact"]
 """Pairs of a query and a key that a fused core computes: all, or those that its mask lets through."""

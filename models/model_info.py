@@ -27,9 +27,11 @@ class PositionLimit:
 class ModelInfo:
     """A model in one line. ``parameters`` counts tied ones once, ``active_parameters`` those that one token reads.
 
-    ``weights`` names the storage format of the weights, ``weight_bytes`` what they take in it, and ``adds`` the work
-    that an engine does for it and that is not priced. ``left_out`` is what else the checkpoint holds. ``layers`` are
-    the decoder's, and the encoder's where there is one; ``limit`` and ``encoder_limit`` the positions that each has.
+    ``weights`` names the storage format of the weights, ``weight_bytes`` what they take in it, ``checkpoint_bytes``
+    what the checkpoint's tensors do (saved buffers, and what it has twice), and ``adds`` the work that an engine does
+    for the format and that is not priced. ``left_out`` is what else the checkpoint holds. ``layers`` are the decoder's,
+    and the encoder's where there is one, ``further_layers`` those behind them that predict further tokens; ``limit``
+    and ``encoder_limit`` the positions that each has, ``encoder_positions`` those that an encoder always has.
     ``config_sha256`` is the hash of its config (and of its tower's parameters), whatever transformers release wrote it,
     ``source_sha256`` that of what it was loaded from: the config as it is given, or the user's own code.
     """
@@ -52,6 +54,9 @@ class ModelInfo:
     sharding: Mapping[str, int] = field(default_factory=dict)
     adds: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    checkpoint_bytes: int = 0
+    further_layers: int = 0
+    encoder_positions: int | None = None
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
     config_sha256: str = ""
     source_sha256: str = ""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from fxmeter.tracer.private_names import COMPILED, NAMES, SCAN, SHARDING, UNCOMPILED, Name, require
+from fxmeter.tracer.private_names import COMPILED, DRAFTING, NAMES, SCAN, SHARDING, UNCOMPILED, Name, require
 
 for _name in NAMES:
     require(_name)
@@ -135,9 +135,9 @@ def taken_apart(name: str) -> bool:
     return bool(ops) and all(map(is_composite, ops))
 
 
-def distributed(name: str) -> Any:
-    """An object of :data:`SHARDING`, by the first part of its attribute. Not imported before it is asked for."""
-    (found,) = (known for known in SHARDING if known.attribute.partition(".")[0] == name)
+def on_demand(name: str) -> Any:
+    """An object of :data:`SHARDING` or :data:`DRAFTING`, by the first part of its attribute. Not imported before."""
+    (found,) = (known for known in (*SHARDING, *DRAFTING) if known.attribute.partition(".")[0] == name)
     require(found)
     return getattr(import_module(found.module), name)
 
@@ -187,7 +187,6 @@ __all__ = [
     "attention_name",
     "can_fuse",
     "choose_attention",
-    "distributed",
     "grouped_mm",
     "has_attention_interface",
     "has_global_hooks",
@@ -196,6 +195,7 @@ __all__ = [
     "is_distributed",
     "kernel_of",
     "local_part",
+    "on_demand",
     "plain_form",
     "pytree",
     "require",

@@ -99,6 +99,12 @@ NAMES = (
 
 COMPILED = Name("torch._dynamo.eval_frame", "OptimizedModule", "price what a compiled module was made from")
 
+DRAFTING = (
+    Name("transformers.modeling_layers", "MtpModel._project_to_logits", "run the layers that predict further tokens"),
+    Name("transformers.cache_utils", "MtpCache", "keep a cache for the layers that predict further tokens"),
+)
+"""Looked up where they are asked for: releases before 5.23 have other ones, or none."""
+
 _PROPAGATION = "torch.distributed.tensor._sharding_prop"
 SHARDING = (
     Name("torch.testing._internal.distributed.fake_pg", "FakeStore", "be one rank of many without the others"),

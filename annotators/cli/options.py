@@ -94,6 +94,12 @@ dtype_option = choice(
     "--dtype", Dtype, "Of weights, cache and activations; default: the checkpoint's own, e.g. --dtype float16."
 )
 
+mtp_option = click.option(
+    "--mtp",
+    is_flag=True,
+    help="With the layers that predict further tokens, e.g. report deepseek-v3 --draft 1 --decode 4k --mtp.",
+)
+
 
 def deployment_options(*, kernels: Kernels = "transformers") -> Decorator:
     """--weights, --kv, --tp, --ep, --dp, --pp and --kernels as ``deployment``, with a command's usual ``kernels``."""

@@ -26,7 +26,7 @@ from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
-from fxmeter.models.errors import ModelError
+from fxmeter.models.errors import ModelError, ScenarioError
 from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.presets import Preset
 from fxmeter.models.source import Factory, HubId, Located, locate
@@ -40,7 +40,8 @@ T = TypeVar("T")
 @dataclass
 class Session:
     """The work on one model. ``say`` changes the line of progress on stderr; ``store`` has what was answered before,
-    None where nothing is to be kept; ``sets`` are fields of the config that are given other values."""
+    None where nothing is to be kept; ``sets`` are fields of the config that are given other values; ``mtp`` asks for
+    the layers that predict further tokens."""
 
     name: str
     source: Located
@@ -48,18 +49,19 @@ class Session:
     say: Callable[[str], None]
     store: Store | None
     sets: Mapping[str, str] = field(default_factory=dict)
+    mtp: bool = False
     _sheets: list[tuple[Question, Sheet]] = field(default_factory=list)
 
     def decoder(self, *, encoder: bool = False) -> nn.Module:
         """The language model, on meta. Raises ModelError for an encoder-decoder one unless ``encoder`` says that the
-        command knows what to do with it."""
+        command prices both parts."""
         model = self._model
         from fxmeter.tracer.run.encoder import has_encoder
 
         if has_encoder(model) and not encoder:
             raise ModelError(
-                f"{self.name} is an encoder-decoder model, which this command does not price yet; "
-                f"fxmeter report {self.name} --encoder-len N does"
+                f"{self.name} is an encoder-decoder model, and this command is of decoders alone; report, time, "
+                "capacity, sweep and formula price both parts (--encoder-len N)"
             )
         return model
 
@@ -73,8 +75,8 @@ class Session:
         if self.sets:
             from fxmeter.annotators.architectures.space import with_sets
 
-            return load_model(with_sets(self.name, self.sets), dtype=self.dtype)
-        return load_model(self.name, dtype=self.dtype)
+            return load_model(with_sets(self.name, self.sets), dtype=self.dtype, mtp=self.mtp)
+        return load_model(self.name, dtype=self.dtype, mtp=self.mtp)
 
     @cached_property
     def tower(self) -> nn.Module:
@@ -126,7 +128,7 @@ class Session:
         of question finds is kept from the others, so that an answer does not hang on what was asked before."""
 
         def beyond() -> Sheet:
-            module = self.tower if stage == "vision" else self.decoder(encoder=use == "formula")
+            module = self.tower if stage == "vision" else self.decoder(encoder=True)
             from fxmeter.annotators.closed.find import closed_form_by
 
             self.say(f"finding the closed form of {stage}, {attention}")
@@ -144,11 +146,31 @@ class Session:
         self._sheets.append((question, sheet))
         return ClosedForm(sheet)
 
+    def encoder_len(self, asked: int | None, deployment: Deployment, *, sees: bool = False) -> int | None:
+        """The positions of the encoder: those asked for, or the ones that its config fixes; None without an encoder.
+
+        Raises ScenarioError where that cannot be.
+        """
+        info = self.info(deployment, sees=sees)
+        if info.kind != "encoder-decoder":
+            if asked is not None:
+                raise ScenarioError(f"{self.name} is no encoder-decoder model: leave --encoder-len out")
+            return None
+        fixed = info.encoder_positions
+        if asked is None and fixed is None:
+            raise ScenarioError(
+                f"{self.name} attends to what its encoder read, and nothing says how long that is: give --encoder-len "
+                "N, in positions of the encoder"
+            )
+        if None not in (asked, fixed) and asked != fixed:
+            raise ScenarioError(f"{self.name}'s encoder always has {fixed:,} positions; --encoder-len is {asked:,}")
+        return asked or fixed
+
     def forms(self, axes: Axes, conventions: Conventions, deployment: Deployment) -> StageForms:
         """The closed forms of the model, with its vision tower where the axes have pages."""
 
         def make(stage: StageName, attention: Attention) -> ClosedForm:
-            return self.form(stage, attention, conventions, deployment)
+            return self.form(stage, attention, conventions, deployment, encoder_len=axes.encoder_len)
 
         return StageForms(
             make, lambda: self.info(deployment, sees=bool(axes.crops)), conventions.under(deployment), deployment
@@ -166,7 +188,8 @@ class Session:
         return None if self._facts is None else Question(kind, {**self._model_facts(), **asked})
 
     def _model_facts(self) -> dict[str, Any]:
-        changes = {"sets": dict(self.sets)} if self.sets else {}
+        changes: dict[str, Any] = {"sets": dict(self.sets)} if self.sets else {}
+        changes |= {"mtp": True} if self.mtp else {}
         return {"model": self._facts, "dtype": self.dtype, **changes}
 
     @cached_property
@@ -195,6 +218,7 @@ def session(
     *,
     remember: bool = True,
     sets: Mapping[str, str] | None = None,
+    mtp: bool = False,
     **files: str | None,
 ) -> Iterator[Session]:
     """Begin the work on ``model``; ``files`` has the paths that options give, ``json=path`` for --json.
@@ -206,7 +230,7 @@ def session(
         check_writable(f"--{option.replace('_', '-')}", path)
     name = source.name if isinstance(source, Preset) else model
     with progress(f"looking for {name}") as say:
-        yield Session(name, source, dtype, say, default_store() if remember and is_settled() else None, sets or {})
+        yield Session(name, source, dtype, say, default_store() if remember and is_settled() else None, sets or {}, mtp)
 
 
 def load_libraries() -> None:

@@ -69,7 +69,7 @@ def domain(stage: StageName) -> tuple[Box, ...]:
     none: Ranges = ((0, 0),)
     if stage == "vision":
         return Box((batch, batch, batch)), Box((batch, none, none))
-    return (Box((batch, batch, none)),) if stage == "prefill" else (Box((batch, one, any_length)),)
+    return (Box((batch, batch, none)),) if stage in ("encode", "prefill") else (Box((batch, one, any_length)),)
 
 
 def cases_of(stage: StageName, pieces: Sequence[Piece], values: Sequence[Size]) -> Cases:

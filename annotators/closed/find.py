@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.shapes.pieces import Pieces
@@ -28,7 +30,7 @@ def closed_form(
 
     Args:
         model: as for :func:`fxmeter.annotate`.
-        stage: "prefill", "decode" or "vision".
+        stage: "prefill", "decode", "vision", or "encode" of an encoder-decoder model.
         attention, causal, logits, routing, deployment: as for :func:`fxmeter.annotate`.
         encoder_len: as for :func:`fxmeter.prefill`: the form is for this one length of an encoder's output.
 
@@ -56,11 +58,13 @@ def closed_form_by(
     deployment: Deployment = ONE_DEVICE,
 ) -> ClosedForm:
     """The same by conventions that are chosen already."""
-    if stage not in ("prefill", "decode", "vision"):
-        raise ScenarioError(f"stage must be 'prefill', 'decode' or 'vision', not {stage!r}")
+    if stage not in get_args(StageName):
+        raise ScenarioError(f"stage must be {', '.join(map(repr, get_args(StageName)))}, not {stage!r}")
     module = model_of(model, vision=stage == "vision")
     if stage != "vision":
         encoder_len = with_encoder_len(module, prefill(1, encoder_len=encoder_len)).encoder_len
+    if stage == "encode" and encoder_len is None:
+        raise ScenarioError(f"{type(module).__name__} is no encoder-decoder model: it has no encode stage")
     if deployment.pp > 1:
         raise DeploymentError("pipeline stages are parts of a pass, and have no closed form: report --pp shows them")
     return ClosedForm(Pieces(module, stage, attention, conventions, deployment, encoder_len))

@@ -19,7 +19,7 @@ MOST_PIECES = 64
 
 def explore(sheet: Sheet) -> tuple[Piece, ...]:
     """Every piece that a point of the mesh falls into. Raises NotPolynomial or TraceError where a point has none."""
-    if sheet.stage != "vision":
+    if sheet.stage not in ("vision", "encode"):
         sheet.find_regions()  # before anything is priced in vain
     used: dict[int, Piece] = {}
     for start in _starts(sheet):
@@ -38,6 +38,9 @@ def _starts(sheet: Sheet) -> list[Point]:
     for batch in (2, 1):
         if sheet.stage == "vision":
             starts += [(batch, x, y) for x, y in ((2, 2), (2, 1), (1, 2), (1, 1), (0, 0))]
+            continue
+        if sheet.stage == "encode":
+            starts.append((batch, sheet.subject.encoder_len or 0, 0))
             continue
         length = 1
         while True:

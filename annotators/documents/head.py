@@ -38,6 +38,11 @@ def model_of(model: ModelInfo) -> Document:
         "active_parameters": model.active_parameters,
         "weight_bytes": model.weight_bytes,
         "layers": model.layers,
+        **(
+            {"further_layers": model.further_layers, "checkpoint_bytes": model.checkpoint_bytes}
+            if model.further_layers
+            else {}
+        ),
         "source_sha256": model.source_sha256,
         **({} if model.kind == "decoder" else {"kind": model.kind}),
         **({"vision_parameters": model.vision_parameters} if model.vision_parameters else {}),

@@ -15,7 +15,7 @@ BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY, YELLOW = (
 )  # fmt: skip
 COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, YELLOW)
 LIGHT = "#d0d0d0"
-STAGES = {"vision": GREEN, "encoder": GREEN, "prefill": BLUE, "decode": RED}
+STAGES = {"vision": GREEN, "encode": GREEN, "prefill": BLUE, "decode": RED}
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,

@@ -26,7 +26,7 @@ from fxmeter.models.stage_cost import FIGURES
 MOST_FAMILIES = 12
 """Families of curves that are drawn of one sweep; the files have all of them."""
 
-DARKER = {"vision": "#004D38", "prefill": "#003A5C", "decode": "#6B2F00"}
+DARKER = {"vision": "#004D38", "encode": "#004D38", "prefill": "#003A5C", "decode": "#6B2F00"}
 """Eager's lines, on top of flash's: where both are the same, both are seen."""
 
 DASHES: dict[str, Any] = {"flash": "-", "eager": (0, (3.5, 1.5))}
@@ -197,7 +197,7 @@ def _stage_lines(axes: Axes, family: Family, field: str, named: Callable[[str], 
 def _cache(family: Family, title: str) -> Figure:
     figure, ((axes,),) = _figure(title)
     lines = []
-    for stage in (stage for stage in family.stages if stage != "vision"):
+    for stage in (stage for stage in family.stages if stage in ("prefill", "decode")):
         width = 3.0 if stage == "prefill" else 1.3
         curve = family.curve(stage, family.attentions[-1], "kv_bytes")
         axes.plot(family.xs, curve, color=STAGES[stage], linewidth=width)
@@ -213,7 +213,7 @@ def _weights(family: Family, title: str) -> Figure:
         resident = family.curve(stage, attention, "weight_bytes")
         if stage != "prefill" or "decode" not in family.stages:
             color = STAGES[stage]
-            name = "vision tower" if stage == "vision" else "decoder"
+            name = {"vision": "vision tower", "encode": "encoder"}.get(stage, "decoder")
             axes.plot(family.xs, resident, color=color, linestyle=":", linewidth=1.3)
             handles.append(_line(color, f"{name}, resident", ":"))
         axes.plot(family.xs, family.curve(stage, attention, "weight_read_bytes"), color=STAGES[stage])

@@ -75,6 +75,8 @@ class Pieces(Sheet):
         self._recorded: dict[Point, AnnotatedStage] = {}
         self._without: dict[Point, str] = {}
         least, top = ((1, 1), (MOST_CROPS, MOST_CROPS)) if stage == "vision" else ((1, 0), (FARTHEST, FARTHEST))
+        if stage == "encode":  # of one length, which may be the only one that the encoder takes
+            least = top = (encoder_len or 1, 0)
         hints = config_lengths(getattr(model, "config", {}))
         self._regions = Regions(self._record, least=least, top=top, hints=hints)
         self._launches = False

@@ -41,7 +41,8 @@ NO_LENGTH = 3
 
 
 class Regions:
-    """Finds regions on demand. ``least`` are x₀ and y₀, ``top`` the farthest (x, y) recorded to check, and ``hints``
+    """Finds regions on demand. ``least`` are x₀ and y₀, ``top`` the farthest (x, y) recorded to check (the same
+    where only the batch varies), and ``hints``
     lengths at which something may change (a window's size)."""
 
     def __init__(self, record: Record, *, least: Place, top: Place, hints: Iterable[int]) -> None:
@@ -107,7 +108,7 @@ class Regions:
         elif x == x0 and y > y0:
             self._edge(1, one).reach(y)
         else:
-            if (x, y) == (x0, y0):  # the edge along x may well begin here
+            if (x, y) == (x0, y0) != self._top:  # the edge along x may well begin here
                 with contextlib.suppress(NotPolynomial):
                     self._edge(0, one).reach(x0 + 1)
                 if self._known((1 if one else 2, x, y)) is not None:

@@ -46,7 +46,8 @@ class Subject:
         batch, x, y = point
         if self.stage == "vision":
             return VisionScenario(batch=batch, crops=(x, y))
-        return Scenario(stage=self.stage, batch=batch, query_len=x, past_len=y, encoder_len=self.encoder_len)
+        length = None if self.stage == "encode" else self.encoder_len  # there it is the pass's own
+        return Scenario(stage=self.stage, batch=batch, query_len=x, past_len=y, encoder_len=length)
 
 
 class Sheet:
@@ -223,6 +224,11 @@ class Sheet:
             return batch, rows, columns
         if crops is not None:
             raise ScenarioError("crops belong to the vision stage")
+        if self.stage == "encode":
+            length = self.subject.encoder_len or 0
+            if past_len is not None or (query_len is not None and np.any(np.asarray(query_len) != length)):
+                raise ScenarioError(f"this form is of {length:,} positions of the encoder, none cached")
+            return batch, length if query_len is None else query_len, 0
         if self.stage == "decode":
             if past_len is None:
                 raise ScenarioError("decode needs past_len, the number of cached tokens")

@@ -14,10 +14,11 @@ from fxmeter.annotators.stages.active import active_parameters
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.formats import KvFormat, WeightFormats
 from fxmeter.models.model_info import ModelInfo
+from fxmeter.tracer.load.drafting import DraftingDecoder
 from fxmeter.tracer.load.loading import EXAMPLE_INPUTS, LEFT_OUT, SOURCE
-from fxmeter.tracer.run.encoder import encoder_of, has_encoder
+from fxmeter.tracer.run.encoder import encoder_of, fixed_positions, has_encoder
 from fxmeter.tracer.run.prompt import config_of, find_config, is_encoder, max_encoder_positions, max_positions
-from fxmeter.tracer.run.storage import formats_of, resident_bytes
+from fxmeter.tracer.run.storage import checkpoint_bytes, formats_of, resident_bytes
 
 
 def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Deployment = ONE_DEVICE) -> ModelInfo:
@@ -54,6 +55,9 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         sharding={name: size for name, size in deployment.sizes.items() if size > 1},
         adds=_added_work(formats, deployment.kv),
         left_out=tuple(getattr(model, LEFT_OUT, ())),
+        checkpoint_bytes=checkpoint_bytes(model, deployment),
+        further_layers=len(model.mtp.layers) if isinstance(model, DraftingDecoder) else 0,
+        encoder_positions=fixed_positions(model) if kind == "encoder-decoder" else None,
         kind=kind,
         config_sha256=_config_sha256(config, tower),
         source_sha256=getattr(model, SOURCE, ""),

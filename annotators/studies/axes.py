@@ -28,6 +28,7 @@ class SweepPoint:
     """One request: a page or a prompt to prefill, tokens to decode after it, or both; None where a stage is left out.
 
     ``decode`` tokens are cached before the first of ``steps`` new ones. With ``crops``, prefill is the page's context.
+    ``encoder_len`` are the positions that the encoder of an encoder-decoder model runs on before a prompt.
     """
 
     batch: int
@@ -35,6 +36,7 @@ class SweepPoint:
     prefill: int | None
     decode: int | None
     steps: int
+    encoder_len: int | None = None
 
     @property
     def image_tokens(self) -> int | None:
@@ -44,16 +46,19 @@ class SweepPoint:
     @property
     def stages(self) -> tuple[StageName, ...]:
         """What is done for the request, in this order."""
-        present = {"vision": self.crops, "prefill": self.prefill, "decode": self.decode}
+        encoded = None if self.prefill is None else self.encoder_len
+        present = {"vision": self.crops, "encode": encoded, "prefill": self.prefill, "decode": self.decode}
         return tuple(stage for stage in get_args(StageName) if present[stage] is not None)
 
     def scenario(self, stage: StageName) -> Scenario | VisionScenario:
         """The pass, or the generation, that one of its stages is."""
         if stage == "vision":
             return make.vision(crops=self.crops or (0, 0), batch=self.batch)
+        if stage == "encode":
+            return make.encode(self.encoder_len or 0, batch=self.batch)
         if stage == "prefill":
-            return make.prefill(self.prefill or 0, batch=self.batch)
-        return make.generation(self.decode or 0, steps=self.steps, batch=self.batch)
+            return make.prefill(self.prefill or 0, batch=self.batch, encoder_len=self.encoder_len)
+        return make.generation(self.decode or 0, steps=self.steps, batch=self.batch, encoder_len=self.encoder_len)
 
     @property
     def tokens(self) -> int:
@@ -72,7 +77,8 @@ class Axes:
     """The values along every axis. A sweep goes through all their combinations.
 
     ``crops`` (pages) stands alone: a page has its own context. ``prefill`` alone is a prompt with decode after it,
-    ``decode`` alone is decode after so many tokens, both together are every pair.
+    ``decode`` alone is decode after so many tokens, both together are every pair. ``encoder_len`` is one length for
+    all, of an encoder-decoder model.
     """
 
     batch: tuple[int, ...] = (1,)
@@ -80,11 +86,14 @@ class Axes:
     prefill: tuple[int, ...] = ()
     decode: tuple[int, ...] = ()
     steps: tuple[int, ...] = (1,)
+    encoder_len: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("batch", 1), ("prefill", 1), ("decode", 0), ("steps", 1)):
             values = tuple(whole_number(name, value, least) for value in getattr(self, name))
             object.__setattr__(self, name, distinct(name, values, str))
+        if self.encoder_len is not None:
+            object.__setattr__(self, "encoder_len", whole_number("encoder_len", self.encoder_len, 1))
         grids = tuple(grid_of_crops(grid) for grid in self.crops)
         object.__setattr__(self, "crops", distinct("crops", grids, _grid))
         if self.crops and (self.prefill or self.decode):
@@ -109,7 +118,7 @@ class Axes:
     def points(self) -> tuple[SweepPoint, ...]:
         """Every combination; the context varies fastest, then the batch, then the steps."""
         return tuple(
-            SweepPoint(batch=batch, steps=steps, **context)  # type: ignore[arg-type]
+            SweepPoint(batch=batch, steps=steps, encoder_len=self.encoder_len, **context)  # type: ignore[arg-type]
             for steps, batch, context in itertools.product(self.steps, self.batch, self._contexts())
         )
 

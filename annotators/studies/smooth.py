@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fxmeter.annotators.studies.axes import MOST_POINTS, Axes
 from fxmeter.annotators.studies.curves import spread
@@ -32,4 +33,5 @@ def _denser(axes: Axes) -> Axes | None:
         return None
     values = sorted(getattr(axes, name))
     between = [int(value) for value in spread(values[0], values[-1], POINTS)]
-    return replace(axes, **{name: tuple(sorted({*values, *between}))})
+    changed: dict[str, Any] = {name: tuple(sorted({*values, *between}))}
+    return replace(axes, **changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import USUAL, Conventions
@@ -36,7 +36,7 @@ class StageFigures:
     @property
     def key(self) -> Key:
         """Which stage it is, with which attention."""
-        return cast(StageName, self.scenario.stage), self.attention  # no sweep has the pass of an encoder
+        return self.scenario.stage, self.attention
 
     @property
     def steps(self) -> int:
@@ -75,7 +75,7 @@ class Sweep:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Lengths that the model is not made for."""
-        return self.model.warnings(max(point.tokens for point in self.points))
+        return self.model.warnings(max(point.tokens for point in self.points), self.axes.encoder_len or 0)
 
 
 class StageForms:
@@ -111,8 +111,9 @@ class StageForms:
         tower: nn.Module | None = None,
         conventions: Conventions = USUAL,
         deployment: Deployment = ONE_DEVICE,
+        encoder_len: int | None = None,
     ) -> StageForms:
-        """Those of a loaded model, and of the vision tower beside it."""
+        """Those of a loaded model, and of the vision tower beside it; ``encoder_len`` as for an encoder-decoder one."""
         from fxmeter.annotators.closed.find import (
             closed_form_by,
         )  # loads torch, which forms from cost sheets do without
@@ -122,7 +123,9 @@ class StageForms:
             module = tower if stage == "vision" else model
             if module is None:
                 raise ScenarioError("pages need a model with a vision tower")
-            return closed_form_by(conventions, module, stage=stage, attention=attention, deployment=deployment)
+            length = None if stage == "vision" else encoder_len
+            how: dict[str, Any] = {"attention": attention, "deployment": deployment, "encoder_len": length}
+            return closed_form_by(conventions, module, stage=stage, **how)
 
         forms = cls(make, lambda: model_info(model, tower, deployment), conventions.under(deployment), deployment)
         forms.model = model
@@ -189,6 +192,8 @@ def _costs(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> 
     if stage == "vision":
         crops: Any = tuple(zip(*(point.crops for point in points if point.crops is not None), strict=True))
         arrays = form.evaluate(batch=batch, crops=crops, fields=FIELDS)
+    elif stage == "encode":
+        arrays = form.evaluate(batch=batch, fields=FIELDS)
     elif stage == "prefill":
         prompts = [point.prefill for point in points if point.prefill is not None]
         arrays = form.evaluate(batch=batch, query_len=prompts, fields=FIELDS)

@@ -130,7 +130,9 @@ def _alike(model: nn.Module, may: Callable[[str, nn.ModuleList], bool]) -> list[
     found: list[Member] = []
     kinds = 0
     for list_path, module in walk(model):
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and may(list_path, module):
+        if not isinstance(module, nn.ModuleList) or len(module) < 2 or _is_small(list_path, module):
+            continue
+        if may(list_path, module):
             alike: dict[Any, list[tuple[str, nn.Module]]] = {}
             sharing = _sharing(module)
             keys, steps = _signatures(module)
@@ -144,6 +146,17 @@ def _alike(model: nn.Module, may: Callable[[str, nn.ModuleList], bool]) -> list[
                     found += [Member(path, member, kinds, steps) for path, member in members]
                     kinds += 1
     return found
+
+
+_FEW = 8
+"""Fewer leaves than these are run sooner than told apart."""
+
+
+def _is_small(path: str, members: nn.ModuleList) -> bool:
+    """Whether a list in a member of another one has a few leaves, such as the two norms of a layer: there is next to
+    nothing to save, and a whole pass to lose where they turn out to be no layers after one another."""
+    inside = any(name.isdigit() for name in path.split("."))
+    return inside and len(members) < _FEW and all(member is None or not member._modules for member in members)
 
 
 def _sharing(members: nn.ModuleList) -> set[int]:

@@ -26,9 +26,10 @@ from fxmeter.models.names import near
 from fxmeter.models.presets import preset_names
 from fxmeter.models.source import Factory, locate
 from fxmeter.tracer.load.decoder import DecoderWithHead
+from fxmeter.tracer.load.drafting import COUNTS, DraftingDecoder, further_layers, with_layers
 from fxmeter.tracer.load.factory import built_by, fingerprint
 from fxmeter.tracer.load.parts import encoder_decoder_class, left_out, text_decoder
-from fxmeter.tracer.load.reading import one_line, read_fields, shown
+from fxmeter.tracer.load.reading import one_line, read_fields, shown, unknown_word
 from fxmeter.tracer.state.session import one_building
 
 DTYPES = {name: getattr(torch, name) for name in get_args(Dtype)}
@@ -48,7 +49,10 @@ FORMATS = "weight_formats"
 
 
 def load_model(
-    source: str | Path | Mapping[str, Any] | PreTrainedConfig, *, dtype: str | torch.dtype | None = None
+    source: str | Path | Mapping[str, Any] | PreTrainedConfig,
+    *,
+    dtype: str | torch.dtype | None = None,
+    mtp: bool = False,
 ) -> nn.Module:
     """Build the causal language model that ``source`` describes, on ``meta``, in inference mode.
 
@@ -57,6 +61,9 @@ def load_model(
             function of your own that builds the model ("python:package.module:function"). Code that comes with a config
             is never run.
         dtype: what the code computes in; by default the checkpoint's own, bfloat16 where the config is silent.
+        mtp: with the layers of the checkpoint that predict further tokens (multi-token prediction), which transformers
+            leaves out. They run after the decoder in each pass, on all of its tokens, and draft a token each; they have
+            caches of their own. Embedding and head are the decoder's.
 
     Returns:
         transformers' own module. The storage format that a ``quantization_config`` names is kept beside it, in
@@ -67,11 +74,13 @@ def load_model(
         ModelError: nothing of that name, or a config that makes no causal language model; one line says which.
     """
     if isinstance(source, str) and isinstance(factory := locate(source), Factory):
+        if mtp:
+            raise ModelError(f"{source}: mtp is for a config, which says how many layers predict further tokens")
         return _built_here(factory, dtype)
     config, formats, sha256 = _read(source)
     _refuse_absurd(vars(config), str(config.model_type))
     with one_building():
-        model, beside = _on_meta(config, dtype)
+        model, beside = _on_meta(config, dtype, mtp)
     setattr(model, "name_or_path", _name_of(source, config))  # noqa: B010  any module takes it
     setattr(model, FORMATS, formats)
     setattr(model, LEFT_OUT, beside)
@@ -79,11 +88,21 @@ def load_model(
     return model.eval()
 
 
-def _on_meta(config: PreTrainedConfig, dtype: str | torch.dtype | None) -> tuple[nn.Module, tuple[LeftOut, ...]]:
+def _on_meta(
+    config: PreTrainedConfig, dtype: str | torch.dtype | None, mtp: bool
+) -> tuple[nn.Module, tuple[LeftOut, ...]]:
     """The language model of a config, and what of the checkpoint it leaves out."""
     with _as_model_errors(config):
-        text, beside = text_decoder(config), left_out(config)
+        text, beside = text_decoder(config), left_out(config, mtp=mtp)
     chosen = dtype_of(dtype, {"dtype": config.dtype or text.dtype})
+    layers = getattr(text, "num_hidden_layers", None)
+    if type(layers) is int and layers < 0:
+        raise ModelError(f"{config.model_type} config: num_hidden_layers is {layers}, which is no number of layers")
+    further = further_layers(text, config) if mtp else 0
+    if mtp and not further:
+        raise ModelError(f"{config.model_type}: its config names no layers that predict further tokens ({COUNTS[0]})")
+    if further:
+        text = with_layers(text, further)
     with (
         _as_model_errors(config),
         torch.device("meta"),
@@ -91,11 +110,13 @@ def _on_meta(config: PreTrainedConfig, dtype: str | torch.dtype | None) -> tuple
         init.meta_device_safe_creation_ops(),
     ):
         model = _built(config, text, chosen)
+        if isinstance(model, PreTrainedModel):
+            model.tie_weights()  # what else initialising does is not needed
+        if further:
+            model = DraftingDecoder(model, further).to(chosen)
     _keep_in_float32(model, chosen)
     if any(not tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         model.to("meta")  # torch.FloatTensor(...) and the like know nothing of a default device
-    if isinstance(model, PreTrainedModel):
-        model.tie_weights()  # what else initialising does is not needed
     return model, beside
 
 
@@ -239,7 +260,11 @@ def _as_model_errors(origin: str | PreTrainedConfig) -> Iterator[None]:
     except (FxmeterError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise ModelError(f"{name}: transformers refuses it: {one_line(error)}") from error
+        config = None if isinstance(origin, str) else origin
+        told = unknown_word(error, config) if isinstance(error, KeyError) and config is not None else None
+        raise ModelError(
+            f"{name}: {told}" if told else f"{name}: transformers refuses it: {one_line(error)}"
+        ) from error
 
 
 def _transformers_version() -> str:

@@ -14,6 +14,7 @@ from transformers.models.auto import modeling_auto
 
 from fxmeter.models.errors import ModelError
 from fxmeter.models.model_info import LeftOut
+from fxmeter.tracer.load.drafting import further_layers
 
 
 def text_decoder(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -61,9 +62,9 @@ def encoder_decoder_class(config: PreTrainedConfig) -> Any:
     return next((mapping[type(config)] for mapping in mappings if type(config) in mapping), None)
 
 
-def left_out(config: PreTrainedConfig) -> tuple[LeftOut, ...]:
-    """What the checkpoint of ``config`` holds beside its text decoder: towers, projectors, layers that predict further
-    tokens. Builds the whole model on ``meta`` to count them, where that can be."""
+def left_out(config: PreTrainedConfig, *, mtp: bool = False) -> tuple[LeftOut, ...]:
+    """What the checkpoint of ``config`` holds beside its text decoder: towers, projectors and, unless ``mtp`` asks for
+    them, layers that predict further tokens. Builds the whole model on ``meta`` to count them, where that can be."""
     parts: list[LeftOut] = []
     whole = _encoder_decoder(config)
     text = config.get_text_config(decoder=True)
@@ -72,18 +73,12 @@ def left_out(config: PreTrainedConfig) -> tuple[LeftOut, ...]:
     crosses = getattr(text, "cross_attention_hidden_size", None) or getattr(text, "add_cross_attention", False)
     if whole is None and crosses:
         parts.append(LeftOut("the encoder that cross-attention looks at", None))
-    counts = (getattr(part, field, None) for part in (text, config) for field in _FURTHER)
-    further = next((count for count in counts if type(count) is int and count > 0), 0)
-    if further:
+    if (further := further_layers(text, config)) and not mtp:
         parts.append(
             LeftOut(f"{further} layer{'s' * (further > 1)} that predict{'s' * (further == 1)} further tokens", None)
         )
     parts += [LeftOut(f"an adapter ({name})", None) for name, value in vars(config).items() if _is_adapter(name, value)]
     return tuple(parts)
-
-
-_FURTHER = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "num_mtp_modules")
-"""Names that configs give the number of layers for multi-token prediction."""
 
 
 def _is_adapter(field: str, value: object) -> bool:

@@ -6,7 +6,10 @@ import json
 import os
 import socket
 import threading
+import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,6 +112,37 @@ def shown(value: Any) -> str:
     """A value from a config as a message shows it: on one line, and not at any length."""
     text = f"{value:,}" if type(value) is int and value < 10**40 else "a number" if type(value) is int else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def unknown_word(error: KeyError, config: PreTrainedConfig) -> str | None:
+    """The field of ``config`` whose word transformers' code has looked up in vain, and the words that it knows there;
+    None where that is not what happened."""
+    word = error.args[0] if error.args else None
+    fields = [name for name, value in _nested(config.to_dict()) if value == word]
+    if not isinstance(word, str) or not fields:
+        return None
+    tables = (table for frame, _ in traceback.walk_tb(error.__traceback__) for table in _tables(frame))
+    known = next((sorted(table) for table in tables if word not in table), None)
+    if known is None:
+        return None
+    if fields[0].startswith("rope"):  # which its code tells from the others before it looks them up
+        known = ["default", *known]
+    return f"{fields[0]} is {shown(word)}, which transformers does not know; it knows {', '.join(known)}"
+
+
+def _nested(fields: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        yield f"{inside}{name}", value
+        if isinstance(value, Mapping):
+            yield from _nested(value, f"{inside}{name}.")
+
+
+def _tables(frame: FrameType) -> Iterator[Mapping[str, Any]]:
+    """The tables that the code of a frame names and that map words, such as those of activations."""
+    named = {name: frame.f_globals[name] for name in frame.f_code.co_names if name in frame.f_globals}
+    for value in named.values():
+        if isinstance(value, Mapping) and len(value) > 1 and all(isinstance(key, str) for key in value):
+            yield value
 
 
 def one_line(error: Exception) -> str:

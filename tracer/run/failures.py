@@ -40,6 +40,8 @@ def as_trace_errors(module: nn.Module) -> Iterator[None]:
         text = " ".join(str(error).split()) or type(error).__name__
         where = ", ".join([*getattr(error, "__notes__", ()), *_line(error)])
         hint = next((f"; {advice}" for said, advice in _HINTS.items() if said in text), "")
+        if hint.endswith(_NO_VALUE):  # what torch says of its own devices helps nobody
+            text = "its code asks for the value of a tensor"
         where = where and f" ({where})"
         name = type(module).__name__
         raise TraceError(f"{name} could not be run on shapes alone: {text[:_LONGEST]}{where}{hint}") from error

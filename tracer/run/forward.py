@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -71,6 +72,26 @@ def require_tokens(model: nn.Module) -> None:
 
 def _own(model: nn.Module) -> Iterator[inspect.Parameter]:
     return iter(inspect.signature(type(model).forward).parameters.values())
+
+
+def head_of(model: nn.Module) -> nn.Module | None:
+    """The layer that makes logits of hidden states; None where nothing says which."""
+    owner: Any = next((module for _, module in walk(model) if hasattr(module, "get_output_embeddings")), None)
+    head = getattr(model, "lm_head", None) if owner is None else owner.get_output_embeddings()
+    return head if isinstance(head, nn.Linear) else None
+
+
+@contextmanager
+def head_given(model: nn.Module, kept: slice) -> Iterator[None]:
+    """Inside the block the head gets the hidden states of these positions alone, [B, S, h] → [B, kept, h]: what forward
+    methods that take no ``logits_to_keep`` would do with one."""
+    head = head_of(model)
+    hook = None if head is None else head.register_forward_pre_hook(lambda _, given: (given[0][..., kept, :],))
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -25,7 +25,7 @@ from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.calls import declare_inputs, folded, recorded
 from fxmeter.tracer.run.encoder import encoder_of, has_encoder, run_encoder, with_encoder_len
 from fxmeter.tracer.run.failures import as_trace_errors
-from fxmeter.tracer.run.forward import device_of, forward_of, require_tokens
+from fxmeter.tracer.run.forward import device_of, forward_of, head_given, head_of, require_tokens
 from fxmeter.tracer.run.patches.attention import Attention, asks_for_a_mask, attention_of
 from fxmeter.tracer.run.patches.devices import OneDevice
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
@@ -183,6 +183,8 @@ def _record(wanted: _Pass, folding: Folding | None) -> Recording:
             length = scenario.query_len if keeps else scenario.kv_len  # without a cache every step is a whole prefill
             input_ids = torch.zeros((scenario.batch, length), dtype=torch.long, device=device)
         kwargs = _forward_arguments(model, input_ids, cache, wanted.logits, encoded)
+        if wanted.logits != "all" and "logits_to_keep" not in kwargs and input_ids.shape[-1] > 1:
+            stack.enter_context(head_given(model, slice(-1, None) if wanted.logits == "last" else slice(0, 0)))
         return recorded(model, (), kwargs, folding=folding, cache=held, output=_logits_of)
 
 
@@ -245,10 +247,10 @@ def _forward_arguments(
     if logits != "all":
         if "logits_to_keep" in forward.names:
             kwargs["logits_to_keep"] = 1 if logits == "last" else slice(0, 0)  # taken as it is where it is no number
-        elif strict and not (logits == "last" and tokens.shape[-1] == 1):
+        elif strict and head_of(model) is None and not (logits == "last" and tokens.shape[-1] == 1):
             raise ScenarioError(
-                f"{type(model).__name__} cannot leave out the logits of some positions "
-                "(its forward takes no logits_to_keep); use logits='all'"
+                f"{type(model).__name__} cannot leave out the logits of some positions (its forward takes no "
+                "logits_to_keep, and it has no output embeddings); use logits='all'"
             )
     return kwargs
 

@@ -30,7 +30,7 @@ def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) 
     """``recording`` with the bytes that weights and cache take under ``deployment``."""
     recording = _weights_as(recording, stored_as(model, deployment))
     if deployment.kv is not None:
-        _cache_as(recording, deployment.kv)
+        recording = _cache_as(recording, deployment.kv)
     if deployment.kernels == "serving":
         heads_once(recording)
     return recording if deployment.page_size is None else _paged(recording, deployment.page_size)
@@ -48,9 +48,23 @@ def formats_of(model: nn.Module, deployment: Deployment) -> WeightFormats | None
 
 def resident_bytes(model: nn.Module, deployment: Deployment) -> int:
     """What all parameters take, tied ones once."""
+    return sum(_bytes_by_path(model, deployment).values())
+
+
+def checkpoint_bytes(model: nn.Module, deployment: Deployment) -> int:
+    """What the tensors of a checkpoint take: all parameters, tied ones once, the buffers that are saved with them, and
+    what is stored again for layers that predict further tokens."""
+    stored = _bytes_by_path(model, deployment)
+    kept = (tensor for tensor in model.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor))
+    saved = {id(tensor): tensor.nbytes for tensor in kept if not isinstance(tensor, nn.Parameter)}
+    again = sum(stored.get(f"{path}.weight", 0) for path in getattr(model, "stored_again", ()))
+    return sum(stored.values()) + sum(saved.values()) + again
+
+
+def _bytes_by_path(model: nn.Module, deployment: Deployment) -> Mapping[str, int]:
     stored = stored_as(model, deployment)
     names = named_tensors(model, "_parameters")
-    return sum(stored[path][0] if path in stored else parameter.nbytes for path, parameter in names)
+    return {path: stored[path][0] if path in stored else parameter.nbytes for path, parameter in names}
 
 
 def stored_as(model: nn.Module, deployment: Deployment) -> Stored:
@@ -90,6 +104,8 @@ def _role(model: nn.Module, path: str, parameter: Tensor) -> tuple[Role, bool]:
     """A parameter's role, and whether it is an embedding that is the head too."""
     owner, _, name = path.rpartition(".")
     module, is_head = model.get_submodule(owner), parameter is _head(model)
+    if owner in getattr(model, "unconverted", ()):
+        return "other", False
     if isinstance(module, nn.Linear) and name == "weight":
         return "head" if is_head else "experts" if "experts" in owner else "linear", False
     if isinstance(module, nn.Embedding) and not _is_of_positions(owner):
@@ -153,8 +169,10 @@ def _weights_as(recording: Recording, stored: Stored) -> Recording:
     return replace(recording, weights=weights)
 
 
-def _cache_as(recording: Recording, kv: KvFormat) -> None:
-    """Give the tensors that grow by appending, keys, values and latents, the bytes of ``kv``; states keep theirs."""
+def _cache_as(recording: Recording, kv: KvFormat) -> Recording:
+    """Give the tensors that grow by appending, keys, values and latents, the bytes of ``kv``; states keep theirs,
+    which is said."""
+    formatted: set[int] = set()
     for node in executed(recording.graph):
         if node.target is cache_append:
             grown = spec_of(node)
@@ -164,6 +182,13 @@ def _cache_as(recording: Recording, kv: KvFormat) -> None:
             for spec in (grown, *(specs_of(past) if isinstance(past, fx.Node) else ())):
                 if spec.is_float:
                     spec.storage.ratio = ratio
+                    formatted.add(spec.storage.id)
+    others = [entry for entry in recording.cache if entry.spec.storage.id not in formatted]
+    kept = sorted({f"{entry.name.partition('.')[0]} ({entry.kind})" for entry in others})
+    if not kept:
+        return recording
+    text = f"a KV format is of what grows with the tokens; of the cache, {', '.join(kept)} keep their own bytes"
+    return replace(recording, assumptions=(*recording.assumptions, text))
 
 
 def _paged(recording: Recording, size: int) -> Recording:

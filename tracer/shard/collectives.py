@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import fx
 
 from fxmeter.tracer.graph.group import Group
-from fxmeter.tracer.private import OpOverload, distributed
+from fxmeter.tracer.private import OpOverload, on_demand
 
 _NAMESPACES = ("c10d", "_c10d_functional")
 
@@ -27,7 +27,7 @@ def _plain(name: str, value: Any) -> Any:
     if name == "process_group":
         return _group(dist.ProcessGroup.unbox(value) if isinstance(value, torch.ScriptObject) else value)
     if name == "group_name":
-        return _group(distributed("_resolve_process_group")(value) if isinstance(value, str) else value)
+        return _group(on_demand("_resolve_process_group")(value) if isinstance(value, str) else value)
     return "sum" if isinstance(value, torch.ScriptObject) else value
 
 

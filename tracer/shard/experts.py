@@ -18,7 +18,7 @@ from transformers.distributed.expert_parallel import EPImplementation, EPImpleme
 
 from fxmeter.models.deployment import Deployment
 from fxmeter.tracer.graph.shares import share_of
-from fxmeter.tracer.private import distributed
+from fxmeter.tracer.private import on_demand
 
 
 def split(rows: int, ranks: int) -> list[int]:
@@ -66,8 +66,8 @@ class ExpectedAllToAll(EPImplementation):
         return self._gathered(result, tokens) if shared else result
 
     def _exchange(self, rows: Tensor, sizes: list[int] | None = None) -> Tensor:
-        exchange = distributed("all_to_all_single")
-        sent: Tensor = distributed("wait_tensor")(exchange(rows, sizes, sizes, self.ep_mesh.get_group()))
+        exchange = on_demand("all_to_all_single")
+        sent: Tensor = on_demand("wait_tensor")(exchange(rows, sizes, sizes, self.ep_mesh.get_group()))
         return sent
 
     def _own(self, rows: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class ExpectedAllToAll(EPImplementation):
         """The parts of all ranks of the group; those of the last ones may have fewer rows, which count as full ones."""
         group = self.tp_mesh.get_group()
         gather = torch.ops._c10d_functional.all_gather_into_tensor
-        parts: Tensor = distributed("wait_tensor")(gather(rows.contiguous(), group.size(), group.group_name))
+        parts: Tensor = on_demand("wait_tensor")(gather(rows.contiguous(), group.size(), group.group_name))
         return parts[:tokens]
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
-from fxmeter.tracer.private import distributed
+from fxmeter.tracer.private import on_demand
 from fxmeter.tracer.state.tree import walk
 
 Plan = Mapping[str, str]
@@ -74,7 +74,7 @@ def _own(model: nn.Module, which: str) -> Plan:
 
 def _beyond(model: nn.Module, planned: Collection[str]) -> dict[str, str]:
     """What engines shard, by structure, but for the parts of modules ``planned`` (patterns) for."""
-    wildcard = distributed("replace_layer_number_by_wildcard")
+    wildcard = on_demand("replace_layer_number_by_wildcard")
     found: dict[str, str] = {}
     for path, module in walk(model):
         parts = {} if wildcard(path) in planned else _styles_of_parts(module)
@@ -131,7 +131,7 @@ def _with_parameters(path: str, module: nn.Module, style: str) -> dict[str, str]
 
 def _named(model: nn.Module, plan: Plan) -> dict[str, str]:
     """What a plan of patterns says of every module and of its parameters, those first."""
-    style_of, found = distributed("_get_parameter_plan"), {}
+    style_of, found = on_demand("_get_parameter_plan"), {}
     for path, module in walk(model):
         for name, parameter in module._parameters.items():
             full = f"{path}.{name}" if path else name

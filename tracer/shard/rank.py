@@ -16,7 +16,7 @@ from transformers import initialization as init
 
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
-from fxmeter.tracer.private import distributed
+from fxmeter.tracer.private import on_demand
 from fxmeter.tracer.serving.experts import choosing, runs_all_experts
 from fxmeter.tracer.shard.experts import exchange_of
 from fxmeter.tracer.shard.plans import experts_plan, has_plans, tensor_plan
@@ -57,13 +57,15 @@ def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: st
         raise DeploymentError(f"{type(model).__name__} is no transformers model, whose plan says how it is sharded")
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise DeploymentError(f"{type(model).__name__} has an encoder and a decoder, which are priced on one device")
+    if hasattr(model, "mtp"):
+        raise DeploymentError("layers that predict further tokens are priced on one device; leave mtp (--mtp) out")
     plan, experts = tensor_plan(model, deployment), experts_plan(model, deployment)
     rank: Any = _with_heads_for_all(model, plan, deployment.tp)
     tied = _untied(rank)
     try:
-        distributed("apply_tensor_parallelism")(rank, meshes.tensor, plan)
+        on_demand("apply_tensor_parallelism")(rank, meshes.tensor, plan)
         if experts:
-            spread = distributed("apply_expert_parallelism")
+            spread = on_demand("apply_expert_parallelism")
             spread(rank, meshes.experts, meshes.tensor, experts, ep_implementation=exchange)
     except Exception as error:
         reason = " ".join(str(error).split())

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.errors import DeploymentError
-from fxmeter.tracer.private import distributed, without_modes
+from fxmeter.tracer.private import on_demand, without_modes
 
 _turn = RLock()
 """A process is in one world at a time."""
@@ -42,7 +42,7 @@ def world_of(deployment: Deployment) -> Iterator[Meshes]:
                 "destroy_process_group() first, or price the deployment in another process"
             )
         hook = sys.excepthook  # torch puts one around it, for good, that says the rank on every line
-        dist.init_process_group("fake", store=distributed("FakeStore")(), rank=0, world_size=deployment.ranks)
+        dist.init_process_group("fake", store=on_demand("FakeStore")(), rank=0, world_size=deployment.ranks)
         try:
             with _propagating_unseen():
                 yield _meshes(deployment)
@@ -63,7 +63,7 @@ def _meshes(deployment: Deployment) -> Meshes:
 @contextmanager
 def _propagating_unseen() -> Iterator[None]:
     """Inside the block no recorder sees how DTensor works out shapes, which it does when it first meets them."""
-    propagator = distributed("ShardingPropagator")
+    propagator = on_demand("ShardingPropagator")
     own = propagator._propagate_tensor_meta_non_cached
 
     def unseen(self: Any, op_schema: Any) -> Any:

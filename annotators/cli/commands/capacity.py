@@ -19,6 +19,7 @@ from fxmeter.annotators.cli.options import (
     dtype_option,
     json_option,
     model_argument,
+    mtp_option,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, refuse_two_ways, show, write_json
@@ -90,6 +91,7 @@ demand_options = gathered(
 @conventions_as(replace(USUAL, logits="last"))
 @deployment_options(kernels="serving")
 @dtype_option
+@mtp_option
 @click.option(
     "--ttft", type=TIME, default="1s", show_default=True, help="Target: time to first token, e.g. --ttft 500ms."
 )
@@ -110,6 +112,7 @@ def capacity(
     conventions: Conventions,
     deployment: Deployment,
     dtype: str | None,
+    mtp: bool,
     ttft: float,
     tpot: float,
     memory: int | None,
@@ -144,10 +147,11 @@ def capacity(
     fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --device h100
     """
     _check(axes, asked, measured, markdown, json_path)
-    with session(model, dtype, remember=remember, json=json_path) as work:
+    with session(model, dtype, remember=remember, mtp=mtp, json=json_path) as work:
         from fxmeter.annotators.studies.planning import capacity as study
         from fxmeter.annotators.studies.planning.serving import Demand
 
+        axes = replace(axes, encoder_len=work.encoder_len(axes.encoder_len, deployment, sees=bool(axes.crops)))
         forms = work.forms(axes, conventions, deployment)
         needs = study.capacity(
             forms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import click
 
@@ -14,23 +15,31 @@ from fxmeter.annotators.cli.options import (
     dtype_option,
     encoder_len_option,
     model_argument,
+    mtp_option,
 )
 from fxmeter.annotators.cli.output import show, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.cli.values import choice
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
 
 
 @click.command(short_help="What a stage costs as formulas in batch and lengths.")
 @model_argument
-@choice("--stage", StageName, "Which stage, e.g. --stage prefill.", default="decode", show_default=True)
+@choice(
+    "--stage",
+    Literal["vision", "prefill", "decode"],
+    "Which stage, e.g. --stage prefill.",
+    default="decode",
+    show_default=True,
+)
 @attention_option
 @click.option("--module", default="", metavar="PATH", help="One module, e.g. --module model.layers.1.mlp.")
 @convention_options
 @deployment_options()
 @dtype_option
+@mtp_option
 @encoder_len_option
 @click.option("--latex", "written", flag_value="latex", help="As LaTeX (amsmath), e.g. formula M --latex.")
 @click.option("--json", "written", flag_value="json", help="As JSON with sympy's strings, e.g. formula M --json.")
@@ -40,12 +49,13 @@ from fxmeter.models.deployment import Deployment
 @cache_option
 def formula(
     model: str,
-    stage: StageName,
+    stage: Literal["vision", "prefill", "decode"],
     attention: Attention,
     module: str,
     conventions: Conventions,
     deployment: Deployment,
     dtype: str | None,
+    mtp: bool,
     encoder_len: int | None,
     written: str | None,
     remember: bool,
@@ -62,7 +72,7 @@ def formula(
     fxmeter formula deepseek-v3 --kernels serving --kv fp8
     fxmeter formula deepseek-ocr --stage vision --python > vision.py
     """
-    with session(model, dtype, remember=remember) as work:
+    with session(model, dtype, remember=remember, mtp=mtp) as work:
         from fxmeter.annotators.closed.formulas import formulas
         from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
 

@@ -17,6 +17,7 @@ from fxmeter.annotators.cli.options import (
     dtype_option,
     json_option,
     model_argument,
+    mtp_option,
     plot_option,
     set_option,
     uncosted_option,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @convention_options
 @deployment_options()
 @dtype_option
+@mtp_option
 @set_option("A field of the config with another value, e.g. --set num_hidden_layers=16.", metavar="FIELD=VALUE")
 @click.option(
     "--depth",
@@ -88,6 +90,7 @@ def report(
     conventions: Conventions,
     deployment: Deployment,
     dtype: str | None,
+    mtp: bool,
     sets: dict[str, str],
     depth: int,
     ops: int,
@@ -127,7 +130,7 @@ def report(
         raise click.UsageError("--plot draws kernels under the roofs of a device; give --device")
     deployments = check_page(html_path, deployment, also)
     files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path, "html": html_path}
-    with session(model, dtype, remember=remember, sets=sets, **files) as work:
+    with session(model, dtype, remember=remember, mtp=mtp, sets=sets, **files) as work:
         asked = {
             "scenarios": [repr(scenario) for scenario in scenarios],
             "attentions": attentions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import click
@@ -15,6 +16,7 @@ from fxmeter.annotators.cli.options import (
     devices_option,
     dtype_option,
     model_argument,
+    mtp_option,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, bar, exit_unless_costed, progress, show, write_file
@@ -34,6 +36,7 @@ from fxmeter.models.devices import Device
 @convention_options
 @deployment_options()
 @dtype_option
+@mtp_option
 @click.option("--out", required=True, metavar="DIR", help="Folder to write into, made or extended, e.g. --out ocr.")
 @click.option("--plots/--no-plots", default=None, help="Draw plots (default: if matplotlib is there), e.g. --no-plots.")
 @devices_option()
@@ -49,6 +52,7 @@ def sweep(
     conventions: Conventions,
     deployment: Deployment,
     dtype: str | None,
+    mtp: bool,
     out: str,
     plots: bool | None,
     devices: tuple[Device, ...],
@@ -79,12 +83,13 @@ def sweep(
     if devices and html_path is None and (plots is False or not drawable):
         raise click.UsageError("--device is for plots of times; leave --no-plots out, and install matplotlib")
     deployments = check_page(html_path, deployment, also)
-    with session(model, dtype, remember=remember, html=html_path) as work:
+    with session(model, dtype, remember=remember, mtp=mtp, html=html_path) as work:
         from fxmeter.annotators.documents.tables.sweep_files import prepare, write
         from fxmeter.annotators.studies.comparing.ratios import check
         from fxmeter.annotators.studies.sweep import run_sweep
 
         folder = prepare(out)
+        axes = replace(axes, encoder_len=work.encoder_len(axes.encoder_len, deployment, sees=bool(axes.crops)))
         forms = work.forms(axes, conventions, deployment)
         if html_path is not None:
             page = page_of(work, first_passes(axes), attentions, conventions, deployments, devices)

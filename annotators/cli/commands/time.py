@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 
 import click
 
@@ -13,8 +14,10 @@ from fxmeter.annotators.cli.options import (
     deployment_options,
     devices_option,
     dtype_option,
+    encoder_len_option,
     json_option,
     model_argument,
+    mtp_option,
     plot_option,
     uncosted_option,
 )
@@ -37,11 +40,13 @@ from fxmeter.models.scenario import decode as one_step
     "--decode", type=sizes(1), metavar="LIST", default="512,8192", help="Cached tokens, e.g. --decode 4k,32k."
 )
 @click.option("--batch", type=sizes(1), metavar="LIST", default="1,8,64", help="Sequences, e.g. --batch 1,8,64.")
+@encoder_len_option
 @cached_option
 @draft_option
 @acceptance_option
 @deployment_options(kernels="serving")
 @dtype_option
+@mtp_option
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. time M --device h100 --markdown.")
 @plot_option
 @json_option
@@ -53,11 +58,13 @@ def time(
     prefill: tuple[int, ...],
     decode: tuple[int, ...],
     batch: tuple[int, ...],
+    encoder_len: int | None,
     cached: int | None,
     draft: int | None,
     acceptance: float | None,
     deployment: Deployment,
     dtype: str | None,
+    mtp: bool,
     markdown: bool,
     plot_path: str | None,
     json_path: str | None,
@@ -75,6 +82,7 @@ def time(
 
     \b
     fxmeter time llama-3.1-8b --device h100-sxm5-80g,a100
+    fxmeter time whisper-large-v3 --device h100 --prefill 4 --decode 200
     fxmeter time llama-3.1-8b --device h100 --cached 8k --draft 4 --acceptance 0.8
     fxmeter time qwen3-8b --device l4 --prefill 1k --decode 1k:64k:*4 --batch 1,16 --weights fp8
     """
@@ -86,13 +94,16 @@ def time(
             "--plot draws whole prompts and single steps: --prefill and --decode, no --cached or --draft"
         )
     step = one_step(0, query_len=(draft or 0) + 1, acceptance=acceptance)
-    with session(model, dtype, remember=remember, json=json_path, plot=plot_path) as work:
-        prompts = work.form("prefill", "flash", ENGINES, deployment)
-        steps = work.form("decode", "flash", replace(ENGINES, logits="all"), deployment)
-        sizes = {"prefill": prefill, "decode": decode, "batch": batch}
-        found = latencies(prompts, steps, devices, **sizes, cached=cached or 0, step=step)
-        uncosted = sum(form.sheet.for_time.uncosted for form in (prompts, steps))
+    with session(model, dtype, remember=remember, mtp=mtp, json=json_path, plot=plot_path) as work:
         info = work.info(deployment)
+        encoder_len = work.encoder_len(encoder_len, deployment)
+        passes = partial(work.form, attention="flash", deployment=deployment, encoder_len=encoder_len)
+        prompts = passes("prefill", conventions=ENGINES)
+        steps = passes("decode", conventions=replace(ENGINES, logits="all"))
+        encoder = None if encoder_len is None else passes("encode", conventions=ENGINES)
+        sizes = {"prefill": prefill, "decode": decode, "batch": batch}
+        found = latencies(prompts, steps, devices, **sizes, cached=cached or 0, step=step, encoder=encoder)
+        uncosted = sum(form.sheet.for_time.uncosted for form in (prompts, steps, encoder) if form is not None)
         if plot_path is not None:
             work.say("drawing")
             from fxmeter.annotators.plots.speed import kind_of, latency_plot

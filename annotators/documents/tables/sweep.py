@@ -15,7 +15,10 @@ from fxmeter.annotators.studies.sweep import StageFigures, Sweep
 
 def to_json(sweep: Sweep, run: int) -> Document:
     """A sweep as plain JSON data, schema version 2. A decode's cost is the sum over its steps."""
-    axes = {name: list(values) for name, values in asdict(sweep.axes).items()}
+    given = asdict(sweep.axes)
+    encoder_len = given.pop("encoder_len")
+    axes: Document = {name: list(values) for name, values in given.items()}
+    axes |= {} if encoder_len is None else {"encoder_len": encoder_len}
     return {
         **head(),
         "run": run,

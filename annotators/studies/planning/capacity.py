@@ -125,7 +125,7 @@ class Capacity:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Lengths that the model is not made for."""
-        return self.model.warnings(max(need.point.tokens for need in self.needs))
+        return self.model.warnings(max(need.point.tokens for need in self.needs), self.needs[0].point.encoder_len or 0)
 
     @property
     def exceeds_model(self) -> bool:

@@ -29,7 +29,8 @@ MOST_CONTEXT = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One pass on one device: ``length`` is its prompt (prefill) or its cached tokens (decode).
+    """One pass on one device: ``length`` is its prompt (prefill), its cached tokens (decode), or the positions of the
+    encoder (encode).
 
     ``tokens_per_s`` is of all sequences; ``tokens_per_s_each`` of one. ``extrapolated`` says why the estimate was not
     held to measurements.
@@ -79,6 +80,11 @@ class Latencies:
     cached: int = 0
     step: Scenario = ONE_TOKEN
 
+    @property
+    def encoder_len(self) -> int | None:
+        """The positions of the encoder, where there is one."""
+        return next((row.length for row in self.rows if row.stage == "encode"), None)
+
 
 def latencies(
     prompts: ClosedForm,
@@ -90,10 +96,12 @@ def latencies(
     batch: Sequence[int],
     cached: int = 0,
     step: Scenario = ONE_TOKEN,
+    encoder: ClosedForm | None = None,
 ) -> Latencies:
     """The times of ``prompts`` (a prefill's form) and ``steps`` (a decode's) at all lengths and batches.
 
-    Prompts have ``cached`` tokens before them, and a decode step has the new tokens of ``step``.
+    Prompts have ``cached`` tokens before them, and a decode step has the new tokens of ``step``; ``encoder`` is the
+    form of the encoder's pass before a prompt.
 
     Returns:
         Rows by device, stage, length and batch; where decode turns compute-bound, for each device and context; where
@@ -101,6 +109,8 @@ def latencies(
     """
     rows: list[Latency] = []
     for device in devices:
+        if prefill and encoder is not None:
+            rows += _rows(encoder, "encode", device, [encoder.sheet.subject.encoder_len or 0], batch, {})
         if prefill:
             rows += _rows(prompts, "prefill", device, prefill, batch, {"past_len": cached})
         if decode:
@@ -122,13 +132,13 @@ def _rows(
     tokens: float = 1,
 ) -> list[Latency]:
     column = np.array(lengths)[:, None]
-    axis = "query_len" if stage == "prefill" else "past_len"
+    axis = "past_len" if stage == "decode" else "query_len"
     sizes: dict[str, Any] = {axis: column, **other}
     found = form.time(device, batch=np.array(batches), **sizes)
     rows = []
     for (i, length), (j, size) in ((a, b) for a in enumerate(lengths) for b in enumerate(batches)):
         estimate = float(found.estimate_s[i, j])
-        each = (length if stage == "prefill" else tokens) / estimate
+        each = (tokens if stage == "decode" else length) / estimate
         bound, by = float(found.bound_s[i, j]), str(found.bound_by[i, j])
         reasons = form.extrapolated(device, batch=size, **{**sizes, axis: length})
         rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size, each, reasons))

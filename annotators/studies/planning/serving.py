@@ -103,11 +103,13 @@ def step_on(forms: StageForms, attention: Attention, point: SweepPoint, device: 
 def prompts_on(
     forms: StageForms, attention: Attention, point: SweepPoint, device: Device, demand: Demand, batch: int
 ) -> Time | None:
-    """Vision and prefill of ``batch`` requests; None without a prompt."""
+    """Vision or encoder, and prefill, of ``batch`` requests; None without a prompt."""
     if point.prefill is None:
         return None
     split = passes(batch, point.prefill, demand.max_batched_tokens)
     prompts = time_of_passes(forms.of("prefill", attention), device, split)
+    if point.encoder_len is not None:
+        return forms.of("encode", attention).time(device, batch=batch).summed() + prompts
     if point.crops is None:
         return prompts
     return forms.of("vision", attention).time(device, batch=batch, crops=point.crops).summed() + prompts

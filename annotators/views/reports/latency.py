@@ -10,7 +10,11 @@ from fxmeter.annotators.units import duration, four_digits
 from fxmeter.annotators.views.console import Cell, Grid, markdown_table, names, numbers
 from fxmeter.annotators.views.reports.times import estimated, extrapolation, one_device_in_title
 
-TITLES = {"prefill": "Time to first token (prefill)", "decode": "Time per output token (decode)"}
+TITLES = {
+    "encode": "Before the prompt (encoder)",
+    "prefill": "Time to first token (prefill)",
+    "decode": "Time per output token (decode)",
+}
 
 
 def latency_view(found: Latencies, model: str) -> RenderableType:
@@ -71,6 +75,8 @@ def _times(title: str, found: list[Latency]) -> Grid:
 
 def _how(found: Latencies) -> str:
     how = "attention cores compute what their masks let through; logits of the last position; no scheduler"
+    if found.encoder_len is not None:
+        how += "; a first token takes the encoder and the prefill, one after the other"
     how += f"; prompts after {found.cached:,} cached tokens" if found.cached else ""
     if found.step.query_len > 1:
         expected = four_digits(found.step.tokens_per_step)

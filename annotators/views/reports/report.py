@@ -74,9 +74,14 @@ def _header(report: Report) -> list[Text]:
     resident = quantity(model.weight_bytes, "memory")
     active = f", {model.active_parameters:,} active" if model.active_parameters not in (None, model.parameters) else ""
     vision = f"; {model.vision_parameters:,} more in the vision tower" if model.vision_parameters else ""
+    count = model.further_layers
+    further = f" and {count} that predict{'s' * (count == 1)} further tokens" if count else ""
+    stored = f"; {model.checkpoint_bytes:,} bytes in the checkpoint" if count else ""
     return [
-        Text.assemble((model.name, "bold"), f"  {model.model_type}, {model.layers} layers{_KINDS[model.kind]}"),
-        Text(f"{model.parameters:,} parameters{active}, {resident} in {model.weights}{vision}"),
+        Text.assemble(
+            (model.name, "bold"), f"  {model.model_type}, {model.layers} layers{further}{_KINDS[model.kind]}"
+        ),
+        Text(f"{model.parameters:,} parameters{active}, {resident} in {model.weights}{stored}{vision}"),
         *(Text(line, style="yellow") for line in _not_priced(model)),
         Text(
             f"2 FLOP/MAC · {' · '.join(report.conventions.words)}{experts} · cache in place{_deployed(model)}",
@@ -95,7 +100,7 @@ def _drafted(report: Report) -> list[str]:
     drafting = [stage for stage in report.one_per_scenario if getattr(stage.scenario, "acceptance", None) is not None]
     return [
         f"{title_of(stage)}: {four_digits(stage.scenario.tokens_per_step)} tokens expected of a step at acceptance "
-        f"{stage.scenario.acceptance:g}; what drafts them is not priced"
+        f"{stage.scenario.acceptance:g}{'' if report.model.further_layers else '; what drafts them is not priced'}"
         for stage in drafting
         if isinstance(stage.scenario, Scenario)
     ]

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoConfig
 
 from fxmeter import annotate, closed_form, decode, load_model, prefill
+from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.models.deployment import deploy
 from fxmeter.models.errors import DeploymentError
 from tests.tracer.tiny import DEEPSEEK
@@ -47,14 +48,18 @@ def test_where_the_bytes_of_a_w4a16_checkpoint_are(preset_model):
 
 
 def test_deepseek_v3_in_fp8_with_its_extra_layer():
-    """The checkpoint has 61 layers and one more for predicting a second token: a MoE layer, two norms, a projection of
-    two hidden states in bfloat16, a norm, and the embedding and the head again. Buffers: 60,416 bytes."""
-    model = load_model("deepseek-v3")
-    stage = annotate(model, decode(16))
-    layer = stage.modules["model.layers.60"].cost.weight_bytes
-    hidden, vocabulary = 7168, 129280
-    extra = layer + 2 * (2 * hidden * hidden) + 3 * 2 * hidden + 2 * 2 * vocabulary * hidden
-    assert stage.cost.weight_bytes + extra + 60_416 == 688_574_839_360
+    """Published: 688,574,839,360 bytes of tensors. 61 layers and one that predicts a second token: a MoE layer, two
+    norms, a projection of two hidden states in bfloat16, a norm, and embedding and head again, which run as one."""
+    plain, model = load_model("deepseek-v3"), load_model("deepseek-v3", mtp=True)
+    info = model_info(model)
+    assert info.checkpoint_bytes == 688_574_839_360
+    assert (info.further_layers, info.left_out) == (1, ())
+    hidden, vocabulary, layers, experts = 7168, 129280, 58 + 1, 256
+    biases = 4 * layers * experts  # of the routers, float32, in transformers buffers
+    assert info.checkpoint_bytes - info.weight_bytes == 2 * 2 * vocabulary * hidden + biases
+    layer = annotate(plain, decode(16)).modules["model.layers.60"].cost.weight_bytes
+    more = layer + 2 * (2 * hidden * hidden) + 3 * 2 * hidden
+    assert info.weight_bytes - model_info(plain).weight_bytes == more
 
 
 KEPT_AS_THEY_ARE = [
@@ -204,3 +209,14 @@ def test_an_unknown_method_is_refused_unless_a_format_is_given_by_hand(run, tmp_
     assert "zzz" in run(*options).stderr
     model_line = json.loads(run(*options, "--weights", "bfloat16").stdout)["model"]
     assert model_line["weight_bytes"] == given.cost.weight_bytes
+
+
+def test_a_kv_format_says_which_states_keep_their_bytes():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 40}
+    states = load_model({"model_type": "mamba", "state_size": 8, **sizes})
+    plain, stored = (annotate(states, decode(9), deployment=deploy(kv=kv)) for kv in (None, "fp8"))
+    assert stored.cost.kv_bytes == plain.cost.kv_bytes > 0
+    (told,) = set(stored.assumptions) - set(plain.assumptions)
+    assert "conv_states" in told and "recurrent_states" in told and "keep their own bytes" in told
+    attention = load_model({"model_type": "llama", "intermediate_size": 48, "num_attention_heads": 4, **sizes})
+    assert annotate(attention, decode(9), deployment=deploy(kv="fp8")).assumptions == ()

@@ -18,7 +18,15 @@ from transformers import (
 )
 
 from fxmeter import annotate, closed_form, decode, encode, generation, load_model, prefill
+from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.annotators.studies.planning.capacity import capacity
+from fxmeter.annotators.studies.planning.serving import Demand
+from fxmeter.annotators.studies.sweep import StageForms, run_sweep
+from fxmeter.models.devices import device
+from fxmeter.models.errors import ScenarioError
 from tests.tracer.run.test_encoder import BART, HEADS, SMALL, SPEECH, TROCR, WHISPER
+from tests.tracer.tiny import LLAMA
 
 T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 96}
 CASES = {
@@ -134,3 +142,49 @@ def test_many_steps_are_the_sum_of_each():
     cost = annotate(model, generation(3, steps=9, encoder_len=11)).cost
     assert cost.matmul_flops == sum(step.matmul_flops for step in steps)
     assert cost.kv_bytes == steps[-1].kv_bytes
+
+
+def test_the_encoder_has_a_form_in_the_batch_at_its_length(case):
+    model, _, _, positions = case
+    form = closed_form(model, stage="encode", encoder_len=positions, attention="eager")
+    assert form.reason is None
+    for batch in (1, 2, 5, 640):
+        assert form.at(batch=batch) == annotate(model, encode(positions, batch=batch), attention="eager").cost
+    timed = annotate(model, encode(positions, batch=3), attention="eager").time("h100")
+    assert form.time("h100", batch=3).estimate_s == pytest.approx(timed.estimate_s, rel=1e-12)
+    with pytest.raises(ScenarioError, match=f"this form is of {positions} positions of the encoder"):
+        form.at(batch=1, query_len=positions + 1)
+
+
+def test_a_model_without_an_encoder_has_no_such_form():
+    with pytest.raises(ScenarioError, match="no encoder-decoder model: it has no encode stage"):
+        closed_form(load_model(LLAMA), stage="encode")
+
+
+def test_a_sweep_and_a_capacity_report_add_the_encoder_to_the_prompt(case):
+    model, _, _, positions = case
+    forms = StageForms.of_model(model, encoder_len=positions, conventions=Conventions(logits="all"))
+    axes = Axes(prefill=(5,), batch=(2,), steps=(3,), encoder_len=positions)
+    scenarios = (encode(positions, batch=2), prefill(5, batch=2, encoder_len=positions))
+    scenarios += (generation(5, steps=3, batch=2, encoder_len=positions),)
+    costs = [annotate(model, scenario).cost for scenario in scenarios]
+    (found,) = run_sweep(forms, axes, attentions=("flash",)).figures
+    assert [figures.cost for figures in found] == costs
+    need = capacity(forms, axes, ttft_s=2.0, demand=Demand(devices=(device("h100"),))).needs[0]
+    assert need.ttft.tflops == (costs[0].flops + costs[1].flops) / 2.0 / 1e12
+    assert need.memory.kv_bytes == costs[2].kv_bytes
+    first = sum(annotate(model, one, causal="exact").time("h100").estimate_s for one in scenarios[:2])
+    assert need.on[0].reached.ttft.estimate_s == pytest.approx(first, rel=1e-12)
+    alone = Axes(decode=(5,), batch=(2,), steps=(3,), encoder_len=positions)
+    (only,) = run_sweep(forms, alone, attentions=("flash",)).figures
+    assert [figures.cost for figures in only] == costs[2:]
+
+
+@pytest.mark.parametrize(("logits", "left"), [("last", 6), ("none", 7)])
+def test_a_head_that_cannot_be_told_which_positions_gets_those_alone(case, logits, left):
+    model, _, _, positions = case
+    head = model.get_output_embeddings()
+    scenario = prefill(7, batch=2, encoder_len=positions)
+    whole, part = (annotate(model, scenario, logits=kept).cost for kept in ("all", logits))
+    assert whole.matmul_flops - part.matmul_flops == 2 * 2 * left * head.in_features * head.out_features
+    assert whole.kv_bytes == part.kv_bytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from transformers import T5Config
 
-from fxmeter import annotate, decode, prefill
+from fxmeter import annotate, decode, encode, load_model, prefill
 
 
 def test_times_are_those_of_annotate_and_turns_are_exact(run, preset_model):
@@ -64,3 +65,45 @@ def test_a_mistake_is_one_line(run, arguments, code, message):
     done = run("time", "llama-3.1-8b", *arguments)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (code, "", 1)
     assert message in done.stderr
+
+
+def test_of_an_encoder_and_a_decoder_the_encoder_has_its_rows(run, tmp_path):
+    model = load_model(write_t5(tmp_path))
+    arguments = ("--device", "h100", "--prefill", 4, "--decode", 9, "--batch", "1,3", "--encoder-len", 12, "--json")
+    data = json.loads(run("time", str(tmp_path), *arguments).stdout)
+    assert [(row["stage"], row["length"]) for row in data["times"]] == [
+        *[("encode", 12)] * 2,
+        *[("prefill", 4)] * 2,
+        *[("decode", 9)] * 2,
+    ]
+    makes = {"encode": lambda row: encode(12, batch=row["batch"])}
+    makes["prefill"] = lambda row: prefill(4, batch=row["batch"], encoder_len=12)
+    makes["decode"] = lambda row: decode(9, batch=row["batch"], encoder_len=12)
+    for row in data["times"]:
+        timed = annotate(model, makes[row["stage"]](row), causal="exact", logits="last").time("h100")
+        assert row["estimate_s"] == pytest.approx(timed.estimate_s, rel=1e-12)
+
+
+@pytest.mark.parametrize("command", ["time", "capacity", "sweep"])
+def test_how_long_the_encoder_is_has_to_be_said_or_to_be_so(run, tmp_path, command):
+    write_t5(tmp_path)
+    more = {"time": ("--device", "h100"), "capacity": (), "sweep": ("--prefill", 4, "--out", str(tmp_path / "out"))}
+    result = run(command, str(tmp_path), *more[command])
+    assert result.returncode == 1 and result.stderr.count("\n") == 1 and "give --encoder-len N" in result.stderr
+    result = run(command, "llama-3.1-8b", "--encoder-len", 4, *more[command])
+    assert "no encoder-decoder model: leave --encoder-len out" in result.stderr
+
+
+def test_what_is_of_decoders_alone_says_which_commands_are_not(run, tmp_path):
+    write_t5(tmp_path)
+    result = run("crosscheck", str(tmp_path))
+    assert (
+        result.returncode == 1
+        and result.stderr.count("\n") == 1
+        and "report, time, capacity, sweep and formula price both" in result.stderr
+    )
+
+
+def write_t5(folder):
+    T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=96).save_pretrained(folder)
+    return str(folder)

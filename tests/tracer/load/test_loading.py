@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -118,3 +119,27 @@ def test_names_that_mean_nothing(tmp_path):
         load_model(tmp_path)
     with pytest.raises(ModelError, match=r"no such file or folder: ./nowhere"):
         load_model("./nowhere")
+
+
+def test_fewer_layers_than_none_are_told():
+    with pytest.raises(ModelError, match="num_hidden_layers is -1, which is no number of layers"):
+        load_model({**LLAMA, "num_hidden_layers": -1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "known"),
+    [
+        ({"hidden_act": "zzz"}, "hidden_act", {"gelu", "silu", "relu2"}),
+        (
+            {"rope_parameters": {"rope_type": "zzz", "rope_theta": 1e4}},
+            "rope_type",
+            {"default", "linear", "yarn", "llama3"},
+        ),
+    ],
+)
+def test_a_word_that_transformers_does_not_know_is_told_with_its_field_and_those_it_knows(fields, field, known):
+    with pytest.raises(ModelError) as told:
+        load_model({**LLAMA, **fields})
+    text = str(told.value)
+    assert "\n" not in text and f"{field} is 'zzz', which transformers does not know" in text
+    assert known <= set(re.findall(r"\w+", text.partition("it knows")[2]))

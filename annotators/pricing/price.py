@@ -18,7 +18,7 @@ from fxmeter.annotators.pricing.op_cost import OpPrice, price_op
 from fxmeter.models.stage_cost import ZERO, Cost, Size
 from fxmeter.tracer.capture.recording import CacheEntry, Recording
 from fxmeter.tracer.graph.nodes import is_executed, meta_of, spec_of, specs_of, times_of
-from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.graph.spec import Spec, Storage
 from fxmeter.tracer.private import OpOverload
 
 
@@ -129,11 +129,15 @@ def _resident_cache(recording: Recording) -> dict[str, Size]:
 
 
 def _cache_storage(recording: Recording) -> dict[str, Size]:
-    """The same of the allocations behind them, each once."""
-    first = {entry.spec.storage: writer for writer, entry in reversed([*_cache_writers(recording)])}
+    """The same of the allocations behind them, each once; what is paged is allotted in its pages."""
     held: dict[str, Size] = {}
-    for storage, writer in first.items():
-        held[writer] = held.get(writer, 0) + storage.stored_bytes
+    seen: set[Storage] = set()
+    for writer, entry in _cache_writers(recording):
+        if entry.paging is not None:
+            held[writer] = held.get(writer, 0) + entry.nbytes
+        elif entry.spec.storage not in seen:
+            held[writer] = held.get(writer, 0) + entry.spec.storage.stored_bytes
+        seen.add(entry.spec.storage)
     return held
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fxmeter.models.formats.config import WeightFormats
 from fxmeter.models.formats.parameter import Parameter
-from fxmeter.models.formats.weights import DEQUANTISES, StorageFormat
+from fxmeter.models.formats.storage import DEQUANTISES, StorageFormat
 
 BLOCKS = {
     "q4_0": (32, 18),

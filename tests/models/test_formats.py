@@ -134,7 +134,99 @@ def test_experts_of_a_dtype_of_their_own():
     assert mixed.label == "mxfp4 and fp8-block"
 
 
+def test_a_scheme_for_named_modules_goes_before_that_of_the_class():
+    """As compressed-tensors matches: names and expressions first, classes after them, whatever the order."""
+    four, eight = ({"weights": {"num_bits": bits, "type": "int", "strategy": "channel"}} for bits in (4, 8))
+    groups = {"group_0": {"targets": ["Linear"], **four}, "group_1": {"targets": ["re:.*down_proj$"], **eight}}
+    formats = formats_of_config({"quant_method": "compressed-tensors", "config_groups": groups})
+    for path, is_expert, name in (
+        ("model.layers.0.mlp.down_proj", False, "int8-weight-only"),
+        ("model.layers.0.mlp.up_proj", False, "int4-g1000000"),
+        ("model.layers.0.mlp.experts.down_proj", True, "int8-weight-only"),
+    ):
+        assert formats.of(matrix(path, "experts" if is_expert else "linear")).name == name
+
+
+@pytest.mark.parametrize("pattern", [r"re:.*\.experts\.\d+\.gate_proj$", "model.language_model.layers.0.mlp.experts"])
+def test_stacked_experts_are_known_by_the_names_of_single_ones(pattern):
+    formats = formats_of_config({**scheme(num_bits=8, type="int"), "ignore": [pattern]})
+    path = "model.layers.0.mlp.experts.gate_up_proj"
+    assert formats.of(matrix(path, "experts")) is None
+    assert formats.of(matrix(path.replace("layers.0", "layers.1"), "experts")) is None or "re:" not in pattern
+
+
+def of_linear(fields, path="model.layers.0.mlp.up_proj"):
+    return formats_of_config(fields).of(matrix(path))
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+FP8_QUARK = {"weight": {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}, "input_tensors": {"is_dynamic": False}}
+FP4_QUARK = {"weight": {"dtype": "fp4", "qscheme": "per_group", "group_size": 32}}
+AQLM = {"quant_method": "aqlm", "nbits_per_codebook": 16, "num_codebooks": 1, "out_group_size": 1, "in_group_size": 8}
+LAYOUTS = [
+    # what a config says, bytes of a matrix 4096 x 14336 by the writer's own tensors
+    ({**GPTQ, "checkpoint_format": "marlin"}, OUT * IN // 2 + 112 * OUT * 2),
+    ({**GPTQ, "group_size": -1}, OUT * IN // 2 + OUT * 2 + OUT // 2 + IN * 4),
+    ({**GPTQ, "dynamic": {r"+:.*up_proj": {"bits": 8}}}, OUT * IN + 112 * OUT * 3 + IN * 4),
+    ({**GPTQ, "quant_method": "auto-round", "extra_config": {"model.layers.0": {"bits": 2}}},
+     OUT * IN // 4 + 112 * OUT * 2 + 112 * OUT // 4 + IN * 4),
+    ({"quant_method": "awq", "version": "gemv"}, OUT * IN // 2 + OUT * 14 * 8 * 2 + OUT * 14 * 4),
+    ({"quant_method": "awq", "version": "gemv", "group_size": 64}, OUT * IN // 2 + OUT * 28 * 8 * 2 + OUT * 28 * 4),
+    ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, OUT * IN // 2 + OUT * IN // 16 + 4 + 4),
+    ({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}}, OUT * IN + 4 + 4),
+    ({"quant_method": "quark", "global_quant_config": FP8_QUARK}, OUT * IN + 4 + 4),
+    ({"quant_method": "quark", "global_quant_config": FP4_QUARK}, OUT * IN // 2 + OUT * IN // 32),
+    (AQLM, OUT * IN // 8 * 2 + 2**16 * 8 * 2 + OUT * 2),
+    ({**AQLM, "nbits_per_codebook": 8, "num_codebooks": 2}, OUT * IN // 8 * 2 + 2 * 2**8 * 8 * 2 + OUT * 2),
+    ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3, "group_size": 64}}},
+     91_751 * 64 * 4 + OUT * IN // 64 * 4),
+    (scheme(num_bits=8, type="float", strategy="tensor", input_activations={"dynamic": False}), OUT * IN + 2 + 2),
+    (scheme(num_bits=8, type="float", strategy="tensor"), OUT * IN + 2),
+    (scheme(num_bits=4, type="int", strategy="group", group_size=32, symmetric=False, actorder="group"),
+     OUT * IN // 2 + OUT * 448 * 2 + OUT * 448 // 2 + IN * 4 + 16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "expected"), LAYOUTS)
+def test_bytes_of_a_layout(fields, expected):
+    assert of_linear(fields).nbytes(OUT, IN) == expected
+
+
+def test_what_a_method_leaves_out():
+    gptq = formats_of_config({**GPTQ, "dynamic": {r"-:.*\.gate$": {}, r"-:.*shared": False}})
+    assert gptq.of(matrix("model.layers.0.mlp.gate")) is None
+    assert gptq.of(matrix("model.layers.0.mlp.shared_expert.up_proj")) is None
+    assert of_linear({"quant_method": "modelopt", "quant_algo": "FP8", "exclude_modules": ["model.layers.0*"]}) is None
+    assert of_linear({**AQLM, "linear_weights_not_to_quantize": ["model.layers.0.mlp.up_proj.weight"]}) is None
+    no_weights = {"model.layers.*.up_proj": {"weight": None}}
+    quark = {"quant_method": "quark", "global_quant_config": FP8_QUARK, "layer_quant_config": no_weights}
+    assert of_linear(quark) is None
+
+
+def test_matrices_that_cannot_be_packed_stay_as_they_are():
+    """int32 of eight 4-bit values lie along the outputs: a gate with one output is none, nor are 48 outputs of GPTQ."""
+    for name, rows, columns, packs in (
+        ("gptq-int4", 1, 2048, False),
+        ("gptq-int4", 48, 2048, False),
+        ("gptq-int4", 64, 2048, True),
+        ("awq-int4", 1, 2048, False),
+        ("awq-int4", 8, 2048, True),
+        ("nf4", 1, 2048, True),
+    ):
+        assert weight_format(name).takes(rows, columns) == packs, (name, rows)
+
+
 BAD = [
+    ({**GPTQ, "checkpoint_format": "bitblas"}, "'bitblas'"),
+    ({"quant_method": "awq", "version": "gemv_fast"}, "'gemv_fast'"),
+    ({"quant_method": "modelopt", "quant_algo": "W4A16_AWQ"}, "'W4A16_AWQ'"),
+    ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "int3", "qscheme": "per_group"}}}, "int3"),
+    ({"quant_method": "auto-round", "data_type": "mx_fp"}, "'mx_fp'"),
+    ({**scheme(num_bits=8, type="float"), "sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24-bitmask"),
+    ({**scheme(num_bits=4, type="int"), "format": "marlin-24"}, "marlin-24"),
+    ({**scheme(num_bits=4, type="int"), "config_groups": {"g": {"targets": ["Embedding"], "weights": {"num_bits": 8}}}},
+     "'Embedding'"),
+    *(({"quant_method": name}, name) for name in ("vptq", "higgs", "spqr", "fp_quant", "sinq")),
     ({"quant_method": "bitsandbytes"}, "neither load_in_8bit nor load_in_4bit"),
     ({"quant_method": "zzz"}, "'zzz'.*--weights"),
     ({}, "quant_method None"),
@@ -144,7 +236,7 @@ BAD = [
     ({"quant_method": "compressed-tensors"}, "without config_groups"),
     (scheme(num_bits=3, type="int"), "3 bits"),
     ({"quant_method": "torchao", "quant_type": "uintx"}, "'uintx'"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("fields", "said"), BAD, ids=[said for _, said in BAD])

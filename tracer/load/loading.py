@@ -161,12 +161,22 @@ def _read(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> tuple[Pr
         del config.quantization_config
         return config, _formats(quantised if isinstance(quantised, dict) else quantised.to_dict()), sha256
     fields, origin = (source, _name_in(source)) if isinstance(source, Mapping) else read_fields(source)
-    quantised = fields.get("quantization_config")
+    quantised = _quantisation_in(fields)
     if quantised is not None and not isinstance(quantised, dict):
         raise ModelError(f"{origin}: quantization_config is {shown(quantised)}, not an object")
     config = _config_from({name: value for name, value in fields.items() if name != "expert_dtype"}, origin)
     formats = None if quantised is None else _formats(quantised, expert_dtype=fields.get("expert_dtype"))
     return config, formats, _sha256(fields)
+
+
+def _quantisation_in(fields: Mapping[str, Any]) -> Any:
+    """A config's words on how its weights are stored, under either name, its own or those of its text model."""
+    inner = fields.get("text_config")
+    for owner in (fields, inner if isinstance(inner, Mapping) else {}):
+        for name in ("quantization_config", "compression_config"):
+            if owner.get(name) is not None:
+                return owner[name]
+    return None
 
 
 def _sha256(fields: Mapping[str, Any]) -> str:

@@ -89,7 +89,11 @@ def _stored_weights(model: nn.Module, formats: WeightFormats) -> Stored:
         for path, p in parameters.items()
     ]
     assigned = formats.assigned(described)
-    return {path: (_bytes(model, path, parameters[path], found), found) for path, found in assigned.items()}
+    return {
+        path: (_bytes(model, path, parameters[path], found), found)
+        for path, found in assigned.items()
+        if found.takes(*_matrices_in(model, path, parameters[path])[1:])
+    }
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -27,6 +27,7 @@ PUBLISHED = [
     ("llama-3.1-8b", "fp8-channel", 9_083_953_152),
     ("llama-3.1-8b", "gptq-int4-biased", 5_735_587_840),
     ("gpt-oss-120b", None, 65_248_815_744),
+    ("gpt-oss-20b", None, 13_761_264_768),
     ("qwen2.5-72b", None, 145_412_407_296),
 ]
 
@@ -35,6 +36,12 @@ PUBLISHED = [
 def test_tensor_bytes_equal_the_published_checkpoint(preset_model, name, weights, expected):
     stage = annotate(preset_model(name), decode(16), deployment=deploy(weights=weights))
     assert stage.cost.weight_bytes == expected
+
+
+def test_tensor_bytes_of_a_published_awq_checkpoint(preset_model):
+    """DeepSeek-V3 in groups of 64: beside what is priced the file has 256 correction biases of 58 layers in 16 bits."""
+    deployed = annotate(preset_model("deepseek-v3"), decode(1), deployment=deploy(weights="awq-int4-g64"))
+    assert deployed.cost.weight_bytes + 58 * 256 * 2 == 364_589_799_936
 
 
 def test_where_the_bytes_of_a_w4a16_checkpoint_are(preset_model):
@@ -156,7 +163,7 @@ def test_a_paged_cache_is_resident_in_whole_pages(preset_model):
     for kv, nbytes in ((None, 2), ("fp8", 1)):
         paged = annotate(model, decode(100, batch=3), deployment=deploy(kv=kv, page_size=16))
         assert paged.cost.kv_bytes == 3 * 7 * 16 * token * nbytes
-        assert sum(layer.bytes for layer in paged.kv_cache) == paged.cost.kv_bytes
+        assert sum(layer.bytes for layer in paged.kv_cache) == paged.cost.kv_bytes == paged.cost.kv_storage_bytes
         assert paged.cost.kv_read_bytes * 2 == plain.kv_read_bytes * nbytes
 
 

@@ -152,24 +152,23 @@ class _Calls:
 
     trusted: bool
     not_cached: frozenset[str]
-    seen: dict[int, tuple[ref[Any], bool]] = field(default_factory=dict)
+    seen: dict[int, tuple[ref[Any], object]] = field(default_factory=dict)
     ran: dict[Any, Instance] = field(default_factory=dict)
     instances: list[Instance] = field(default_factory=list)
     times: dict[str, int] = field(default_factory=dict)
 
-    def is_known(self, value: Any) -> bool:
-        """Whether an argument has no code that may tell who asks it."""
-        if self.trusted:
-            return True
+    def identity(self, value: Any) -> object:
+        """What tells an argument from all others: the same as long as it lives, and never again; where its code may
+        tell who asks it, another one each time."""
         try:
             reference = ref(value)
         except TypeError:  # a set, say
-            return Known().holds(value)
-        seen, is_known = self.seen.get(id(value), (reference, None))
-        if is_known is None or seen() is not value:
-            is_known = Known().holds(value)
-            self.seen[id(value)] = reference, is_known
-        return is_known
+            return id(value) if self.trusted or Known().holds(value) else object()
+        seen, identity = self.seen.get(id(value), (None, None))
+        if seen is None or seen() is not value:
+            identity = object() if self.trusted or Known().holds(value) else None
+            self.seen[id(value)] = reference, identity
+        return object() if identity is None else identity
 
 
 def _refuse_other_groups(instances: Iterable[Instance]) -> None:
@@ -263,4 +262,4 @@ def _call_key(value: Any, tensors: list[Tensor], calls: _Calls, observer: Observ
         return (dict, *((name, _call_key(item, tensors, calls, observer)) for name, item in value.items()))
     if isinstance(value, PLAIN):
         return (type(value), value)
-    return (type(value), id(value)) if calls.is_known(value) else object()
+    return (type(value), calls.identity(value))

@@ -98,7 +98,9 @@ class DraftingDecoder(nn.Module):
         Raises ModelError for a kind of layer that transformers cannot run as a further one.
         """
         start = vars(cache).setdefault("_decoder_layers", len(cache.layers))
-        own = on_demand("MtpCache")(config=self.mtp.config)
+        own = vars(cache).get("_further")  # one for all layers, which can be told apart by nothing then
+        if own is None:
+            own = cache._further = on_demand("MtpCache")(config=self.mtp.config)
         own.layers = cache.layers[start:] or own.layers
         own.layer_class_to_replicate = own.layer_class_to_replicate or DynamicLayer  # a layer may have two parts of it
         try:

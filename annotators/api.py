@@ -21,6 +21,7 @@ from fxmeter.models.choices import Attention, Causal, Logits, Routing
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import DeploymentError, ScenarioError
 from fxmeter.models.mixed_step import MixedStep
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.run.encoder import with_encoder_len
 from fxmeter.tracer.run.modules import record_module
@@ -151,7 +152,7 @@ def annotate_module(
     /,
     *example_inputs: Any,
     args: Sequence[Any] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Kwargs | None = None,
     attention: Attention = "flash",
     causal: Causal = "full",
     routing: Routing = "uniform",

@@ -1,9 +1,19 @@
-"""What to say when a name is not found."""
+"""Names: data that goes by them, and what to say when one is not found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+Fields: TypeAlias = Mapping[str, Any]
+"""Name → value: the fields of a config, the figures of a row."""
+
+Document: TypeAlias = dict[str, Any]
+"""Plain JSON data that is made or changed."""
+
+Kwargs: TypeAlias = dict[str, Any]
+"""Keyword arguments of a call, or those that several calls have in common."""
 
 
 def near(name: str, known: Iterable[str]) -> str:

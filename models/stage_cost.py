@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any
 
 from fxmeter.models.figures import Figure, Figures, PassFigures, table_of
+from fxmeter.models.names import Document
 from fxmeter.models.sizes import Size as Size
 
 
@@ -55,7 +56,7 @@ class StageCost(Figures):
         peaks = zip(*(_peaks(cost) for cost, _ in counted), strict=True)
         return StageCost(**dict(added), **dict(zip(PEAKS, map(_largest, peaks), strict=True)))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Document:
         """Every field and every derived figure, in the order in which reports show them."""
         return {name: getattr(self, name) for name in FIGURES}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from fxmeter.annotators.architectures.question import Column, Question
 from fxmeter.models.errors import ScenarioError
-from fxmeter.models.names import near
+from fxmeter.models.names import Fields, near
 
 MOST_POINTS = 20_000
 """Points beside the front that a picture shows; of more, every n-th."""
@@ -24,7 +23,7 @@ class Front:
 
     first: Column
     second: Column
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Fields, ...]
     points: tuple[tuple[float, float], ...]
     count: int
 
@@ -49,10 +48,10 @@ def read_pareto(text: str, question: Question) -> tuple[Column, Column]:
     return found[0], found[1]
 
 
-def front_of(rows: Iterable[Mapping[str, Any]], first: Column, second: Column) -> Front:
+def front_of(rows: Iterable[Fields], first: Column, second: Column) -> Front:
     """The front of rows, however many. Of those that are equal in both figures, the first is taken."""
     signs = tuple(-1 if column.more_is_better else 1 for column in (first, second))
-    best: list[tuple[float, float, Mapping[str, Any]]] = []  # sorted by the first figure; the second falls along it
+    best: list[tuple[float, float, Fields]] = []  # sorted by the first figure; the second falls along it
     points: list[tuple[float, float]] = []
     count, step = 0, 1
     for row in rows:
@@ -66,9 +65,7 @@ def front_of(rows: Iterable[Mapping[str, Any]], first: Column, second: Column) -
     return Front(first, second, tuple(row for *_, row in best), tuple(points), count)
 
 
-def _enter(
-    best: list[tuple[float, float, Mapping[str, Any]]], place: tuple[float, float], row: Mapping[str, Any]
-) -> None:
+def _enter(best: list[tuple[float, float, Fields]], place: tuple[float, float], row: Fields) -> None:
     """Add a row that none beats or equals, in the place of those that it beats."""
     behind = bisect_right(best, place[0], key=lambda each: each[0])
     if behind and best[behind - 1][1] <= place[1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -11,6 +11,7 @@ from fxmeter.annotators.api import annotate_by
 from fxmeter.annotators.architectures.question import PASS, Question, identifier, question_versions
 from fxmeter.annotators.architectures.space import changed
 from fxmeter.models.errors import FxmeterError, ModelError
+from fxmeter.models.names import Document, Fields
 from fxmeter.models.scenario import Scenario
 from fxmeter.tracer.load.loading import load_model
 from fxmeter.tracer.run.storage import resident_bytes
@@ -24,7 +25,7 @@ class Candidate:
     """An architecture to price: its key, and what its fields are set to."""
 
     key: str
-    fields: Mapping[str, Any]
+    fields: Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ class Architecture:
     """
 
     key: str
-    fields: Mapping[str, Any]
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    fields: Fields
+    figures: Fields = field(default_factory=dict)
     refused: str | None = None
     kept: bool = True
 
 
-def price_batch(question: Question, batch: Sequence[Candidate], known: Mapping[str, Any]) -> list[Architecture]:
+def price_batch(question: Question, batch: Sequence[Candidate], known: Fields) -> list[Architecture]:
     """Price some architectures; ``known`` has the values of fields that conditions read and nothing sets.
 
     Raises ModelError where this machine has other versions than the one that asks.
@@ -74,8 +75,8 @@ def _be_quiet() -> None:
     transformers.logging.set_verbosity(logging.CRITICAL)
 
 
-def _priced(question: Question, candidate: Candidate, known: Mapping[str, Any]) -> Architecture:
-    figures: dict[str, Any] = {}
+def _priced(question: Question, candidate: Candidate, known: Fields) -> Architecture:
+    figures: Document = {}
     values = {**known, **candidate.fields}
     try:
         if not is_kept(question, {**values, **figures}):
@@ -95,11 +96,11 @@ def _priced(question: Question, candidate: Candidate, known: Mapping[str, Any]) 
     return Architecture(candidate.key, candidate.fields, figures, kept=kept)
 
 
-def _pass(question: Question, model: Any, name: str, scenario: Scenario) -> dict[str, Any]:
+def _pass(question: Question, model: Any, name: str, scenario: Scenario) -> Document:
     stage = annotate_by(
         question.conventions, model, scenario, attention=question.attention, deployment=question.deployment
     )
-    figures: dict[str, Any] = {f"{name}_{figure}": stage.value(figure) for figure in PASS if figure != "weight_bytes"}
+    figures: Document = {f"{name}_{figure}": stage.value(figure) for figure in PASS if figure != "weight_bytes"}
     figures[f"{name}_uncosted"] = sum(each.count for each in stage.uncosted)
     for device in question.devices:
         time, place = stage.time(device), f"{name}_{identifier(device.name)}"
@@ -112,6 +113,6 @@ def _pass(question: Question, model: Any, name: str, scenario: Scenario) -> dict
     return figures
 
 
-def is_kept(question: Question, known: Mapping[str, Any]) -> bool:
+def is_kept(question: Question, known: Fields) -> bool:
     """Whether no condition that can be computed from what is known leaves an architecture out."""
     return all(condition.value(known) for condition in question.keep if condition.names <= known.keys())

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from fxmeter.annotators.architectures.expressions import Expression
 from fxmeter.annotators.conventions import USUAL, Conventions
@@ -18,7 +17,7 @@ from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.errors import ScenarioError
-from fxmeter.models.names import near
+from fxmeter.models.names import Document, Fields, near
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import ALL_FIGURES
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
@@ -48,7 +47,7 @@ class Question:
     fields are changed. All of it but ``keep``, which chooses among answers, determines the figures."""
 
     model: str
-    base: Mapping[str, Any]
+    base: Fields
     scenarios: tuple[tuple[str, Scenario], ...]
     devices: tuple[Device, ...] = ()
     attention: Attention = "flash"
@@ -59,7 +58,7 @@ class Question:
     versions: tuple[tuple[str, str], ...]
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Document:
         """What determines the figures, as plain JSON data."""
         return {
             "model": self.model,
@@ -104,7 +103,7 @@ class Question:
         """The name of the first pass of a stage, where it is timed."""
         return next((name for name, one in self.scenarios if one.stage == stage and self.devices), None)
 
-    def key(self, values: Mapping[str, Any]) -> str:
+    def key(self, values: Fields) -> str:
         """What an architecture is known by: a hash of its config and of what determines its figures."""
         config = {**self.base, **values}
         text = json.dumps(config, sort_keys=True, separators=(",", ":"), default=str)
@@ -114,7 +113,7 @@ class Question:
     def _digest(self) -> bytes:
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True, default=str).encode()).digest()
 
-    def check_names(self, names: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+    def check_names(self, names: Mapping[str, str], fields: Fields) -> None:
         """Raises ScenarioError where a name (→ where it was given) is neither a figure nor a field."""
         known = {column.name for column in self.columns} | fields.keys()
         for name, where in names.items():

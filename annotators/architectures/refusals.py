@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from fxmeter.models.names import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +15,10 @@ class Refusal:
 
     count: int
     reason: str
-    fields: Mapping[str, Any]
+    fields: Fields
 
 
-def by_reason(refused: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Refusal, ...]:
+def by_reason(refused: Iterable[tuple[str, Fields]]) -> tuple[Refusal, ...]:
     """The reasons of (reason, fields), the most frequent first."""
     found: dict[str, Refusal] = {}
     for reason, fields in refused:

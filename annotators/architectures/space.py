@@ -16,12 +16,10 @@ from transformers import PreTrainedConfig
 from fxmeter.annotators.architectures.expressions import Expression, Value, expression
 from fxmeter.annotators.studies.axes import read_sizes
 from fxmeter.models.errors import ScenarioError
-from fxmeter.models.names import near
+from fxmeter.models.names import Document, Fields, near
 from fxmeter.tracer.load.loading import load_config
 from fxmeter.tracer.load.reading import read_fields
 
-Fields = Mapping[str, Any]
-"""Field → value, as a ``config.json`` has them."""
 Choices = str | int | float | bool | None | Iterable[Any]
 """Values of one field: a text as ``--set`` has it, one value, or several."""
 
@@ -109,7 +107,7 @@ def space_of(model: str, sets: Mapping[str, Choices], also: Iterable[Expression]
     return space
 
 
-def changed(base: Fields, values: Fields) -> dict[str, Any]:
+def changed(base: Fields, values: Fields) -> Document:
     """The fields of a config with some set to other values; ``text_config.hidden_size`` is one inside of another."""
     fields = copy.deepcopy(dict(base))
     for name, value in values.items():
@@ -121,7 +119,7 @@ def changed(base: Fields, values: Fields) -> dict[str, Any]:
     return fields
 
 
-def with_sets(model: str, sets: Mapping[str, str]) -> dict[str, Any]:
+def with_sets(model: str, sets: Mapping[str, str]) -> Document:
     """The fields of a model's config with some set to one value each. Raises as :func:`space_of` does."""
     space = space_of(model, sets)
     if many := [axis.field for axis in space.axes if len(axis.choices) > 1]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from fxmeter.annotators.cli.values import Read, size
 from fxmeter.annotators.units import read_size
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.mixed_step import MixedStep, mixed
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario, decode, generation, prefill
 
 
@@ -68,7 +67,7 @@ def engine_stages(
     prompt: int | None,
     context: int | None,
     steps: int | None,
-    sizes: dict[str, Any],
+    sizes: Kwargs,
     *,
     cached: int | None,
     chunk: int | None,

@@ -12,6 +12,7 @@ from fxmeter.annotators.cli.values import gathered, pair, size
 from fxmeter.models import scenario as make
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.mixed_step import MixedStep
+from fxmeter.models.names import Kwargs
 from fxmeter.models.page import crop_grid, page_context
 from fxmeter.models.scenario import Scenario, VisionScenario
 
@@ -46,7 +47,7 @@ def scenarios_of(
     elif decode is None and steps is not None:
         decode = (prefill or 0) + (engine["cached"] or 0)
     stages: Scenarios = () if grid is None else (make.vision(crops=grid, batch=batch),)
-    sizes: dict[str, Any] = {"batch": batch, "encoder_len": encoder_len}
+    sizes: Kwargs = {"batch": batch, "encoder_len": encoder_len}
     return stages + engine_stages(prefill, decode, steps, sizes, **engine)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from fxmeter.annotators.cli.output import check_writable, progress
 from fxmeter.annotators.closed.form import ClosedForm
@@ -28,6 +28,7 @@ from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ModelError, ScenarioError
 from fxmeter.models.model_info import ModelInfo
+from fxmeter.models.names import Document, Kwargs
 from fxmeter.models.presets import Preset
 from fxmeter.models.source import Factory, HubId, Located, locate
 
@@ -91,7 +92,7 @@ class Session:
 
         return load_vision(self.name, dtype=self.dtype)
 
-    def answer(self, kind: type[T], asked: dict[str, Any], work_out: Callable[[], T]) -> T:
+    def answer(self, kind: type[T], asked: Kwargs, work_out: Callable[[], T]) -> T:
         """A record of type ``kind``: the one that was kept for the question, else what ``work_out`` gives, kept from
         now on."""
         question = self._question(kind.__name__, asked)
@@ -132,7 +133,7 @@ class Session:
             from fxmeter.annotators.closed.find import closed_form_by
 
             self.say(f"finding the closed form of {stage}, {attention}")
-            how: dict[str, Any] = {"attention": attention, "encoder_len": encoder_len, "deployment": deployment}
+            how: Kwargs = {"attention": attention, "encoder_len": encoder_len, "deployment": deployment}
             return closed_form_by(conventions, module, stage=stage, **how).sheet
 
         asked = {"deployment": repr(deployment), "encoder_len": encoder_len, **asdict(conventions), "use": use}
@@ -182,18 +183,18 @@ class Session:
             if self.store is not None and sheet.has_grown:
                 self.store.put(question, to_document(sheet, None))
 
-    def _question(self, kind: str, asked: dict[str, Any]) -> Question | None:
+    def _question(self, kind: str, asked: Kwargs) -> Question | None:
         """What is asked of this model; None where nothing says what it follows from: the user's own code, or a config
         that cannot be read, which whoever loads it will say."""
         return None if self._facts is None else Question(kind, {**self._model_facts(), **asked})
 
-    def _model_facts(self) -> dict[str, Any]:
-        changes: dict[str, Any] = {"sets": dict(self.sets)} if self.sets else {}
+    def _model_facts(self) -> Document:
+        changes: Document = {"sets": dict(self.sets)} if self.sets else {}
         changes |= {"mtp": True} if self.mtp else {}
         return {"model": self._facts, "dtype": self.dtype, **changes}
 
     @cached_property
-    def _facts(self) -> dict[str, Any] | None:
+    def _facts(self) -> Document | None:
         """What the model follows from: its config, by content."""
         if isinstance(self.source, Preset):
             return {"name": self.name, "preset": asdict(self.source)}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from fxmeter.annotators.differences.pairs import Pair, every, paired
 from fxmeter.annotators.differences.parts import SECONDS, part_of
 from fxmeter.annotators.differences.saved import read_report
-from fxmeter.annotators.documents.head import Document
 from fxmeter.models.errors import FxmeterError
+from fxmeter.models.names import Document
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from fxmeter.annotators.differences.difference import Change, Difference, StageD
 from fxmeter.annotators.differences.lock import Checked
 from fxmeter.annotators.differences.pairs import Pair, every
 from fxmeter.annotators.differences.parts import SUMMED
-from fxmeter.annotators.documents.head import Document, head
+from fxmeter.annotators.documents.head import head
+from fxmeter.models.names import Document
 
 
 def to_json(difference: Difference) -> Document:

@@ -12,10 +12,9 @@ from fxmeter.annotators.differences.difference import Change, Difference, StageD
 from fxmeter.annotators.differences.pairs import every
 from fxmeter.annotators.differences.parts import SUMMED
 from fxmeter.annotators.differences.saved import read_report
-from fxmeter.annotators.documents.head import Document
 from fxmeter.annotators.units import read_share
 from fxmeter.models.errors import FxmeterError, ScenarioError
-from fxmeter.models.names import near
+from fxmeter.models.names import Document, near
 from fxmeter.models.stage_cost import EXACT, FIELDS, PASS_FIGURES, StageCost
 
 WATCHED = (*EXACT, *PASS_FIGURES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from fxmeter.annotators.documents.head import Document
 from fxmeter.annotators.sheets.tables import CONTAINERS
+from fxmeter.models.names import Document
 from fxmeter.models.stage_cost import FIGURES
 
 SUMMED = tuple(name for name, figure in FIGURES.items() if figure.over_parts == "sum" and figure.whole)

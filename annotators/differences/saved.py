@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fxmeter.annotators.documents.head import SCHEMA_VERSION, Document
+from fxmeter.annotators.documents.head import SCHEMA_VERSION
 from fxmeter.models.errors import FxmeterError
+from fxmeter.models.names import Document
 
 
 def is_report(path: str) -> bool:

@@ -14,22 +14,22 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from fxmeter.annotators.studies.timeline import ACTIVATIONS, RESIDENT, Allocation, Span, Timeline
+from fxmeter.models.names import Document, Fields
 
-Event = dict[str, Any]
+Event = Document
 _PROGRAM = 1
 """The track of modules and ops; activations have those behind it."""
 
 
-def trace_text(timelines: Iterable[Timeline], about: Mapping[str, Any]) -> str:
+def trace_text(timelines: Iterable[Timeline], about: Fields) -> str:
     """The file: one event a line, in order. ``about`` says what the passes are of."""
     events = (event for process, timeline in enumerate(timelines, 1) for event in _process(timeline, process))
     return events_text(events, {**about, "unit": "a microsecond is one event of the pass, not a time"})
 
 
-def events_text(events: Iterable[Event], about: Mapping[str, Any]) -> str:
+def events_text(events: Iterable[Event], about: Fields) -> str:
     """A Chrome trace: one event a line."""
     lines = ",\n".join(json.dumps(event, separators=(",", ":"), ensure_ascii=False) for event in events)
     return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(about)},"traceEvents":[\n{lines}\n]}}\n'
@@ -109,7 +109,7 @@ def _tensors(rows: Iterable[tuple[int, Allocation]]) -> Iterator[Event]:
 
 def _counters(timeline: Timeline) -> Iterator[Event]:
     """The bytes of each kind in use whenever they change; activations also by the op that made them."""
-    shown: dict[str, Any] = {}
+    shown: Document = {}
     for moment, live in timeline.live_bytes():
         by_op = {kind: live[kind] for kind in ACTIVATIONS}
         counters: dict[str, Mapping[str, int]] = {"activations": {"bytes": sum(by_op.values())}}

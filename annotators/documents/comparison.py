@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of, scenario_of
+from fxmeter.annotators.documents.head import conventions_of, head, model_of, scenario_of
 from fxmeter.annotators.measured.comparison import Comparison, MeasuredOp, Part
 from fxmeter.models.model_info import ModelInfo
+from fxmeter.models.names import Document
 
 
 def comparison_of(found: Comparison, model: ModelInfo) -> Document:

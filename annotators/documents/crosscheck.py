@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fxmeter.annotators.documents.head import Document, head, scenario_of
+from fxmeter.annotators.documents.head import head, scenario_of
 from fxmeter.annotators.studies.comparing.crosscheck import Comparison, StageCheck
+from fxmeter.models.names import Document
 
 
 def to_json(model: str, checks: Sequence[StageCheck]) -> Document:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fxmeter.models.devices import Device
+from fxmeter.models.names import Document
 
 OPTIONAL = ("l2_bytes", "link_bytes_per_s", "power_w")
 
 
-def to_json(device: Device) -> dict[str, Any]:
+def to_json(device: Device) -> Document:
     """The fields of the device's file: written to one, they make the same device again."""
     reached = device.efficiency
 
-    def number(label: str, value: float) -> dict[str, Any]:
+    def number(label: str, value: float) -> Document:
         key = "source" if label.startswith("efficiency.") else "sources"
         cited = device.cited.get(label, ())
-        found: dict[str, Any] = {"value": value}
+        found: Document = {"value": value}
         if cited:
             found[key] = cited[0] if key == "source" else list(cited)
         return {**found, "unconfirmed": True} if label in device.unconfirmed else found
 
-    def rates(label: str) -> dict[str, Any]:
+    def rates(label: str) -> Document:
         return {dtype: number(f"{label}.{dtype}", rate) for dtype, rate in getattr(device, label).items()}
 
     shares = ("bandwidth", "any_matrix", "attention", "elementwise", "vector", "network")

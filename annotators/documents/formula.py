@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 from fxmeter.annotators.closed.formulas import FormulaCase, Formulas, sympy_of
 from fxmeter.annotators.closed.languages import LATEX, PYTHON, SCREEN, SYMPY
-from fxmeter.annotators.documents.head import Document, head
+from fxmeter.annotators.documents.head import head
+from fxmeter.models.names import Document
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from fxmeter.models.mixed_step import MixedStep
+from fxmeter.models.names import Document
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from fxmeter.annotators.conventions import Conventions
     from fxmeter.annotators.sheets.tables import OfPass
     from fxmeter.models.model_info import ModelInfo
-
-Document: TypeAlias = dict[str, Any]
-"""Plain JSON data."""
 
 SCHEMA_VERSION = 2
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of, scenario_of
+from fxmeter.annotators.documents.head import conventions_of, head, model_of, scenario_of
 from fxmeter.annotators.documents.times import time_of
 from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.sheets.tables import AtPeak, ReportedStage
 from fxmeter.annotators.studies.comparing.compared import Pipelined, Served, Shared
 from fxmeter.annotators.studies.report import Report
 from fxmeter.annotators.studies.times import StageTiming
+from fxmeter.models.names import Document
 from fxmeter.models.stage_cost import PASS_FIGURES
 
 

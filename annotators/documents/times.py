@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
+from fxmeter.annotators.documents.head import conventions_of, head, model_of
 from fxmeter.annotators.studies.planning.latency import ENGINES, Latencies
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.annotators.timing.roofline import ROOFS
 from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.models.model_info import ModelInfo
+from fxmeter.models.names import Document
 
 
 def time_of(timing: StageTiming) -> Document:

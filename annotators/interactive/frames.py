@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from fxmeter.annotators.sheets.tables import StageTables
 from fxmeter.models.errors import FxmeterError
+from fxmeter.models.names import Document
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
 if TYPE_CHECKING:
@@ -26,24 +27,24 @@ def frame_of(stage: StageTables, table: Table) -> pd.DataFrame:
     return pd.DataFrame(list(_ROWS[table](stage)))
 
 
-def _figures(stage: StageTables) -> Iterator[dict[str, Any]]:
+def _figures(stage: StageTables) -> Iterator[Document]:
     for record, table in ((stage.cost, FIGURES), (stage, PASS_FIGURES)):
         for name, figure in table.items():
             yield {"figure": name, "label": figure.label, "unit": figure.unit, "value": getattr(record, name)}
 
 
-def _modules(stage: StageTables) -> Iterator[dict[str, Any]]:
+def _modules(stage: StageTables) -> Iterator[Document]:
     """A row for each module that was recorded, with the cost of one instance."""
     for module in stage.modules.values():
         yield {"path": module.path, "class": module.class_name, "times": module.times, **module.cost.to_dict()}
 
 
-def _ops(stage: StageTables) -> Iterator[dict[str, Any]]:
+def _ops(stage: StageTables) -> Iterator[Document]:
     for op in stage.ops:
         yield {"op": op.op, "count": op.count, **op.cost.to_dict()}
 
 
-def _kv(stage: StageTables) -> Iterator[dict[str, Any]]:
+def _kv(stage: StageTables) -> Iterator[Document]:
     """A row for each tensor of the cache; ``layer_bytes`` are those of all tensors of its layer."""
     for layer in stage.kv_cache:
         for name, shape in zip(layer.names, layer.shapes, strict=True):

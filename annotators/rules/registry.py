@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 from fxmeter.annotators.rules.cost import Flops, Fuses, Moves
 from fxmeter.models.errors import RuleError
+from fxmeter.models.names import Fields
 from fxmeter.models.stage_cost import Size
 from fxmeter.tracer.graph.schema import functional, returned_into
 from fxmeter.tracer.graph.spec import Spec, specs_in
 from fxmeter.tracer.private import OpOverload
 
-Arguments = Mapping[str, Any]
+Arguments = Fields
 """An op's arguments by name, tensors as Specs, and with them its result ``out`` and what ``_CONTEXT`` names."""
 Formula = Callable[..., Flops]
 MovesFormula = Callable[..., Moves]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,6 +31,7 @@ from fxmeter.annotators.timing.stage_time import (
     stage_time,
 )
 from fxmeter.models.devices.device import Device
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import Size
 
@@ -110,5 +110,5 @@ def _timed(piece: Piece, values: Values, device: Device) -> Iterator[tuple[Kerne
         return values.of(size).astype(np.float64)
 
     for kernel in piece.kernels:
-        amounts: dict[str, Any] = {name: amount(getattr(kernel, name)) for name in AMOUNTS}
+        amounts: Kwargs = {name: amount(getattr(kernel, name)) for name in AMOUNTS}
         yield kernel, Time.of(kernel_time(replace(kernel, **amounts), device))

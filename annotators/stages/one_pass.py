@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -13,6 +12,7 @@ from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.stages.rollup import AnnotatedStage, roll_up
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.load.vision import page_pixels
@@ -35,7 +35,7 @@ def annotate_pass(
 ) -> AnnotatedStage:
     """What one pass of a language model, or of a vision tower, costs. ``scenario`` has one step."""
     conventions = conventions.under(deployment, scenario.stage)
-    options: dict[str, Any] = {"attention": attention, "fold": fold, "deployment": deployment}
+    options: Kwargs = {"attention": attention, "fold": fold, "deployment": deployment}
     make = partial(record_pass, model, scenario, conventions, **options)
     return annotate_recording(make, conventions, attention=attention, scenario=scenario)
 
@@ -59,7 +59,7 @@ def record_pass(
         twin = model if isinstance(model, Twin) else on_meta(model, training=False)
         pixels = page_pixels(scenario.crops, batch=scenario.batch, dtype=next(module.parameters()).dtype)
         return record_twin(twin, pixels, {}, attention=attention, fold=fold)
-    options: dict[str, Any] = {"attention": attention, "fold": fold, "deployment": deployment}
+    options: Kwargs = {"attention": attention, "fold": fold, "deployment": deployment}
     return record(module, scenario, logits=conventions.logits, **options)
 
 

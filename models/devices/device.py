@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fxmeter.models.errors import DeviceError
+from fxmeter.models.names import Document, Fields
 
 WIDER = {
     "fp4": ("fp8", "int8", "bf16", "fp16", "fp32"),
@@ -125,7 +126,7 @@ class Device:
         return self.matrix(dtype)[1] / self.bandwidth_bytes_per_s
 
 
-def device_from(name: str, fields: Mapping[str, Any]) -> Device:
+def device_from(name: str, fields: Fields) -> Device:
     """A device from the fields of its file; DeviceError names the field that is missing or cannot be."""
     unconfirmed: list[str] = []
     cited: dict[str, tuple[str, ...]] = {}
@@ -182,7 +183,7 @@ def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
     if not given:
         return Efficiency()
     known = {"bandwidth", "attention", "elementwise", "vector", "network", "any_matrix"}
-    values: dict[str, Any] = {
+    values: Document = {
         label: number(f"efficiency.{label}", value, most=1) for label, value in given.items() if label in known
     }
     values["matrix"] = {
@@ -200,6 +201,6 @@ def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
     return Efficiency(**values, source=str(given.get("source") or "; ".join(cited) or "the device's own file"))
 
 
-def _entries(given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _entries(given: Fields) -> list[Fields]:
     rows = [value for value in given.values() if isinstance(value, Mapping)]
     return [*rows, *(entry for row in rows for entry in row.values() if isinstance(entry, Mapping))]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from fxmeter.models.choices import Attention, Logits
 from fxmeter.models.errors import ModelError
 from fxmeter.models.hand.layer import BOOL_BYTES, Embedding, Layer, RMSNorm, TypedLayer, pointwise
+from fxmeter.models.names import Fields
 from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import ZERO, StageCost
 
 
-def require(config: Mapping[str, Any], name: str) -> Any:
+def require(config: Fields, name: str) -> Any:
     """The field ``name`` of a config.json."""
     try:
         return config[name]
@@ -71,7 +71,7 @@ class CausalLM(Layer):
         cls,
         layers: tuple[Layer, ...],
         rotary_emb: Layer,
-        config: Mapping[str, Any],
+        config: Fields,
         attention: Attention,
         element_bytes: int,
     ) -> Self:

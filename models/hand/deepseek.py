@@ -5,9 +5,8 @@ Its parts, mixture of experts and latent attention, are in `fxmeter.models.hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ModelError
@@ -16,6 +15,7 @@ from fxmeter.models.hand.layer import Layer
 from fxmeter.models.hand.llama import LlamaDecoderLayer, LlamaRotaryEmbedding, attention_from_config
 from fxmeter.models.hand.mla import DeepseekV2AbsorbedAttention, DeepseekV2Attention, DeepseekV2RotaryEmbedding, Rope
 from fxmeter.models.hand.moe import DeepseekV2Experts, DeepseekV2MLP, DeepseekV2MoE, MoEGate, TopkMethod
+from fxmeter.models.names import Document, Fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class DeepseekModel(CausalLM):
     @classmethod
     def from_config(
         cls,
-        config: Mapping[str, Any],
+        config: Fields,
         *,
         attention: Attention = "eager",
         absorbed: bool = False,
@@ -50,7 +50,7 @@ class DeepseekModel(CausalLM):
             rope = "interleaved" if config.get("rope_interleave", True) else "half"
             rotary_emb = LlamaRotaryEmbedding(head_dim=rope_head_dim, element_bytes=element_bytes)
         dims = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-        sizes: dict[str, Any] = {
+        sizes: Document = {
             **{name: require(config, name) for name in ("hidden_size", "num_attention_heads", *dims)},
             "rope": rope,
             "attention_bias": bool(config.get("attention_bias")),
@@ -71,7 +71,7 @@ class DeepseekOCRModel(CausalLM):
     """
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager", element_bytes: int = 2) -> Self:
+    def from_config(cls, config: Fields, *, attention: Attention = "eager", element_bytes: int = 2) -> Self:
         """The decoder that the fields of a DeepseekOcr2TextConfig's config.json describe.
 
         Which layers are sparse, ``mlp_layer_types`` says or, in the vendor's file, ``first_k_dense_replace``.
@@ -82,7 +82,7 @@ class DeepseekOCRModel(CausalLM):
         return cls.around(layers, rotary_emb, config, attention, element_bytes)
 
 
-def decoder_layers(config: Mapping[str, Any], self_attn: Layer, element_bytes: int) -> tuple[Layer, ...]:
+def decoder_layers(config: Fields, self_attn: Layer, element_bytes: int) -> tuple[Layer, ...]:
     """All decoder layers: dense or sparse by ``mlp_layer_types``, else by ``first_k_dense_replace``."""
     is_v3 = config.get("model_type") == "deepseek_v3"
     hidden_size, inner = require(config, "hidden_size"), require(config, "moe_intermediate_size")
@@ -122,7 +122,7 @@ def decoder_layers(config: Mapping[str, Any], self_attn: Layer, element_bytes: i
     return tuple(kinds[kind] for kind in mlp_layer_types(config))
 
 
-def mlp_layer_types(config: Mapping[str, Any]) -> list[str]:
+def mlp_layer_types(config: Fields) -> list[str]:
     """ "dense" or "sparse" for each layer."""
     layers = require(config, "num_hidden_layers")
     if config.get("mlp_layer_types") is not None:
@@ -131,7 +131,7 @@ def mlp_layer_types(config: Mapping[str, Any]) -> list[str]:
     return ["dense" if index < dense else "sparse" for index in range(layers)]
 
 
-def _topk_method(config: Mapping[str, Any]) -> TopkMethod:
+def _topk_method(config: Fields) -> TopkMethod:
     if config.get("model_type") == "deepseek_v3":
         return "noaux_tc"
     match config.get("topk_method", "greedy"):

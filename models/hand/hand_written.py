@@ -11,6 +11,7 @@ from fxmeter.models.errors import ModelError
 from fxmeter.models.hand.causal_lm import CausalLM
 from fxmeter.models.hand.deepseek import DeepseekModel, DeepseekOCRModel
 from fxmeter.models.hand.llama import LlamaModel
+from fxmeter.models.names import Fields
 from fxmeter.models.scenario import Stage
 
 HAND_WRITTEN: Mapping[str, type[LlamaModel] | type[DeepseekModel] | type[DeepseekOCRModel]] = {
@@ -21,12 +22,12 @@ HAND_WRITTEN: Mapping[str, type[LlamaModel] | type[DeepseekModel] | type[Deepsee
 }
 
 
-def hand_written_model(config: Mapping[str, Any], *, attention: Attention, element_bytes: int) -> CausalLM:
+def hand_written_model(config: Fields, *, attention: Attention, element_bytes: int) -> CausalLM:
     """The hand-written model of a ``config.json``'s fields; ModelError where nobody has written one."""
     return _class_of(config).from_config(config, attention=attention, element_bytes=element_bytes)
 
 
-def served_model(config: Mapping[str, Any], stage: Stage, *, element_bytes: int) -> CausalLM:
+def served_model(config: Fields, stage: Stage, *, element_bytes: int) -> CausalLM:
     """The same as an engine runs ``stage``: fused cores that compute the pairs of a causal mask, latent attention
     absorbed in decode, of a prompt the logits of the last position. ModelError as for :func:`hand_written_model`."""
     kind = _class_of(config)
@@ -37,7 +38,7 @@ def served_model(config: Mapping[str, Any], stage: Stage, *, element_bytes: int)
     return replace(model, model=replace(model.model, layers=causal), logits="all" if stage == "decode" else "last")
 
 
-def _class_of(config: Mapping[str, Any]) -> type[LlamaModel] | type[DeepseekModel] | type[DeepseekOCRModel]:
+def _class_of(config: Fields) -> type[LlamaModel] | type[DeepseekModel] | type[DeepseekOCRModel]:
     model_type = str(config.get("model_type"))
     if model_type not in HAND_WRITTEN:
         raise ModelError(

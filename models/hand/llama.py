@@ -7,9 +7,8 @@ hidden_size, H query heads, H_kv key/value heads, d head_dim, e element_bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from fxmeter.models.choices import Attention, Causal
 from fxmeter.models.hand.causal_lm import CausalLM, require
@@ -25,6 +24,7 @@ from fxmeter.models.hand.layer import (
     cast_bytes,
     pointwise,
 )
+from fxmeter.models.names import Fields
 from fxmeter.models.sizes import Size
 from fxmeter.models.stage_cost import ZERO, StageCost
 
@@ -171,7 +171,7 @@ class LlamaDecoderLayer(ResidualBlock):
         return {"self_attn": self.self_attn, "mlp": self.mlp, **around}
 
 
-def attention_from_config(config: Mapping[str, Any], attention: Attention, element_bytes: int) -> LlamaAttention:
+def attention_from_config(config: Fields, attention: Attention, element_bytes: int) -> LlamaAttention:
     """The attention of a LlamaConfig; ``num_key_value_heads`` and ``head_dim`` may be absent or null."""
     hidden_size, heads = require(config, "hidden_size"), require(config, "num_attention_heads")
     kind = LlamaAttention if attention == "eager" else LlamaFlashAttention2
@@ -190,7 +190,7 @@ class LlamaModel(CausalLM):
     """``LlamaForCausalLM``: L equal decoder layers between the embedding and the head."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, attention: Attention = "eager", element_bytes: int = 2) -> Self:
+    def from_config(cls, config: Fields, *, attention: Attention = "eager", element_bytes: int = 2) -> Self:
         """The model that the fields of a LlamaConfig's config.json describe."""
         self_attn = attention_from_config(config, attention, element_bytes)
         mlp = LlamaMLP(

@@ -6,13 +6,11 @@ The file name is the preset's name. Adding a checkpoint is adding a file; nothin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
 from fxmeter.models.errors import ModelError
-from fxmeter.models.names import near
+from fxmeter.models.names import Fields, near
 
 __all__ = ["Preset", "preset", "preset_names"]
 
@@ -37,7 +35,7 @@ class Preset:
     source: str
     parameters: int
     parameters_source: str
-    config: Mapping[str, Any]
+    config: Fields
     vision: str = ""
     notes: str = ""
 

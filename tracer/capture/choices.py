@@ -8,12 +8,13 @@ is no whole number. What a model computes for all experts together does not hang
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.graph.nodes import meta_of, spec_of, specs_of
 
 aten = torch.ops.aten
@@ -66,7 +67,7 @@ def evenly(node: fx.Node) -> Any:
 
 
 def even_positions(
-    op: Any, args: Sequence[Any], kwargs: Mapping[str, Any], source: Sequence[int], picked: Sequence[int]
+    op: Any, args: Sequence[Any], kwargs: Kwargs, source: Sequence[int], picked: Sequence[int]
 ) -> Tensor:
     """The positions that ``op(*args, **kwargs)`` picks, of shape ``picked``, in a tensor of shape ``source``."""
     place, default = _DIM.get(op, (None, -1))

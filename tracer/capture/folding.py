@@ -14,7 +14,7 @@ call made: of the others it would be missing. A list of which this is not so is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,7 @@ from fxmeter.tracer.capture.passthrough import passthrough
 from fxmeter.tracer.graph.instances import Instance, Skip
 from fxmeter.tracer.graph.nodes import meta_of, specs_of
 from fxmeter.tracer.graph.spec import Role, Storage
+from fxmeter.tracer.graph.values import Function
 from fxmeter.tracer.private import has_global_hooks
 
 
@@ -203,7 +204,7 @@ def refuse_side_effects(graph: fx.Graph, storages: Iterable[Storage]) -> None:
                         raise CannotFoldError(instance.paths[0], f"{node} reads what it made on the side")
 
 
-def _run_once(member: Member, forward: Callable[..., Any], calls: _Calls, observer: Observer) -> Callable[..., Any]:
+def _run_once(member: Member, forward: Function, calls: _Calls, observer: Observer) -> Function:
     path = member.path
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ input is long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from fxmeter.models.errors import TraceError
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.operators.ops import flash_attention
 from fxmeter.tracer.private import (
     HigherOrderOperator,
@@ -71,7 +73,7 @@ def _cond(predicate: Any, true_fn: Any, false_fn: Any, operands: Any, *, watcher
 
 def _while_loop(
     cond_fn: Any, body_fn: Any, carried: Sequence[Any], additional: Sequence[Any], *, watcher: Watcher
-) -> tuple[Any, ...]:
+) -> Args:
     steps = 0
     while True:
         going = cond_fn(*carried, *additional)
@@ -108,7 +110,7 @@ class _Work(TorchDispatchMode):
         """Nothing is recorded anyway."""
         return nullcontext()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
             with self:
@@ -126,7 +128,7 @@ class _Work(TorchDispatchMode):
         return out
 
 
-def _work(function: Callable[..., Any], operands: Sequence[Any]) -> tuple[int, int]:
+def _work(function: Function, operands: Sequence[Any]) -> tuple[int, int]:
     with torch.no_grad(), _Work() as work:
         function(*operands)
     return work.flops, work.elements

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.choices import assumption_of, chooses, evenly
 from fxmeter.tracer.graph.nodes import NodeMeta, meta_of, spec_of, specs_of
 from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage
+from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.private import OpOverload, pytree, without_modes
 
 aten = torch.ops.aten
@@ -92,7 +94,7 @@ class Questions:
         except UnknownValueError:
             return None
 
-    def answer(self, func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def answer(self, func: Any, node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
         """What ``func`` returns, on meta where it returns tensors. Raises UnknownValueError where weights decide."""
         if func is aten.masked_select.default:
             (mask,) = self._asked([node.args[1]])  # type: ignore[list-item]
@@ -108,7 +110,7 @@ class Questions:
             return out
         return pytree.tree_map_only(Tensor, lambda t: t.to("meta"), out)
 
-    def _by_mask(self, func: Any, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _by_mask(self, func: Any, node: fx.Node, args: Args, kwargs: Kwargs) -> Any:
         """An index by masks, as one by the positions where they hold."""
         indices: list[Any] = []
         for index, source in zip(args[1], node.args[1], strict=True):  # type: ignore[arg-type]

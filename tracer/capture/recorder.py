@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.choices import chooses
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.higher_order import run_higher_order
@@ -31,6 +32,7 @@ from fxmeter.tracer.capture.seen import Storages, TensorNodes
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
+from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.operators.devices import run_together
 from fxmeter.tracer.operators.meta_kernels import META_KERNELS
 from fxmeter.tracer.operators.remembered import run_or_remember
@@ -123,7 +125,7 @@ class Recorder(TorchDispatchMode):
         if error is not None and path:
             _note(error, path)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
         if types and is_distributed(types):
             return NotImplemented  # a distributed tensor runs the ops of this rank, which come back here
@@ -147,7 +149,7 @@ class Recorder(TorchDispatchMode):
         out = self._run(func, node, args, kwargs)
         meta.is_known = is_known(node, meta)
         if isinstance(out, Tensor):
-            meta.spec = self._made(out, node)
+            meta.spec = self._know(out, node, "activation", born=self.moment())
         elif isinstance(out, (tuple, list)):
             meta.spec = tuple(self._part(item, node, index) for index, item in enumerate(out))
         meta.span = (began, self.moment())
@@ -173,7 +175,7 @@ class Recorder(TorchDispatchMode):
         finally:
             self._thread = thread
 
-    def _run(self, func: Any, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _run(self, func: Any, node: fx.Node, args: Any, kwargs: Kwargs) -> Any:
         """What the op returns, or else the answer to what it asks about data."""
         run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
         makes_elsewhere = not self._met_meta and kwargs.get("device") not in (None, _META)
@@ -195,7 +197,7 @@ class Recorder(TorchDispatchMode):
         if not isinstance(item, Tensor):
             return None
         part, whole = self.graph.call_function(operator.getitem, (node, index)), meta_of(node)
-        spec = self._made(item, part)
+        spec = self._know(item, part, "activation", born=self.moment())
         is_known = whole.is_known and (index > 0 or not chooses(node))  # a choice says where, not what is there
         describe(part, NodeMeta(spec, whole.module, whole.calls, whole.instances, is_known=is_known))
         return spec
@@ -284,9 +286,6 @@ class Recorder(TorchDispatchMode):
         meta = describe(node, NodeMeta(spec, is_weight=is_weight, constant=constant))
         meta.is_known = is_known(node, meta)
         return node
-
-    def _made(self, tensor: Tensor, node: fx.Node) -> Spec:
-        return self._know(tensor, node, "activation", born=self.moment())
 
     def _know(self, tensor: Tensor, node: fx.Node, role: Role, born: int) -> Spec:
         storage = self._storages.behind(tensor, role, born)

@@ -18,6 +18,7 @@ from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import changed_specs, meta_of, spec_of
 from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage
+from fxmeter.tracer.graph.values import AnyCache
 from fxmeter.tracer.operators.ops import cache_append
 from fxmeter.tracer.private import OpOverload, storage_key
 from fxmeter.tracer.state.cache import cache_counters, cache_tensors
@@ -143,7 +144,7 @@ class Multiplicity:
         return self._folded[path]
 
 
-def settle_cache(recorder: Recorder, cache: Any) -> tuple[CacheEntry, ...]:
+def settle_cache(recorder: Recorder, cache: AnyCache) -> tuple[CacheEntry, ...]:
     """Mark the storages that the cache holds, and show every concatenation that extends it as an append.
 
     A dynamic cache grows by ``cat([cache, new])``, which copies everything; a serving cache writes the new entries in

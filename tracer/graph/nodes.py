@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.schema import bind, changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
@@ -68,7 +69,7 @@ def specs_of(node: fx.Node) -> Iterator[Spec]:
     return specs_in(meta_of(node).spec)
 
 
-def arguments_of(node: fx.Node, op: OpOverload) -> dict[str, Any]:
+def arguments_of(node: fx.Node, op: OpOverload) -> Kwargs:
     """The arguments of an op by name, tensors as Specs; those left out at the schema's default."""
     args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), _made)
     return bind(op, args, kwargs)

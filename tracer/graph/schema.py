@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.private import OpOverload
 
 
-def bind(op: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bind(op: OpOverload, args: Args, kwargs: Kwargs) -> Kwargs:
     """An op's arguments by name, those left out at the schema's default."""
     arguments = dict(_signature(op).defaults)
     arguments.update(zip(arguments, args, strict=False))

@@ -22,7 +22,7 @@ from fxmeter.models.choices import Dtype
 from fxmeter.models.errors import DeploymentError, FxmeterError, ModelError
 from fxmeter.models.formats import WeightFormats, formats_of_config
 from fxmeter.models.model_info import LeftOut
-from fxmeter.models.names import near
+from fxmeter.models.names import Document, Fields, near
 from fxmeter.models.presets import preset_names
 from fxmeter.models.source import Factory, locate
 from fxmeter.tracer.load.decoder import DecoderWithHead
@@ -49,7 +49,7 @@ FORMATS = "weight_formats"
 
 
 def load_model(
-    source: str | Path | Mapping[str, Any] | PreTrainedConfig,
+    source: str | Path | Fields | PreTrainedConfig,
     *,
     dtype: str | torch.dtype | None = None,
     mtp: bool = False,
@@ -145,12 +145,12 @@ def _built(config: PreTrainedConfig, text: PreTrainedConfig, dtype: torch.dtype)
     return DecoderWithHead.from_config(text, dtype=dtype)
 
 
-def load_config(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> PreTrainedConfig:
+def load_config(source: str | Path | Fields | PreTrainedConfig) -> PreTrainedConfig:
     """The transformers config behind ``source``; the caller may change it freely."""
     return _read(source)[0]
 
 
-def _read(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> tuple[PreTrainedConfig, Formats, str]:
+def _read(source: str | Path | Fields | PreTrainedConfig) -> tuple[PreTrainedConfig, Formats, str]:
     """The config, the storage formats that it names, and a hash of its fields as they are given: what a release of
     transformers fills in beside them is none of the model's."""
     if isinstance(source, PreTrainedConfig):
@@ -169,7 +169,7 @@ def _read(source: str | Path | Mapping[str, Any] | PreTrainedConfig) -> tuple[Pr
     return config, formats, _sha256(fields)
 
 
-def _quantisation_in(fields: Mapping[str, Any]) -> Any:
+def _quantisation_in(fields: Fields) -> Any:
     """A config's words on how its weights are stored, under either name, its own or those of its text model."""
     inner = fields.get("text_config")
     for owner in (fields, inner if isinstance(inner, Mapping) else {}):
@@ -179,18 +179,18 @@ def _quantisation_in(fields: Mapping[str, Any]) -> Any:
     return None
 
 
-def _sha256(fields: Mapping[str, Any]) -> str:
+def _sha256(fields: Fields) -> str:
     return hashlib.sha256(json.dumps(dict(fields), sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _formats(quantised: dict[str, Any], *, expert_dtype: str | None = None) -> Formats:
+def _formats(quantised: Document, *, expert_dtype: str | None = None) -> Formats:
     try:
         return formats_of_config(quantised, expert_dtype=expert_dtype)
     except DeploymentError as error:
         return error
 
 
-def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
+def _config_from(fields: Document, origin: str) -> PreTrainedConfig:
     """A config object from the fields of a ``config.json``. What names code to run is dropped unread."""
     model_type = fields.get("model_type")
     if not isinstance(model_type, str):
@@ -208,7 +208,7 @@ def _config_from(fields: dict[str, Any], origin: str) -> PreTrainedConfig:
         return CONFIG_MAPPING[model_type].from_dict(wanted)
 
 
-def _refuse_absurd(fields: Mapping[str, Any], origin: str) -> None:
+def _refuse_absurd(fields: Fields, origin: str) -> None:
     """A ModelError before work that would not end: modules and lists are built one by one on these counts."""
     waiting, seen = list(fields.items()), set()
     while waiting:
@@ -223,7 +223,7 @@ def _refuse_absurd(fields: Mapping[str, Any], origin: str) -> None:
                 raise ModelError(f"{origin}: {name!s:.80} is {shown(value)}; the largest accepted is {most:,}")
 
 
-def dtype_of(dtype: str | torch.dtype | None, fields: Mapping[str, Any]) -> torch.dtype:
+def dtype_of(dtype: str | torch.dtype | None, fields: Fields) -> torch.dtype:
     """The dtype asked for, else the one that a config's ``fields`` name, else bfloat16."""
     if dtype is None:
         dtype = fields.get("dtype") or fields.get("torch_dtype") or "bfloat16"
@@ -249,11 +249,11 @@ def _keep_in_float32(model: nn.Module, dtype: torch.dtype) -> None:
                     tensor.data = tensor.data.to(torch.float32)
 
 
-def _name_in(fields: Mapping[str, Any]) -> str:
+def _name_in(fields: Fields) -> str:
     return str(fields.get("_name_or_path") or f"{fields.get('model_type')} config")
 
 
-def _name_of(source: str | Path | Mapping[str, Any] | PreTrainedConfig, config: PreTrainedConfig) -> str:
+def _name_of(source: str | Path | Fields | PreTrainedConfig, config: PreTrainedConfig) -> str:
     if isinstance(source, Mapping):
         return _name_in(source)
     if isinstance(source, PreTrainedConfig):

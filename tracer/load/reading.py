@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from transformers import PreTrainedConfig
 
 from fxmeter.models.errors import ModelError
+from fxmeter.models.names import Document
 from fxmeter.models.presets import Preset, preset, preset_names
 from fxmeter.models.source import Factory, HubId, locate
 
@@ -24,7 +25,7 @@ HUB_SECONDS = 2.0
 """How long the Hub has to answer a connection: its client tries again and again, for up to half a minute."""
 
 
-def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:
+def read_fields(source: str | Path) -> tuple[Document, str]:
     """The fields of the ``config.json`` behind ``source`` as they stand there, and what to call it in messages."""
     found = locate(source)
     if isinstance(found, Preset):
@@ -36,7 +37,7 @@ def read_fields(source: str | Path) -> tuple[dict[str, Any], str]:
     return _read_config(found), str(found)
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def _read_config(file: Path) -> Document:
     try:
         with file.open("rb") as stream:
             content = stream.read(_LARGEST_FILE + 1)
@@ -59,7 +60,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     return fields
 
 
-def _hub_config(repo: str) -> dict[str, Any]:
+def _hub_config(repo: str) -> Document:
     known = [name for name in preset_names() if preset(name).source.split()[0].lower() == repo.lower()]
     hint = f"; its config is the preset {' or '.join(known)}" if known else ""
     if not _cached(repo) and not _reachable():

@@ -6,12 +6,13 @@ of these mixtures and computes others on memory that is not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.private import pytree
 
 LARGEST_BYTES = 2**26
@@ -19,7 +20,7 @@ LARGEST_BYTES = 2**26
 _META = torch.device("meta")
 
 
-def run_together(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_together(run: Function, args: Args, kwargs: Kwargs) -> Any:
     """``run(*args, **kwargs)`` where tensors, or the device asked for, are not all on meta.
 
     With a tensor on meta among them everything is taken to be there. Otherwise the op runs where its tensors are, so
@@ -39,7 +40,7 @@ def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def _on_meta(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _on_meta(run: Function, args: Args, kwargs: Kwargs) -> Any:
     """The op on stand-ins; where it returns one, as an op in place does, it returns the tensor itself."""
     stands_for: dict[int, tuple[Tensor, Tensor]] = {}
 

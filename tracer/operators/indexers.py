@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxmeter.tracer.graph.values import AnyCache
 from fxmeter.tracer.operators.define import operator
 
 
@@ -56,7 +57,7 @@ def block_index(
 
 
 def qsa_indexer_forward(
-    self: Any, hidden_states: Tensor, position_embeddings: Any, attention_mask: Tensor, past_key_values: Any
+    self: Any, hidden_states: Tensor, position_embeddings: Any, attention_mask: Tensor, past_key_values: AnyCache
 ) -> Tensor:
     """The mask of the keys that :func:`block_index` chooses, [B, 1, S_q, S_kv]; the arguments are transformers'."""
     batch, length, _ = hidden_states.shape

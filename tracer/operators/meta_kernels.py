@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.operators.devices import run_together
 from fxmeter.tracer.operators.remembered import run_or_remember
 from fxmeter.tracer.private import OpOverload, TorchDispatchMode
@@ -61,7 +62,7 @@ def _least_squares(func: Any, matrix: Tensor, sides: Tensor, *args: Any, **kwarg
 
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-META_KERNELS: dict[OpOverload, Callable[..., Any]] = {
+META_KERNELS: dict[OpOverload, Function] = {
     torch.ops.aten._grouped_mm.default: _grouped_mm,
     torch.ops.aten.convolution.default: _convolution,
     torch.ops.aten.native_batch_norm.default: _batch_norm,
@@ -78,7 +79,7 @@ class MetaKernels(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
         run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
         if any(isinstance(value, Tensor) and not value.is_meta for value in args):

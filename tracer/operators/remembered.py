@@ -8,13 +8,15 @@ plainly are kept: an op that changes or returns what it was given, or whose resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.private import OpOverload, storage_key
 
 MOST_KEPT = 50_000
@@ -25,10 +27,10 @@ _LISTS = frozenset((list, tuple))
 _PLAIN = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format))
 _DEPENDS_ON_DATA = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 _Look = tuple[torch.Size, tuple[int, ...], torch.dtype]
-_looks: dict[tuple[Any, ...], _Look | tuple[_Look, ...] | None] = {}
+_looks: dict[Args, _Look | tuple[_Look, ...] | None] = {}
 
 
-def run_or_remember(op: OpOverload, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_or_remember(op: OpOverload, run: Function, args: Args, kwargs: Kwargs) -> Any:
     """``run(*args, **kwargs)``, or new tensors of the shapes that ``op`` gave for tensors like these."""
     if not _makes_new_tensors(op):
         return run(*args, **kwargs)

@@ -12,10 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxmeter.models.errors import TraceError
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.folding import CannotFoldError, Folding, refuse_side_effects
 from fxmeter.tracer.capture.names import module_classes
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording, resident_weights, settle_cache
+from fxmeter.tracer.graph.values import AnyCache, Args
 from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.twin import tensors_in
@@ -25,7 +27,7 @@ from fxmeter.tracer.state.session import one_recording, without_collecting
 from fxmeter.tracer.state.tree import aliases, walk
 
 
-def record_call(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recording:
+def record_call(module: nn.Module, args: Args, kwargs: Kwargs) -> Recording:
     """Record ``module(*args, **kwargs)`` for any module, on the device that its inputs are on."""
     with one_recording():
         return recorded(module, args, kwargs)
@@ -47,11 +49,11 @@ def folded(call: Callable[[Folding | None], Recording], folding: Folding | None)
 
 def recorded(
     module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    args: Args,
+    kwargs: Kwargs,
     *,
     folding: Folding | None = None,
-    cache: Any = None,
+    cache: AnyCache = None,
     output: Callable[[Any], Any] | None = None,
     values: Mapping[int, Tensor] | None = None,
     part: nn.Module | None = None,
@@ -95,7 +97,7 @@ def recorded(
     )
 
 
-def declare_inputs(recorder: Recorder, args: Any, kwargs: Mapping[str, Any]) -> None:
+def declare_inputs(recorder: Recorder, args: Any, kwargs: Kwargs) -> None:
     """A placeholder for every tensor among the arguments, named after the argument."""
     for place, value in [*((f"arg{i}", a) for i, a in enumerate(args)), *kwargs.items()]:
         if isinstance(value, Cache):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.tracer.run.failures import as_trace_errors
@@ -24,7 +25,7 @@ from fxmeter.tracer.run.prompt import find_config, run_unrecorded
 from fxmeter.tracer.state.session import one_recording, records_now
 from fxmeter.tracer.state.tree import derived, walk
 
-Kwargs = dict[str, Any]
+Kwargs = Kwargs
 
 _POSITIONS_OF = ("_get_feat_extract_output_lengths", "_get_subsampling_output_length")
 """Methods of transformers' speech models: frames or samples → positions."""

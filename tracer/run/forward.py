@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fxmeter.models.errors import ScenarioError
+from fxmeter.tracer.graph.values import Function
 from fxmeter.tracer.state.cache import CACHE_ARGUMENTS
 from fxmeter.tracer.state.tree import derived, walk
 
@@ -45,7 +46,7 @@ def _forward(model: nn.Module) -> Forward:
     return Forward(frozenset(names), None, sys.modules[type(model).__module__])
 
 
-def _hidden_behind(model: nn.Module) -> Iterator[Callable[..., Any]]:
+def _hidden_behind(model: nn.Module) -> Iterator[Function]:
     """The forwards of the model's class and of its bases, and of the first part which takes tokens and a cache,
     as a model wrapped by adapters is."""
     for cls in type(model).__mro__:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
 
 from fxmeter.models.errors import TraceError
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.folding import Folding
 from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.calls import folded, recorded
 from fxmeter.tracer.run.patches.attention import Attention, attention_of
@@ -30,8 +30,8 @@ _META = torch.device("meta")
 
 def record_module(
     module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    args: Args,
+    kwargs: Kwargs,
     *,
     attention: Attention = "flash",
     fold: bool | None = None,
@@ -46,8 +46,8 @@ def record_module(
 
 def record_twin(
     twin: Twin,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    args: Args,
+    kwargs: Kwargs,
     *,
     attention: Attention = "flash",
     fold: bool | None = None,

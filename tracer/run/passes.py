@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from fxmeter.models.choices import Logits
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError, TraceError
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario, decode
 from fxmeter.tracer.capture.folding import Folding, NoObserver
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.capture.recording import Recording
+from fxmeter.tracer.graph.values import AnyCache
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.calls import declare_inputs, folded, recorded
 from fxmeter.tracer.run.encoder import encoder_of, has_encoder, run_encoder, with_encoder_len
@@ -46,7 +48,7 @@ def record(
     logits: Logits = "all",
     fold: bool | None = None,
     input_ids: Tensor | None = None,
-    cache: Any = None,
+    cache: AnyCache = None,
     deployment: Deployment = ONE_DEVICE,
 ) -> Recording:
     """Record one pass of a causal language model, on whatever device it lives (normally ``meta``).
@@ -139,7 +141,7 @@ class _Pass:
     attention: Attention
     logits: Logits
     input_ids: Tensor | None
-    cache: Any
+    cache: AnyCache
     served: bool
     careful: bool = False
 
@@ -194,7 +196,7 @@ def filled_cache(model: nn.Module, scenario: Scenario, folding: Folding | None, 
     if scenario.past_len == 0:
         return empty_cache(model)
 
-    def arguments(prompt: Tensor, cache: Any) -> dict[str, Any]:
+    def arguments(prompt: Tensor, cache: AnyCache) -> Kwargs:
         return _forward_arguments(model, prompt, cache, "last", encoded, strict=False)
 
     return run_prompt(model, scenario.batch, scenario.past_len, arguments, partial(_once_each, folding))
@@ -231,11 +233,11 @@ def _states(model: nn.Module, batch: int, encoded: Any) -> frozenset[tuple[str, 
 
 
 def _forward_arguments(
-    model: nn.Module, tokens: Tensor, cache: Any, logits: Logits, encoded: Any = None, *, strict: bool = True
-) -> dict[str, Any]:
+    model: nn.Module, tokens: Tensor, cache: AnyCache, logits: Logits, encoded: Any = None, *, strict: bool = True
+) -> Kwargs:
     forward = forward_of(model)
     alone = is_encoder(model)
-    kwargs: dict[str, Any] = {"input_ids": tokens}
+    kwargs: Kwargs = {"input_ids": tokens}
     if not alone or "use_cache" in forward.names:
         kwargs["use_cache"] = not alone
     if encoded is not None:

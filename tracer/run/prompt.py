@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import (
 
 from fxmeter.models.errors import TraceError
 from fxmeter.models.model_info import PositionLimit
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.recorder import Recorder
 from fxmeter.tracer.operators.meta_kernels import MetaKernels
 from fxmeter.tracer.private import Cache, DynamicLayer
@@ -76,7 +77,7 @@ def run_prompt(
     model: nn.Module,
     batch: int,
     length: int,
-    arguments: Callable[[Tensor, Any], dict[str, Any]],
+    arguments: Callable[[Tensor, Any], Kwargs],
     around: Callable[[], AbstractContextManager[Any]],
 ) -> Any:
     """A cache with ``length`` tokens in it, from one pass.
@@ -85,7 +86,7 @@ def run_prompt(
     """
     cache = None
 
-    def given() -> dict[str, Any]:
+    def given() -> Kwargs:
         nonlocal cache
         cache = empty_cache(model)
         return arguments(torch.zeros((batch, length), dtype=torch.long, device=device_of(model)), cache)
@@ -97,7 +98,7 @@ def run_prompt(
 
 def run_unrecorded(
     model: nn.Module,
-    arguments: Callable[[], dict[str, Any]],
+    arguments: Callable[[], Kwargs],
     around: Callable[[], AbstractContextManager[Any]],
     part: nn.Module | None = None,
 ) -> Any:

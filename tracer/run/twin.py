@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from fxmeter.models.errors import TraceError
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.questions import LARGEST
+from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.private import Cache, pytree, storage_key, uncompiled
 from fxmeter.tracer.state.cache import tensors_of
 
@@ -91,9 +93,7 @@ def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
     return Twin(twin if training is None else twin.train(training), shadows.values)
 
 
-def arguments_on_meta(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], values: dict[int, Tensor]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_on_meta(args: Args, kwargs: Kwargs, values: dict[int, Tensor]) -> tuple[Args, Kwargs]:
     """Arguments with every tensor on meta, what holds tensors copied; ``values`` gets the tensors with data."""
     shadows = Shadows()
 

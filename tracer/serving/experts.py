@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxmeter.tracer.graph.values import Function
 from fxmeter.tracer.private import grouped_mm
 from fxmeter.tracer.state.tree import derived, walk
 
@@ -32,7 +33,7 @@ _chosen: ContextVar[Tensor | None] = ContextVar("chosen experts", default=None)
 @contextmanager
 def choosing(model: nn.Module) -> Iterator[None]:
     """Inside the block experts of ``model`` see the tokens that chose them; its classes are as before afterwards."""
-    changed: list[tuple[Any, Callable[..., Any]]] = []
+    changed: list[tuple[Any, Function]] = []
     try:
         for router, experts in derived(model, _all_run):
             changed += [(router, router.forward), (experts, experts.forward)]
@@ -61,7 +62,7 @@ def _all_run(model: nn.Module) -> tuple[tuple[Any, Any], ...]:
     return tuple(found)
 
 
-def _handing_on(own: Callable[..., Any]) -> Callable[..., Any]:
+def _handing_on(own: Function) -> Function:
     @functools.wraps(own)
     def forward(self: Any, hidden: Tensor) -> Any:
         scores, *rest = own(self, hidden)
@@ -72,7 +73,7 @@ def _handing_on(own: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def _by_expert(own: Callable[..., Any]) -> Callable[..., Any]:
+def _by_expert(own: Function) -> Function:
     @functools.wraps(own)
     def forward(self: Any, rows: Tensor) -> Tensor:
         """Rows [k·T, in], of all tokens for their first choice, then for their second, ... → [k·T, out]."""

@@ -12,7 +12,7 @@ inside :func:`absorbing` it hands both on as they are, and the attention core pr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.operators.ops import latent_attention
 from fxmeter.tracer.private import local_part
 from fxmeter.tracer.state.tree import derived, walk
@@ -32,7 +33,7 @@ _handed_on: ContextVar[dict[int, Latents] | None] = ContextVar("latents", defaul
 @contextmanager
 def absorbing(model: nn.Module) -> Iterator[None]:
     """Inside the block latent attention of ``model`` attends to the latents; its classes are as before afterwards."""
-    changed: list[tuple[Any, Callable[..., Any]]] = []
+    changed: list[tuple[Any, Function]] = []
     token = _handed_on.set({})
     try:
         for cls in derived(model, _latent_classes):
@@ -50,12 +51,12 @@ def has_latent_attention(model: nn.Module) -> bool:
     return bool(derived(model, _latent_classes))
 
 
-def _latent_classes(model: nn.Module) -> tuple[Any, ...]:
+def _latent_classes(model: nn.Module) -> Args:
     classes = (type(module) for _, module in walk(model) if hasattr(module, "kv_b_proj"))
     return tuple(dict.fromkeys(cls for cls in classes if hasattr(cls, "expand_kv")))
 
 
-def _handing_on(own: Callable[..., Any]) -> Callable[..., Any]:
+def _handing_on(own: Function) -> Function:
     @functools.wraps(own)
     def expand_kv(self: nn.Module, latents: Tensor, rotated: Tensor) -> Latents:
         waiting = _handed_on.get()

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import AnyCache
 from fxmeter.tracer.state.cache import CacheTensor, cache_tensors, named_in
 from fxmeter.tracer.state.session import passes_run
 from fxmeter.tracer.state.tree import stores_of, walk
@@ -32,7 +33,7 @@ class Attributes:
             self._at, self._same = passes_run(), self._stores.same()
         return self._same
 
-    def _changed(self) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
+    def _changed(self) -> Iterator[tuple[str, nn.Module, Kwargs]]:
         if self._is_same():
             return
         for path, module, kept in self._kept:
@@ -91,7 +92,7 @@ class Held:
     does not tell it from a table that a module keeps, or from what it leaves for whoever asks.
     """
 
-    cache: Any
+    cache: AnyCache
     attributes: Attributes
     states: Callable[[], frozenset[tuple[str, str]]]
 

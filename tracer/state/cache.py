@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from transformers import EncoderDecoderCache
 
+from fxmeter.tracer.graph.values import AnyCache
 from fxmeter.tracer.private import Cache, storage_key
 
 CACHE_ARGUMENTS = ("past_key_values", "cache_params", "past_buckets_states", "state", "mems")
@@ -33,7 +34,7 @@ class CacheTensor:
     tensor: Tensor
 
 
-def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
+def cache_tensors(cache: AnyCache) -> Iterator[CacheTensor]:
     """Every tensor with elements that ``cache`` holds, layer by layer; scalars that only count are left out.
 
     Elements held under two names, as keys that are the values too, are one entry.
@@ -47,7 +48,7 @@ def cache_tensors(cache: Any) -> Iterator[CacheTensor]:
             yield entry
 
 
-def _all_entries(cache: Any) -> Iterator[CacheTensor]:
+def _all_entries(cache: AnyCache) -> Iterator[CacheTensor]:
     layers = getattr(cache, "layers", None)
     if hasattr(cache, "tensors"):
         yield from cache.tensors()
@@ -75,12 +76,12 @@ def _all_entries(cache: Any) -> Iterator[CacheTensor]:
                 yield CacheTensor(index, type(cache).__name__, name, tensor)
 
 
-def cache_counters(cache: Any) -> Iterator[Tensor]:
+def cache_counters(cache: AnyCache) -> Iterator[Tensor]:
     """The scalars that ``cache`` keeps, such as the tokens seen so far: no entries, and no activations either."""
     return (tensor for tensor in tensors_of(getattr(cache, "cache", cache)) if _counts(tensor))
 
 
-def tensors_of(cache: Any) -> Iterator[Tensor]:
+def tensors_of(cache: AnyCache) -> Iterator[Tensor]:
     """Whatever tensor a transformers cache refers to, some of them twice; none where it is something else."""
     if isinstance(cache, EncoderDecoderCache):
         yield from tensors_of(cache.self_attention_cache)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import click
 
@@ -31,6 +30,7 @@ from fxmeter.annotators.studies.planning.rates import Measured
 from fxmeter.annotators.units import read_bytes, read_number, read_seconds
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.names import Kwargs
 
 DEFAULT_PROMPTS = (1024, 4096, 16384, 65536)
 TIME, MILLISECONDS = Read("time", read_seconds), Read("milliseconds", partial(read_seconds, unit="ms"))
@@ -116,7 +116,7 @@ def capacity(
     ttft: float,
     tpot: float,
     memory: int | None,
-    asked: dict[str, Any],
+    asked: Kwargs,
     measured: Measured,
     markdown: bool,
     json_path: str | None,
@@ -176,7 +176,7 @@ def capacity(
     exit_unless_costed(needs.uncosted, allow_uncosted)
 
 
-def _check(axes: Axes, asked: dict[str, Any], measured: Measured, markdown: bool, json_path: str | None) -> None:
+def _check(axes: Axes, asked: Kwargs, measured: Measured, markdown: bool, json_path: str | None) -> None:
     """A usage error where options do not go together."""
     devices, prices = asked["devices"], asked["price_per_h"]
     if not devices and (asked["rate"] or prices):

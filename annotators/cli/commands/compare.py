@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from fxmeter.annotators.cli.options import (
@@ -23,6 +21,7 @@ from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
+from fxmeter.models.names import Kwargs
 
 
 @click.command(short_help="A measured torch.profiler trace laid over the prediction.")
@@ -102,7 +101,7 @@ def compare(
         decoder = work.decoder()
         work.say(f"recording and pricing {scenario.stage}")
         ran: Attention = next((sizes.priced_as for sizes in said if sizes.are_of(scenario)), "flash")
-        how: dict[str, Any] = {"attention": attention or ran, "deployment": deployment, "fold": False}
+        how: Kwargs = {"attention": attention or ran, "deployment": deployment, "fold": False}
         stage = annotate_by(conventions, decoder, scenario, **how)
         work.say("matching ops")
         found = lay_over(stage, trace, devices[0] if devices else None)

@@ -26,6 +26,7 @@ from fxmeter.models import scenario as make
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def explore(
         from fxmeter.annotators.architectures.explore import exploration
         from fxmeter.annotators.architectures.pareto import front_of, read_pareto
 
-        options: dict[str, Any] = {"attention": attention, "conventions": conventions, "deployment": deployment}
+        options: Kwargs = {"attention": attention, "conventions": conventions, "deployment": deployment}
         asked = {"keep": keep, "scenarios": scenarios, "devices": devices, "dtype": dtype, **options}
         found = exploration(model, sets, **asked)
         axes = None if pareto is None else read_pareto(pareto, found.question)

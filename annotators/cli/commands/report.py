@@ -34,6 +34,7 @@ from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.mixed_step import MixedStep
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario, VisionScenario
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _worked_out(
     served = where_serving_differs(decoder, stages, deployment)
     shared = shared_by_ranks(decoder, stages, deployment)
     info = work.info(deployment, sees=sees)
-    beside: dict[str, Any] = {"served": served, "shared": shared, "pipelines": pipelined(stages, deployment, devices)}
+    beside: Kwargs = {"served": served, "shared": shared, "pipelines": pipelined(stages, deployment, devices)}
     return build_report(info, stages, end_to_end=sees, devices=devices, **beside)
 
 
@@ -258,7 +259,7 @@ def _timelines(work: Session, report: Report, deployment: Deployment, path: str)
         if one is not None:
             work.say(f"recording all layers of {one.stage}, {stage.attention}")
             module = work.tower if isinstance(one, VisionScenario) else work.decoder(encoder=True)
-            how: dict[str, Any] = {"attention": stage.attention, "deployment": deployment, "fold": False}
+            how: Kwargs = {"attention": stage.attention, "deployment": deployment, "fold": False}
             timelines.append(timeline_of(annotate_by(report.conventions, module, one, **how)))
     if path.endswith(".svg"):
         return timeline_svg(timelines, report.model.name)

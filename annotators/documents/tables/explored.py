@@ -20,9 +20,9 @@ from typing import Any
 
 from fxmeter.annotators.architectures.pricing import DIED, Architecture, is_kept
 from fxmeter.annotators.architectures.question import Question
-from fxmeter.annotators.documents.head import Document
 from fxmeter.annotators.documents.tables.sweep_sql import stored
 from fxmeter.models.errors import FxmeterError, ScenarioError
+from fxmeter.models.names import Document
 
 SQLITE, PARQUET, PARETO = "explore.sqlite", "explore.parquet", "pareto.csv"
 DATABASE_VERSION = 1

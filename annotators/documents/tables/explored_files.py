@@ -15,6 +15,7 @@ from fxmeter.annotators.architectures.pareto import Front
 from fxmeter.annotators.documents.tables.explored import PARETO, PARQUET, Explored
 from fxmeter.annotators.sheets.kept.files import staged
 from fxmeter.models.errors import FxmeterError
+from fxmeter.models.names import Document, Fields
 
 ROWS = 50_000
 """Rows of a group of a Parquet file."""
@@ -82,7 +83,7 @@ def _arrow(pa: Any, kinds: Iterable[type]) -> Any:
     return pa.bool_() if known <= {bool} else pa.string()
 
 
-def _flat(row: Mapping[str, Any], fields: Mapping[str, set[type]], table: Explored) -> dict[str, Any]:
+def _flat(row: Fields, fields: Mapping[str, set[type]], table: Explored) -> Document:
     values = {name: row["fields"].get(name, table.question.base.get(name)) for name in fields}
     text = {
         n for n, kinds in fields.items() if not kinds - {type(None)} <= {int, float} and not kinds <= {bool, type(None)}

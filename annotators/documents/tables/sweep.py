@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
-from fxmeter.annotators.documents.head import Document, conventions_of, head, model_of
+from fxmeter.annotators.documents.head import conventions_of, head, model_of
 from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.sweep import StageFigures, Sweep
+from fxmeter.models.names import Document, Fields
 
 
 def to_json(sweep: Sweep, run: int) -> Document:
@@ -59,7 +58,7 @@ def _stage(figures: StageFigures) -> Document:
     }
 
 
-def to_csv(data: Mapping[str, Any]) -> str:
+def to_csv(data: Fields) -> str:
     """The document's points as CSV, a line for each stage."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

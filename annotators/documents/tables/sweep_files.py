@@ -16,12 +16,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fxmeter.annotators.documents.head import Document
 from fxmeter.annotators.documents.tables.sweep import to_csv, to_json
 from fxmeter.annotators.documents.tables.sweep_sql import add_run, check_database, newest_run
 from fxmeter.annotators.sheets.kept.files import staged
 from fxmeter.annotators.studies.sweep import Sweep
 from fxmeter.models.errors import FxmeterError
+from fxmeter.models.names import Document
 
 JSON, SQLITE, CSV = "sweep.json", "sweep.sqlite", "sweep.csv"
 

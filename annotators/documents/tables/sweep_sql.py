@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fxmeter.annotators.documents.head import Document
 from fxmeter.models.errors import FxmeterError
+from fxmeter.models.names import Document, Fields
 from fxmeter.models.stage_cost import FIGURES
 
 DATABASE_VERSION = 1
@@ -84,7 +84,7 @@ def newest_run(path: Path) -> int:
         return int(database.execute("SELECT coalesce(max(run), 0) FROM runs").fetchone()[0])
 
 
-def add_run(source: Path, target: Path, data: Mapping[str, Any]) -> None:
+def add_run(source: Path, target: Path, data: Fields) -> None:
     """Make ``target``: what ``source`` has (if it exists) and one run more."""
     with closing(sqlite3.connect(target)) as database:
         database.execute("PRAGMA synchronous = FULL")
@@ -107,7 +107,7 @@ def add_run(source: Path, target: Path, data: Mapping[str, Any]) -> None:
         database.execute("ANALYZE")
 
 
-def _insert(database: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+def _insert(database: sqlite3.Connection, table: str, rows: Iterable[Fields]) -> None:
     names = [name for (name,) in database.execute("SELECT name FROM pragma_table_info(?)", (table,))]
     values = ([stored(row[name]) for name in names] for row in rows)
     database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", values)
@@ -118,7 +118,7 @@ def stored(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
 
 
-def _point(point: Mapping[str, Any]) -> Document:
+def _point(point: Fields) -> Document:
     rows, columns = point["crops"] or (None, None)
     return {**point, "crop_rows": rows, "crop_columns": columns}
 

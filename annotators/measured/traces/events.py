@@ -10,9 +10,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from fxmeter.models.errors import TraceFileError
+from fxmeter.models.names import Document
 
 PIECE = 1 << 20
 LONGEST_HEAD = 1 << 24
@@ -21,7 +22,7 @@ LONGEST_EVENT = 1 << 24
 _EVENTS = re.compile(r'"traceEvents"\s*:\s*\[')
 _BETWEEN = re.compile(r"[\s,]*")
 
-Event = dict[str, Any]
+Event = Document
 
 
 def events_of(path: Path) -> Iterator[Event]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch.profiler import record_function
 from fxmeter.annotators.measured.traces.reading import OWN, Trace
 from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario, decode, prefill
 from fxmeter.tracer.private import attention_name, uncompiled
 from fxmeter.tracer.state.cache import CACHE_ARGUMENTS
@@ -111,7 +112,7 @@ def ranges_around(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _sizes_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sizes | None:
+def _sizes_of(model: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> Sizes | None:
     """Sizes of a call of a language model; None where it is not seen to be one."""
     tokens = next((v for v in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if v is not None), None)
     if not isinstance(tokens, Tensor) or tokens.dim() < 2:

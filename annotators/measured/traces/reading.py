@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fxmeter.annotators.measured.traces.events import Event, events_of
 from fxmeter.models.errors import TraceFileError
+from fxmeter.models.names import Fields
 
 OP, RANGE, LAUNCH = range(3)
 _KINDS = {
@@ -135,7 +136,7 @@ def _keep(trace: Trace, event: Event) -> None:
         trace.kernel_names[launch] = trace.names.of(event["name"])
 
 
-def _keep_call(trace: Trace, kind: int, event: Event, args: Mapping[str, Any]) -> None:
+def _keep_call(trace: Trace, kind: int, event: Event, args: Fields) -> None:
     dims = args.get("Input Dims", args.get("Input dims")) if kind == OP else None
     trace.kind.append(kind)
     trace.thread.append(trace.threads.of((event.get("pid"), event.get("tid"))))
@@ -148,7 +149,7 @@ def _keep_call(trace: Trace, kind: int, event: Event, args: Mapping[str, Any]) -
         trace.dtypes[str(types[-1] or types[0])] += 1
 
 
-def _keep_memory(trace: Trace, moment: str | int, args: Mapping[str, Any]) -> None:
+def _keep_memory(trace: Trace, moment: str | int, args: Fields) -> None:
     on_device = int(args.get("Device Type", 0)) != 0
     trace.memory.setdefault(on_device, []).append((_ns(moment), int(args["Bytes"])))
 

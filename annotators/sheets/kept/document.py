@@ -15,10 +15,10 @@ from fxmeter.annotators.sheets.tables import CacheLayer, ModuleCost, ModuleCosts
 from fxmeter.annotators.symbolic import Guard, Relation
 from fxmeter.annotators.timing.kernel import AMOUNTS, Kernel
 from fxmeter.models.model_info import ModelInfo
+from fxmeter.models.names import Document
 from fxmeter.models.stage_cost import FIELDS, Size, StageCost
 from fxmeter.models.version import ANALYTIC_MODEL_VERSION, versions
 
-Document = dict[str, Any]
 SCHEMA_VERSION = 1
 KIND = "cost sheet"
 

@@ -8,6 +8,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from fxmeter.models.names import Document
+
 T = TypeVar("T")
 NO_DOCUMENT = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What reading a document raises that is none of what it should be."""
@@ -76,7 +78,7 @@ def _required(kind: Any) -> frozenset[str]:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: Any) -> Document:
     return get_type_hints(kind)
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+
+from fxmeter.models.names import Document
 
 _HEAD = b'{"sha256":"'
 _DIGEST = 64
 
 
-def sealed(data: dict[str, Any]) -> bytes:
+def sealed(data: Document) -> bytes:
     """The document, compact."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
     rest = b'",' + text[1:]
     return _HEAD + hashlib.sha256(rest).hexdigest().encode() + rest
 
 
-def unsealed(document: bytes) -> dict[str, Any]:
+def unsealed(document: bytes) -> Document:
     """Its data. Raises ValueError where it is damaged."""
     start = len(_HEAD) + _DIGEST
     head, rest = document[:start], document[start:]
     if head != _HEAD + hashlib.sha256(rest).hexdigest().encode():
         raise ValueError("the document is damaged: its hash is another")
-    data: dict[str, Any] = json.loads(b"{" + rest[2:])
+    data: Document = json.loads(b"{" + rest[2:])
     return data

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from fxmeter.annotators.sheets.kept.sealed import sealed, unsealed
+from fxmeter.models.names import Document
 from fxmeter.models.version import versions
 
 FOLDER_VARIABLE = "FXMETER_CACHE_DIR"
@@ -34,7 +34,7 @@ class Question:
     """What an answer follows from: its ``kind``, and everything else as plain data."""
 
     kind: str
-    facts: dict[str, Any]
+    facts: Document
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ class Store:
     folder: Path
     most_bytes: int = MOST_BYTES
 
-    def get(self, question: Question) -> dict[str, Any] | None:
+    def get(self, question: Question) -> Document | None:
         """The answer that was kept; None where there is none, or none that is whole."""
         path = self._path(question)
         try:
@@ -62,7 +62,7 @@ class Store:
             os.utime(path)  # it was read: it stays longer
         return data
 
-    def put(self, question: Question, answer: dict[str, Any]) -> None:
+    def put(self, question: Question, answer: Document) -> None:
         """Keep an answer, if the disk takes it."""
         content = sealed(answer)
         if len(content) > MOST_ENTRY_BYTES:

@@ -20,6 +20,7 @@ from fxmeter.models.hand.hand_written import hand_written_model, served_model
 from fxmeter.models.hand.layer import Layer
 from fxmeter.models.hand.mla import AbsorbedProjection
 from fxmeter.models.hand.vision_tower import DeepseekOCRVision
+from fxmeter.models.names import Fields
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.stage_cost import StageCost
 from fxmeter.tracer.run.patches.attention import Attention
@@ -172,7 +173,7 @@ def tally(checks: Iterable[StageCheck]) -> Tally:
 
 def check_decoder(
     model: Any,
-    config: Mapping[str, Any],
+    config: Fields,
     scenario: Scenario,
     attention: Attention,
     deployment: Deployment = AS_CODED,

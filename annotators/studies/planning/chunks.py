@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import mul
-from typing import Any
 
 import numpy as np
 
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.models.devices import Device
+from fxmeter.models.names import Document
 from fxmeter.models.stage_cost import FIELDS, FIGURES, StageCost
 
 ENGINE_TOKENS = 8192
@@ -39,7 +39,7 @@ class Passes:
     query_len: np.ndarray
     past_len: np.ndarray
 
-    def sizes(self, part: slice = slice(None)) -> dict[str, Any]:
+    def sizes(self, part: slice = slice(None)) -> Document:
         """As a closed form takes them."""
         return {"batch": self.batch[part], "query_len": self.query_len[part], "past_len": self.past_len[part]}
 

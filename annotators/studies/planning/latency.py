@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models.choices import StageName
 from fxmeter.models.devices import Device
+from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario
 from fxmeter.models.scenario import decode as one_token
 
@@ -133,7 +133,7 @@ def _rows(
 ) -> list[Latency]:
     column = np.array(lengths)[:, None]
     axis = "past_len" if stage == "decode" else "query_len"
-    sizes: dict[str, Any] = {axis: column, **other}
+    sizes: Kwargs = {axis: column, **other}
     found = form.time(device, batch=np.array(batches), **sizes)
     rows = []
     for (i, length), (j, size) in ((a, b) for a in enumerate(lengths) for b in enumerate(batches)):

@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 
 from fxmeter.models.choices import Attention as Attention
 from fxmeter.models.errors import ScenarioError
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.operators.ops import attend, flash_attention, sparse_attention
 from fxmeter.tracer.private import (
     attention_name,
@@ -61,7 +62,7 @@ def fused_attention(
     latents = latents_of(module)
     if latents is not None:
         causal = indices is None and bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-        options: dict[str, Any] = {"indices": indices, "bias": attention_mask, "sinks": s_aux}
+        options: Kwargs = {"indices": indices, "bias": attention_mask, "sinks": s_aux}
         options |= {"window": sliding_window, "softcap": softcap}
         return absorbed_attention(module, query, latents, scale=float(scale), causal=causal, **options), None
     if indices is not None:

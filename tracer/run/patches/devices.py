@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args, Function
 
 _ACCELERATOR = re.compile(r"(cuda|mps|xpu|hpu|npu|mtia)(:\d+)?$")
 _MOVES = frozenset({Tensor.cuda, Tensor.cpu})
@@ -36,9 +38,7 @@ class OneDevice(TorchFunctionMode):
         super().__exit__(*exc)
         self._default.__exit__(*exc)
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Function, types: object, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
         if func in _MOVES:
             return args[0]

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.operators.ops import flex_attention
 from fxmeter.tracer.private import UNCOMPILED, Name, TorchDispatchMode, swapped, without_modes
 
@@ -37,7 +39,7 @@ def without_compiling(*, fuse: bool) -> Iterator[None]:
         yield
 
 
-def _call(function: Callable[..., Any], args: Any, kwargs: Any = None) -> Any:
+def _call(function: Function, args: Any, kwargs: Any = None) -> Any:
     return function(*args, **(kwargs or {}))
 
 
@@ -46,7 +48,7 @@ def _any_device(*_: Tensor) -> None:
 
 
 def _flex(
-    query: Tensor, key: Tensor, value: Tensor, score_mod: Any, block_mask: tuple[Any, ...], scale: float, *rest: Any
+    query: Tensor, key: Tensor, value: Tensor, score_mod: Any, block_mask: Args, scale: float, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator behind ``flex_attention``, with the pairs that its mask lets through."""
     batch, heads, s_q, _ = query.shape
@@ -83,7 +85,7 @@ class _Counted(TorchDispatchMode):
         super().__init__()
         self.ops = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.ops += isinstance(out, Tensor) and out.is_floating_point()
         return out

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from fxmeter.tracer.graph.values import AnyCache, Function
 from fxmeter.tracer.operators.indexers import qsa_indexer_forward
 from fxmeter.tracer.operators.scans import (
     gated_delta_rule,
@@ -120,7 +121,7 @@ def _lightning_attention_forward(
     hidden_states: Tensor,
     position_embeddings: Any,
     attention_mask: Tensor | None,
-    past_key_values: Any = None,
+    past_key_values: AnyCache = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     code = sys.modules[type(self).__module__]
@@ -137,7 +138,7 @@ def _lightning_attention_forward(
     return out, state
 
 
-UNMARKED: dict[Name, Callable[..., Any]] = {
+UNMARKED: dict[Name, Function] = {
     Name(_CODE.format("rwkv"), "rwkv_linear_attention", "record its CUDA kernel, which predates the marks"): (
         _rwkv_linear_attention
     ),
@@ -171,9 +172,9 @@ def scans_as_operators(model: nn.Module) -> Iterator[None]:
 
 
 @functools.cache
-def _scans_of(module: ModuleType) -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
+def _scans_of(module: ModuleType) -> tuple[tuple[Any, str, Function], ...]:
     """What to replace in a modelling module: its owner, its name, and the replacement."""
-    found: list[tuple[Any, str, Callable[..., Any]]] = []
+    found: list[tuple[Any, str, Function]] = []
     for name, value in list(vars(module).items()):
         if inspect.isfunction(value) and (adapter := KERNELS.get(kernel_of(value))) is not None:
             found.append((module, name, _unless_gradients(adapter, value)))
@@ -186,7 +187,7 @@ def _scans_of(module: ModuleType) -> tuple[tuple[Any, str, Callable[..., Any]], 
     return tuple(found)
 
 
-def _unless_gradients(replacement: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+def _unless_gradients(replacement: Function, original: Function) -> Function:
     """``replacement``, but ``original`` where a gradient is taken through it: an operator of ours has none."""
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.operators.ops import flash_attention
 from fxmeter.tracer.private import in_function_transform
 
@@ -21,9 +22,7 @@ class FuseSdpa(TorchFunctionMode):
     one, values for more sequences than there are scores, and inputs that do not fit, about which it has its own words.
     """
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Function, types: object, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
         if func is scaled_dot_product_attention:
             out = _fused(*args, **kwargs)

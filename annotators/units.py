@@ -6,14 +6,22 @@ too.
 
 from __future__ import annotations
 
+import itertools
 import re
-from typing import Literal, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from typing import Literal, TypeAlias, TypeVar
 
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import Unit
 from fxmeter.models.sizes import LARGEST_SIZE
 
 Kind: TypeAlias = Unit | Literal["share", "second", "parameter"]
+
+_Value = TypeVar("_Value", bound=Hashable)
+
+MOST_VALUES = 10_000
+"""Of a list that somebody types; more are taken for a slip."""
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 _UNITS: dict[str, list[tuple[float, str]]] = {
@@ -134,3 +142,64 @@ def read_seconds(text: str, unit: str = "") -> float:
     if not named:
         raise ScenarioError(f"{text!r} has no unit; give {parts[1]}ms or {parts[1]}s")
     return number * _SECONDS[named]
+
+
+def read_sizes(text: str, least: int) -> tuple[int, ...]:
+    """ "1,2,4", "512:65536:512" (both ends, every 512), "1k:128k:*2" (each twice the last), or a mix with commas.
+
+    Raises ScenarioError, as do the other readers.
+    """
+    return items_of(text, lambda item: _sizes(item, least), str)
+
+
+def read_pair(text: str, example: str) -> tuple[int, int]:
+    """Two whole numbers with an x between them, such as ``example``."""
+    parts = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
+    if parts is None:
+        raise ScenarioError(f"{text.strip()!r} is not of the form {example}")
+    return read_size(parts[1], 0), read_size(parts[2], 0)
+
+
+def items_of(text: str, read: Callable[[str], Iterator[_Value]], show: Callable[[_Value], str]) -> tuple[_Value, ...]:
+    """What ``read`` makes of the items of a list with commas, each value once; ``show`` names one that comes twice."""
+    values: list[_Value] = []
+    for item in text.split(","):
+        if not item.strip():
+            raise ScenarioError(f"an empty item in {text!r}")
+        values += itertools.islice(read(item.strip()), MOST_VALUES + 1)
+        if len(values) > MOST_VALUES:
+            raise ScenarioError(f"{text!r} has more than {MOST_VALUES:,} values; use a larger step")
+    return distinct("the value", tuple(values), show)
+
+
+def distinct(what: str, values: tuple[_Value, ...], show: Callable[[_Value], str]) -> tuple[_Value, ...]:
+    """The values themselves; a ScenarioError names one that comes twice."""
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ScenarioError(f"{what} {show(value)} comes twice")
+    return values
+
+
+def _sizes(item: str, least: int) -> Iterator[int]:
+    parts = item.split(":")
+    if len(parts) == 1:
+        return iter([read_size(item, least)])
+    if len(parts) > 3:
+        raise ScenarioError(f"{item!r} is not FIRST:LAST or FIRST:LAST:STEP")
+    first, last = read_size(parts[0], least), read_size(parts[1], least)
+    if first > last:
+        raise ScenarioError(f"{item!r} runs backwards; write the smaller end first")
+    if len(parts) == 2:
+        return iter(range(first, last + 1))
+    if not parts[2].startswith("*"):
+        return iter(range(first, last + 1, read_size(parts[2], 1, what="a step")))
+    factor = read_size(parts[2][1:], 2, what="a factor")
+    if first == 0:
+        raise ScenarioError(f"{item!r} never leaves 0; begin at 1")
+    return _geometric(first, last, factor)
+
+
+def _geometric(first: int, last: int, factor: int) -> Iterator[int]:
+    while first <= last:
+        yield first
+        first *= factor

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from fxmeter import load_model
 from fxmeter.annotators.plots.sweep import draw
-from fxmeter.annotators.studies.axes import Axes, read_sizes
+from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep
+from fxmeter.annotators.units import read_sizes
 from fxmeter.tracer.load.vision import load_vision
 
 IMAGES = Path(__file__).parent / "images"

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from fxmeter.annotators.architectures.expressions import Expression, Value, expression
-from fxmeter.annotators.studies.axes import read_sizes
+from fxmeter.annotators.units import read_sizes
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.names import Document, Fields, near
 from fxmeter.tracer.load.loading import load_config

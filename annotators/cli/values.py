@@ -8,8 +8,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 import click
 
-from fxmeter.annotators.studies.axes import read_pair, read_sizes
-from fxmeter.annotators.units import read_size
+from fxmeter.annotators.units import read_pair, read_size, read_sizes
 from fxmeter.models.errors import DeploymentError, ScenarioError
 
 Command = Callable[..., Any]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, get_args
+from typing import get_args
 
-from fxmeter.annotators.units import read_size
+from fxmeter.annotators.units import MOST_VALUES, distinct, items_of, read_pair
 from fxmeter.models import scenario as make
 from fxmeter.models.choices import StageName
 from fxmeter.models.errors import ScenarioError
@@ -17,10 +15,8 @@ from fxmeter.models.page import CropGrid, page_context, page_tokens
 from fxmeter.models.scenario import Scenario, VisionScenario
 from fxmeter.models.sizes import LARGEST_SIZE, grid_of_crops, whole_number
 
-MOST_POINTS = 10_000
+MOST_POINTS = MOST_VALUES
 """More points than this are taken for a slip: their JSON would have hundreds of thousands of costs."""
-
-_Value = TypeVar("_Value", int, CropGrid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,69 +133,9 @@ class Axes:
         return [{"crops": None, "prefill": p, "decode": d} for p, d in itertools.product(prompts, self.decode)]
 
 
-def read_sizes(text: str, least: int) -> tuple[int, ...]:
-    """ "1,2,4", "512:65536:512" (both ends, every 512), "1k:128k:*2" (each twice the last), or a mix with commas.
-
-    Raises ScenarioError, as do the other readers.
-    """
-    return _items(text, lambda item: _sizes(item, least), str)
-
-
 def read_grids(text: str) -> tuple[CropGrid, ...]:
     """ "1x2,3x3", "0x0" for a page without crops, or "1x1:20x20": every grid of rows and columns in between."""
-    return _items(text, _grids, _grid)
-
-
-def read_pair(text: str, example: str) -> tuple[int, int]:
-    """Two whole numbers with an x between them, such as ``example``."""
-    parts = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if parts is None:
-        raise ScenarioError(f"{text.strip()!r} is not of the form {example}")
-    return read_size(parts[1], 0), read_size(parts[2], 0)
-
-
-def _items(text: str, read: Callable[[str], Iterator[_Value]], show: Callable[[_Value], str]) -> tuple[_Value, ...]:
-    values: list[_Value] = []
-    for item in text.split(","):
-        if not item.strip():
-            raise ScenarioError(f"an empty item in {text!r}")
-        values += itertools.islice(read(item.strip()), MOST_POINTS + 1)
-        if len(values) > MOST_POINTS:
-            raise ScenarioError(f"{text!r} has more than {MOST_POINTS:,} values; use a larger step")
-    return distinct("the value", tuple(values), show)
-
-
-def distinct(what: str, values: tuple[_Value, ...], show: Callable[[_Value], str]) -> tuple[_Value, ...]:
-    """The values themselves; a ScenarioError names one that comes twice."""
-    for value, count in Counter(values).items():
-        if count > 1:
-            raise ScenarioError(f"{what} {show(value)} comes twice")
-    return values
-
-
-def _sizes(item: str, least: int) -> Iterator[int]:
-    parts = item.split(":")
-    if len(parts) == 1:
-        return iter([read_size(item, least)])
-    if len(parts) > 3:
-        raise ScenarioError(f"{item!r} is not FIRST:LAST or FIRST:LAST:STEP")
-    first, last = read_size(parts[0], least), read_size(parts[1], least)
-    if first > last:
-        raise ScenarioError(f"{item!r} runs backwards; write the smaller end first")
-    if len(parts) == 2:
-        return iter(range(first, last + 1))
-    if not parts[2].startswith("*"):
-        return iter(range(first, last + 1, read_size(parts[2], 1, what="a step")))
-    factor = read_size(parts[2][1:], 2, what="a factor")
-    if first == 0:
-        raise ScenarioError(f"{item!r} never leaves 0; begin at 1")
-    return _geometric(first, last, factor)
-
-
-def _geometric(first: int, last: int, factor: int) -> Iterator[int]:
-    while first <= last:
-        yield first
-        first *= factor
+    return items_of(text, _grids, _grid)
 
 
 def _grids(item: str) -> Iterator[CropGrid]:

@@ -17,12 +17,16 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from fxmeter.annotators.studies.axes import SweepPoint
 from fxmeter.annotators.studies.sweep import Key, StageFigures, Sweep
 
 LEAST_PROMPT = 64
 TIMES = 10
+
+_batch: Callable[[StageFigures], int] = attrgetter("scenario.batch")
+_tokens: Callable[[StageFigures], int] = attrgetter("tokens")
 
 Row = tuple[SweepPoint, dict[Key, StageFigures]]
 
@@ -136,14 +140,6 @@ def _kv_monotone(rows: Sequence[Row]) -> Iterator[Finding]:
             if stage == "decode" and prefill and decode.tokens - decode.steps >= prefill.tokens:
                 before, after = prefill.cost.kv_bytes, decode.cost.kv_bytes
                 yield Finding(after >= before, f"{point}: {after:,} B after decode, {before:,} B after prefill")
-
-
-def _batch(figures: StageFigures) -> int:
-    return figures.scenario.batch
-
-
-def _tokens(figures: StageFigures) -> int:
-    return figures.tokens
 
 
 def _neighbours(

@@ -8,7 +8,6 @@ An engine also fills the rest of a pass with the beginning of the next prompt; t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import mul
 
@@ -71,12 +70,8 @@ def cost_of_passes(form: ClosedForm, whole: StageCost, split: Passes, *, sums: b
     changed = {name: max(map(int, array)) for name, array in largest.items()}
     if sums:
         columns = form.evaluate(**split.sizes(), fields=SUMS)
-        changed |= {name: _dot(split.times.tolist(), array.tolist()) for name, array in columns.items()}
+        changed |= {n: sum(map(mul, split.times.tolist(), array.tolist())) for n, array in columns.items()}
     return replace(whole, **changed)
-
-
-def _dot(times: Sequence[int], amounts: Sequence[int]) -> int:
-    return sum(map(mul, times, amounts))
 
 
 def time_of_passes(form: ClosedForm, device: Device, split: Passes) -> Time:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.studies.planning.search import largest_that_fits
 from fxmeter.models.choices import StageName
 from fxmeter.models.devices import Device
 from fxmeter.models.names import Kwargs
@@ -154,19 +155,9 @@ def _turn(steps: ClosedForm, device: Device, context: int, new: int) -> int | No
 
 
 def _crossing(steps: ClosedForm, batch: int, new: int) -> int | None:
-    def crossed(context: int) -> bool:
+    def weights_are_more(context: int) -> bool:
         cost = steps.at(batch=batch, query_len=new, past_len=context)
-        return cost.kv_read_bytes >= cost.weight_read_bytes
+        return cost.kv_read_bytes < cost.weight_read_bytes
 
-    return _least(crossed, MOST_CONTEXT)
-
-
-def _least(holds: Callable[[int], bool], most: int) -> int | None:
-    """The least whole number from 1 for which something holds that, once it does, goes on to hold."""
-    if not holds(most):
-        return None
-    low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    last = largest_that_fits(weights_are_more, start=MOST_CONTEXT, most=MOST_CONTEXT)
+    return None if last == MOST_CONTEXT else last + 1

@@ -18,9 +18,10 @@ from transformers import AutoConfig
 from fxmeter.annotators import annotate
 from fxmeter.annotators.documents.tables.sweep_files import prepare, write
 from fxmeter.annotators.documents.tables.sweep_sql import read_run
-from fxmeter.annotators.studies.axes import MOST_POINTS, Axes, read_grids, read_sizes
+from fxmeter.annotators.studies.axes import MOST_POINTS, Axes, read_grids
 from fxmeter.annotators.studies.comparing.ratios import check
 from fxmeter.annotators.studies.sweep import StageForms, run_sweep
+from fxmeter.annotators.units import read_sizes
 from fxmeter.models import FxmeterError, ScenarioError, generation, prefill, vision
 from fxmeter.models.page import page_context
 from fxmeter.models.stage_cost import DERIVED, FIELDS

@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
+from fxmeter.annotators.pricing.accesses import Access, Elements, FusionOp, TensorKey
 from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
-from fxmeter.annotators.pricing.kernels import Access, Elements, Kernel, TensorKey
 from fxmeter.annotators.symbolic import smallest
 from fxmeter.models.stage_cost import Size, is_nothing
 
@@ -53,44 +53,44 @@ class _Group:
 
 
 class _Groups:
-    """Kernels into groups, greedily in program order."""
+    """Ops into groups, greedily in program order."""
 
-    def __init__(self, kernels: Sequence[Kernel]) -> None:
-        self.kernels = kernels
+    def __init__(self, ops: Sequence[FusionOp]) -> None:
+        self.ops = ops
         self.of: list[_Group] = []
         self._after: list[set[int]] = []
         self._apart: list[set[int]] = []
         last_write: dict[TensorKey, int] = {}
         readers: dict[TensorKey, list[int]] = {}
-        for place, kernel in enumerate(kernels):
+        for place, op in enumerate(ops):
             after: set[int] = set()
             apart: set[int] = set()
-            for access in kernel.accesses:
+            for access in op.accesses:
                 writer = last_write.get(access.key)
                 if writer is not None:
                     after.add(writer)
-                    if not self._fuses(writer, kernel, access):
+                    if not self._fuses(writer, op, access):
                         apart.add(writer)
                 if not is_nothing(access.written):
                     after.update(readers.get(access.key, ()))
             self._after.append(after)
             self._apart.append(apart)
-            self._join(place, kernel, sorted(after - apart))  # in program order, so that groups hang on no set's order
-            for access in kernel.accesses:
+            self._join(place, op, sorted(after - apart))  # in program order, so that groups hang on no set's order
+            for access in op.accesses:
                 if not is_nothing(access.written):
                     last_write[access.key] = place
                     readers[access.key] = []
                 else:
                     readers.setdefault(access.key, []).append(place)
 
-    def _fuses(self, writer: int, kernel: Kernel, access: Access) -> bool:
-        maker = self.kernels[writer]
-        return maker.calls == kernel.calls and maker.fuses not in ("alone", "scatter") and not access.gathered
+    def _fuses(self, writer: int, op: FusionOp, access: Access) -> bool:
+        maker = self.ops[writer]
+        return maker.calls == op.calls and maker.fuses not in ("alone", "scatter") and not access.gathered
 
-    def _join(self, place: int, kernel: Kernel, earlier: list[int]) -> None:
-        group = _Group(kernel.calls, [place], kernel.elements if kernel.fuses == "reduction" else None)
+    def _join(self, place: int, op: FusionOp, earlier: list[int]) -> None:
+        group = _Group(op.calls, [place], op.elements if op.fuses == "reduction" else None)
         self.of.append(group)
-        for member in earlier if kernel.fuses != "alone" else ():
+        for member in earlier if op.fuses != "alone" else ():
             other = self.of[member]
             if other is not group and self._may_merge(group, other):
                 group.elements = other.elements if group.elements is None else group.elements
@@ -99,7 +99,7 @@ class _Groups:
                     self.of[joined] = group
 
     def _may_merge(self, a: _Group, b: _Group) -> bool:
-        if self.kernels[b.members[0]].fuses == "alone" or a.calls != b.calls:
+        if self.ops[b.members[0]].fuses == "alone" or a.calls != b.calls:
             return False
         if a.elements is not None and b.elements is not None and a.elements != b.elements:
             return False
@@ -134,7 +134,7 @@ class FusedTraffic:
 
 
 def fused_traffic(
-    kernels: Sequence[Kernel],
+    ops: Sequence[FusionOp],
     times: Mapping[str, int],
     returned: set[TensorKey],
     kept: set[TensorKey],
@@ -143,37 +143,37 @@ def fused_traffic(
 ) -> FusedTraffic:
     """What each op still moves once it shares a kernel with others.
 
-    ``times`` has how often the pass executes each recorded op; a kernel without is a call that was not recorded.
+    ``times`` has how often the pass executes each recorded op; an op without is a call that was not recorded.
     ``returned`` tensors are the pass's outputs, ``kept`` ones still exist after it. ``copies``: how many identical
     weights stand behind a recorded one, by its storage. ``resident``: bytes in the cache after the pass.
     """
-    groups = _Groups(kernels)
+    groups = _Groups(ops)
     home: dict[TensorKey, set[int]] = {}
     born: dict[TensorKey, int | None] = {}
-    for place, kernel in enumerate(kernels):
-        for access in kernel.accesses:
+    for place, op in enumerate(ops):
+        for access in op.accesses:
             home.setdefault(access.key, set()).add(id(groups.of[place]))
             born.setdefault(access.key, None if is_nothing(access.written) else id(groups.of[place]))
     traffic: dict[int, _GroupTraffic] = {}
     floor = _Floor(returned, copies)
     moved: dict[str, Size] = {}
     first: dict[str, str] = {}
-    for place, kernel in enumerate(kernels):
-        if kernel.name not in times:
+    for place, op in enumerate(ops):
+        if op.name not in times:
             continue
         group = groups.of[place]
         so_far = traffic.setdefault(id(group), _GroupTraffic())
         total: Size = 0
-        for access in kernel.accesses:
+        for access in op.accesses:
             inside = born[access.key] == id(group)
             needed = not inside or access.key in kept or access.role == "cache" or len(home[access.key]) > 1
             read = 0 if inside else so_far.once("read", access, access.read)
-            written = so_far.once("written", access, access.written) if needed or kernel.fuses == "alone" else 0
+            written = so_far.once("written", access, access.written) if needed or op.fuses == "alone" else 0
             total = total + read + written
-            floor.add(access, read, written, times[kernel.name])
-        first[kernel.name] = kernels[group.members[0]].name
+            floor.add(access, read, written, times[op.name])
+        first[op.name] = ops[group.members[0]].name
         if not is_nothing(total):
-            moved[kernel.name] = total
+            moved[op.name] = total
     return FusedTraffic(moved, first, floor.bytes(resident))
 
 

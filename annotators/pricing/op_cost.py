@@ -12,7 +12,7 @@ from torch import fx
 
 import fxmeter.annotators.rules  # noqa: F401  registers every rule
 from fxmeter.annotators.conventions import Conventions
-from fxmeter.annotators.pricing.kernels import Move
+from fxmeter.annotators.pricing.accesses import Move
 from fxmeter.annotators.rules.cost import Fuses, Moves
 from fxmeter.annotators.rules.registry import Routed, rule_for
 from fxmeter.annotators.symbolic import rounded_up

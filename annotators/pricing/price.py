@@ -10,9 +10,9 @@ import networkx as nx
 from torch import fx
 
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.pricing.accesses import Moved, fusion_ops, kept_tensors
 from fxmeter.annotators.pricing.fusion import FusedTraffic, fused_traffic
 from fxmeter.annotators.pricing.graph import PricedEdge, PricedNode, add_edge, add_node
-from fxmeter.annotators.pricing.kernels import Moved, kept_tensors, kernels_of
 from fxmeter.annotators.pricing.liveness import peaks_of
 from fxmeter.annotators.pricing.op_cost import OpPrice, price_op
 from fxmeter.models.stage_cost import ZERO, Cost, Size
@@ -35,13 +35,13 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
     called = [node for node in recording.graph.nodes if node.op == "call_function"]
     prices = {node: price_op(node, conventions) for node in called}
     moving = [node for node, priced in prices.items() if priced.moves]
-    kernels = kernels_of((Moved(node, prices[node].fuses, prices[node].moves) for node in moving), recording)
+    accesses = fusion_ops((Moved(node, prices[node].fuses, prices[node].moves) for node in moving), recording)
     times = {node.name: times_of(node) for node in called}
     resident = _resident_cache(recording)
     fused = fused_traffic(
-        kernels,
+        accesses,
         times,
-        *kept_tensors(recording, kernels),
+        *kept_tensors(recording, accesses),
         _copies(recording),
         sum(nbytes * times.get(name, 0) for name, nbytes in resident.items()),
     )

@@ -54,7 +54,7 @@ def _merged(dims: Iterable[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
 
 
 @dataclass(slots=True)
-class Kernel:
+class FusionOp:
     """An op as fusion sees it.
 
     ``calls`` are the calls of list members around it. A layer call that was not run is an "alone" that reads what it
@@ -81,8 +81,8 @@ class Moved:
     moves: Sequence[Move]
 
 
-def kernels_of(moved: Iterable[Moved], recording: Recording) -> list[Kernel]:
-    """The ops of a recording as kernels in program order, and between them the layer calls that were not run."""
+def fusion_ops(moved: Iterable[Moved], recording: Recording) -> list[FusionOp]:
+    """The ops of a recording in program order, and between them the layer calls that were not run."""
     priced = list(moved)
     timed: list[tuple[int, Moved | tuple[Instance, Skip]]] = [(meta_of(item.node).span[0], item) for item in priced]
     instances = {id(i): i for item in priced for i in meta_of(item.node).instances if i.skips}
@@ -90,25 +90,22 @@ def kernels_of(moved: Iterable[Moved], recording: Recording) -> list[Kernel]:
     timed.sort(key=lambda pair: pair[0])
     used = _used_inside(priced)
     handed: dict[int, int] = {}
-    kernels = []
-    for moment, item in timed:
-        if isinstance(item, Moved):
-            kernels.append(_kernel(item, handed))
-        else:
-            kernels.append(_skipped(moment, *item, used, handed))
-    return kernels
+    return [
+        _fusion_op(item, handed) if isinstance(item, Moved) else _skipped(moment, *item, used, handed)
+        for moment, item in timed
+    ]
 
 
-def kept_tensors(recording: Recording, kernels: Sequence[Kernel]) -> tuple[set[TensorKey], set[TensorKey]]:
+def kept_tensors(recording: Recording, ops: Sequence[FusionOp]) -> tuple[set[TensorKey], set[TensorKey]]:
     """The tensors that the pass returns, and those that anyone still holds after it."""
-    latest = {access.key[0]: access.key for kernel in kernels for access in kernel.accesses}
+    latest = {access.key[0]: access.key for op in ops for access in op.accesses}
     specs = [spec for node in output_of(recording.graph).all_input_nodes for spec in specs_of(node)]
     returned = {latest[spec.storage.id] for spec in specs if spec.storage.id in latest}
     alive = {s.id for s in recording.storages if s.died is None and s.role == "activation"}
     return returned, returned | {latest[id] for id in alive if id in latest}
 
 
-def _kernel(item: Moved, handed: Mapping[int, int]) -> Kernel:
+def _fusion_op(item: Moved, handed: Mapping[int, int]) -> FusionOp:
     accesses = tuple(
         Access.of(
             spec,
@@ -120,12 +117,12 @@ def _kernel(item: Moved, handed: Mapping[int, int]) -> Kernel:
         for place, (spec, read, written) in enumerate(item.moves)
     )
     elements = item.moves[0][0].numel if item.fuses == "reduction" and item.moves else 0
-    return Kernel(item.node.name, item.fuses, meta_of(item.node).calls, accesses, elements)
+    return FusionOp(item.node.name, item.fuses, meta_of(item.node).calls, accesses, elements)
 
 
 def _skipped(
     moment: int, instance: Instance, skip: Skip, used: Mapping[int, set[int]], handed: dict[int, int]
-) -> Kernel:
+) -> FusionOp:
     accesses = []
     for recorded, own in zip(instance.given, skip.given, strict=True):
         if recorded is not None and own is not None and recorded.id in used.get(id(instance), ()):
@@ -136,7 +133,7 @@ def _skipped(
         if own is not None:
             handed[own.id] = handed.get(own.id, 0) + 1
             accesses.append(Access((own.id, handed[own.id]), own.role, (), own.nbytes, read=0, written=1))
-    return Kernel(f"call at {moment}", "alone", (), tuple(accesses))
+    return FusionOp(f"call at {moment}", "alone", (), tuple(accesses))
 
 
 def _used_inside(priced: Sequence[Moved]) -> dict[int, set[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fxmeter.models.deployment import deploy
+from fxmeter import deploy
 from fxmeter.models.errors import DeploymentError, FxmeterError
 from fxmeter.models.formats import (
     Parameter,

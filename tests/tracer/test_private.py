@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_fallback
 
-from fxmeter.models.errors import FxmeterError
+from fxmeter import FxmeterError
 from fxmeter.tracer import private
 from fxmeter.tracer.private import COMPILED, NAMES, Name, kernel_of, require
 from fxmeter.tracer.run.patches.scan_hooks import UNMARKED

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fxmeter import deploy
 from fxmeter.annotators import annotate
 from fxmeter.models import decode, encode, prefill
-from fxmeter.models.deployment import deploy
 
 # DeepSeek-OCR's decoder, 2 FLOPs per multiply-accumulate and token.
 HIDDEN, HEADS, HEAD_DIM, LAYERS, VOCABULARY = 1280, 10, 128, 12, 129_280

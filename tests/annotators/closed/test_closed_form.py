@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
 
+from fxmeter import FxmeterError
 from fxmeter.annotators import annotate, closed_form
 from fxmeter.annotators.api import annotate_steps
 from fxmeter.models import decode, generation, vision
-from fxmeter.models.errors import FxmeterError
 from fxmeter.models.presets import preset_names
 from fxmeter.models.scenario import Scenario
 from fxmeter.tracer import load_model

@@ -8,6 +8,7 @@ import math
 import pytest
 from transformers import AutoConfig
 
+from fxmeter import deploy
 from fxmeter.annotators import annotate
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.annotators.studies.planning.capacity import capacity
@@ -16,7 +17,6 @@ from fxmeter.annotators.studies.planning.rates import Measured
 from fxmeter.annotators.studies.planning.serving import Demand, reached
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.models import decode, generation, prefill
-from fxmeter.models.deployment import deploy
 from fxmeter.models.devices import device
 from fxmeter.models.errors import ScenarioError
 from fxmeter.tracer import load_model

@@ -14,14 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fxmeter import annotate, decode, prefill
+from fxmeter import FxmeterError, annotate, decode, prefill
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.studies.report import build_report
 from fxmeter.annotators.views.reports.report import report_view
 from fxmeter.annotators.views.terms import terms_markdown
 from fxmeter.models.choices import Causal, Logits, Routing
 from fxmeter.models.deployment import Kernels
-from fxmeter.models.errors import FxmeterError
 from fxmeter.models.terms import TERMS, term
 from fxmeter.tracer import load_model
 from tests.annotators.api.decoders import decoders

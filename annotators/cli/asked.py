@@ -9,7 +9,7 @@ import click
 
 from fxmeter.annotators.cli.commands.report import report
 
-PRINTING = ("json_path", "depth", "ops", "ops_by", "at_peak", "timeline_path")
+PRINTING = ("json_path", "depth", "ops", "ops_by", "at_peak", "timeline_path", "plot_path", "html_path", "also")
 """Options of ``report`` that are of what it prints, not of what it prices."""
 
 Options = list[tuple[str, tuple[str, ...]]]

@@ -130,6 +130,8 @@ def test_two_values_of_an_option_are_of_the_two_sides(run, tmp_path):
         (["llama-3.1-8b", "--decode"], "'--decode' requires a value"),
         (["llama-3.1-8b", "--decode", "1,2,3"], "one value for both or one for each"),
         (["llama-3.1-8b", "--bogus", "1"], "No such option: --bogus"),
+        (["llama-3.1-8b", "qwen3-8b", "--device", "h100", "--plot", "both.svg"], "No such option: --plot"),
+        (["llama-3.1-8b", "qwen3-8b", "--html", "page.html"], "No such option: --html"),
         (["no-such-model", "llama-3.1-8b"], "no-such-model"),
     ],
 )

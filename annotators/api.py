@@ -132,7 +132,7 @@ class _Pricing:
 
     def from_closed_form(self, scenario: Scenario, conventions: Conventions) -> AnnotatedStage | None:
         """Passes of one size from the closed form of their stage; None where that has none, or nothing is folded."""
-        if self.fold is False or scenario.stage == "encode" or self.deployment.pp > 1:
+        if self.fold is False or scenario.stage == "encode":
             return None
         encoder_len = scenario.encoder_len
         pieces = Pieces(self.model, scenario.stage, self.attention, conventions, self.deployment, encoder_len)

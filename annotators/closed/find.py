@@ -10,7 +10,7 @@ from fxmeter.annotators.shapes.pieces import Pieces
 from fxmeter.annotators.stages.given import Given, model_of
 from fxmeter.models.choices import Attention, Causal, Logits, Routing, StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
-from fxmeter.models.errors import DeploymentError, ScenarioError
+from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import prefill
 from fxmeter.tracer.run.encoder import with_encoder_len
 
@@ -35,9 +35,9 @@ def closed_form(
         encoder_len: as for :func:`fxmeter.prefill`: the form is for this one length of an encoder's output.
 
     Returns:
-        The form. ``form.at(...)`` equals the cost that ``annotate`` gives, in every field. Nothing is recorded before
-        the first question. Where the sizes of a model's tensors follow no polynomial, ``form.reason`` says so, and
-        ``at`` records the point.
+        The form, with pipeline stages that of all of them together. ``form.at(...)`` equals the cost that ``annotate``
+        gives, in every field. Nothing is recorded before the first question. Where sizes of a model's tensors follow
+        no polynomial, ``form.reason`` says so, and ``at`` records the point.
 
     Raises:
         ScenarioError: no such stage.
@@ -65,6 +65,4 @@ def closed_form_by(
         encoder_len = with_encoder_len(module, prefill(1, encoder_len=encoder_len)).encoder_len
     if stage == "encode" and encoder_len is None:
         raise ScenarioError(f"{type(module).__name__} is no encoder-decoder model: it has no encode stage")
-    if deployment.pp > 1:
-        raise DeploymentError("pipeline stages are parts of a pass, and have no closed form: report --pp shows them")
     return ClosedForm(Pieces(module, stage, attention, conventions, deployment, encoder_len))

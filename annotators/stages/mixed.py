@@ -9,11 +9,13 @@ from functools import cache, partial
 import networkx as nx
 
 from fxmeter.annotators.pricing.graph import PricedNode, add_edge, add_node, priced_edge, priced_nodes
+from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.sheets.tables import op_costs
 from fxmeter.annotators.stages.rollup import AnnotatedStage
-from fxmeter.annotators.timing.stage_time import StageTime
+from fxmeter.annotators.timing.kernel import AMOUNTS, Kernel
+from fxmeter.annotators.timing.kernels import kernels_of, weights_read_by
+from fxmeter.annotators.timing.stage_time import StageTime, stage_time
 from fxmeter.models.devices.device import Device
-from fxmeter.models.errors import ScenarioError
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.stage_cost import PEAKS, ZERO, StageCost
 
@@ -37,7 +39,7 @@ def join_parts(scenario: MixedStep, parts: Sequence[AnnotatedStage], joint: Anno
         modules=modules,
         ops=op_costs(_ops(parts, joint)),
         graph_once=cache(partial(_graph, parts, joint)),
-        steps_time=_not_timed,
+        steps_time=partial(_time, scenario, parts, joint),
         kv_cache=tuple(layer for part in parts for layer in part.kv_cache),
         floor_io_bytes=sum(part.floor_io_bytes for part in parts) - _saved([p.cost for p in parts], joint.cost),
     )
@@ -107,5 +109,43 @@ def _node(node: PricedNode, mark: str, read: int, order: int, *, resident: bool)
     return replace(node, name=node.name + mark, cost=cost, order=order, group=group)
 
 
-def _not_timed(device: Device) -> StageTime:
-    raise ScenarioError("a mixed step is priced, not timed: its products run as one kernel; time its parts")
+Launch = tuple[Kernel, int]
+"""A kernel, and the bytes of weights that it reads."""
+
+
+def _time(scenario: MixedStep, parts: Sequence[AnnotatedStage], joint: AnnotatedStage, device: Device) -> StageTime:
+    """The time of the kernels of a mixed step: what all parts launch alike is one launch, which reads its weights once;
+    attention cores, each with a context of its own, are launched one by one."""
+    together: dict[tuple[str, str, int], Launch] = {}
+    apart: list[Kernel] = []
+    once = _launches(joint)
+    for part in parts:
+        for key, (kernel, weights) in _launches(part).items():
+            if kernel.kind == "attention" or key not in once:
+                apart.append(kernel)
+            elif key in together:
+                other, read = together[key]
+                amounts = {name: getattr(other, name) + getattr(kernel, name) for name in AMOUNTS}
+                together[key] = replace(other, **amounts), read + weights
+            else:
+                together[key] = kernel, weights
+    kernels = [
+        replace(kernel, nbytes=kernel.nbytes - weights + once[key][1]) for key, (kernel, weights) in together.items()
+    ]
+    times = {path: module.times for path, module in parts[0].modules.items()}
+    found = stage_time([*kernels, *apart], device, times, scenario.joint)
+    return replace(found, extrapolated=(*found.extrapolated, "decode beside a chunk of a prompt"))
+
+
+def _launches(stage: AnnotatedStage) -> dict[tuple[str, str, int], Launch]:
+    """(module, op, which of several there) → the kernel, its cores computing what their masks let through."""
+    exact = replace(stage.conventions, causal="exact")
+    graph = stage.graph if exact == stage.conventions else price(stage.recording, exact)
+    found: dict[tuple[str, str, int], Launch] = {}
+    seen: dict[tuple[str, str], int] = {}
+    weights = weights_read_by(stage.recording, graph)
+    for kernel, read in zip(kernels_of(stage.recording, graph), weights, strict=True):
+        place = kernel.module, kernel.op
+        seen[place] = seen.get(place, -1) + 1
+        found[(*place, seen[place])] = kernel, read
+    return found

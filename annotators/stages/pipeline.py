@@ -35,13 +35,13 @@ def pipeline(stage: AnnotatedStage, stages: int) -> tuple[PipelineStage, ...]:
     """The pipeline stages of one pass.
 
     Args:
-        stage: a pass of a language model; of several steps its last one.
+        stage: a pass of a language model, or a prompt in chunks; of several decode steps the last one.
         stages: how many devices (or groups of ranks) share its layers.
 
     Raises:
         DeploymentError: fewer layers than stages.
     """
-    stage = stage.last_step or stage
+    stage = shown(stage)
     layers = layer_paths(stage)
     if len(layers) < stages:
         raise DeploymentError(f"pp={stages}: a pass with {len(layers)} layers has no work for so many stages")
@@ -72,19 +72,29 @@ def layer_paths(stage: AnnotatedStage) -> list[str]:
     return [] if chosen is None else [f"{chosen}.{index}" for index in sorted(members[chosen])]
 
 
-def _runs_before(stage: AnnotatedStage, layers: list[str]) -> dict[str, bool]:
-    """Ops outside of the layers, and whether each runs before the first layer or after."""
+def shown(stage: AnnotatedStage) -> AnnotatedStage:
+    """What is shown of several passes: all chunks of a prompt, of a generation its last step."""
+    in_chunks = getattr(stage.scenario, "chunk", None) is not None
+    return stage if in_chunks or stage.last_step is None else stage.last_step
+
+
+def _runs_before(stage: AnnotatedStage, layers: list[str]) -> set[str]:
+    """Ops that run before the first layer, by their names in one pass."""
     in_list = layers[0].rpartition(".")[0]
-    nodes = list(priced_nodes(stage.graph))
+    nodes = list(priced_nodes((stage.last_step or stage).graph))
     began = min(node.order for node in nodes if within(node.module, in_list))
-    return {node.name: node.order < began for node in nodes if not within(node.module, in_list)}
+    return {node.name for node in nodes if node.order < began}
 
 
 def _around(stage: AnnotatedStage, layers: list[str]) -> tuple[StageCost, StageCost]:
     """What runs outside of the layers: before the first of them began, and after."""
-    before = _runs_before(stage, layers)
-    outside = [node for node in priced_nodes(stage.graph) if node.name in before]
-    return _summed(n for n in outside if before[n.name]), _summed(n for n in outside if not before[n.name])
+    before, in_list = _runs_before(stage, layers), layers[0].rpartition(".")[0]
+    outside = [node for node in priced_nodes(stage.graph) if not within(node.module, in_list)]
+    places = [node.name.partition("@")[0] in before for node in outside]  # "mm_3@2" is "mm_3" of a later pass
+    return (
+        _summed(node for node, first in zip(outside, places, strict=True) if first),
+        _summed(node for node, first in zip(outside, places, strict=True) if not first),
+    )
 
 
 def _summed(nodes: Iterable[PricedNode]) -> StageCost:
@@ -98,16 +108,17 @@ def _left(stage: AnnotatedStage, layer: str) -> int:
     for node in executed(stage.fx_graph):
         if within(meta_of(node).module, stand_in) and any(not within(meta_of(u).module, stand_in) for u in node.users):
             sent |= {spec.storage.id: spec.nbytes for spec in specs_of(node) if spec.role == "activation"}
-    return sum(sent.values())
+    recorded, whole = (getattr(one.scenario, "query_len", 1) for one in (stage.last_step or stage, stage))
+    return sum(sent.values()) * whole // recorded  # hidden states are as many as tokens, in each chunk of a prompt
 
 
 def times_of(stage: AnnotatedStage, time: StageTime, parts: Iterable[PipelineStage]) -> list[Time]:
     """The time of the kernels of each pipeline stage, without what it takes to send, or a host's part of a pass."""
     layers = layer_paths(stage)
-    runs_before = _runs_before(stage, layers)
-    outside = [item for item in time.kernels if item.kernel.name in runs_before]
-    before = sum((item.all for item in outside if runs_before[item.kernel.name]), ZERO)
-    after = sum((item.all for item in outside if not runs_before[item.kernel.name]), ZERO)
+    first, in_list = _runs_before(stage, layers), layers[0].rpartition(".")[0]
+    outside = [item for item in time.kernels if not within(item.kernel.module, in_list)]
+    before = sum((item.all for item in outside if item.kernel.name in first), ZERO)
+    after = sum((item.all for item in outside if item.kernel.name not in first), ZERO)
     found = [
         sum((time.modules[stage.modules.stand_in(path)] for path in layers[part.first : part.last + 1]), ZERO)
         for part in parts

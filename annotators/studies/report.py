@@ -66,7 +66,8 @@ class Report:
     def timings(self) -> tuple[StageTiming, ...]:
         """Each stage on each device."""
         pairs = zip(self.stages, self.times, strict=False)
-        return tuple(StageTiming(stage, time) for stage, times in pairs for time in times)
+        groups = self.model.sharding.get("dp", 1)
+        return tuple(StageTiming(stage, time, groups) for stage, times in pairs for time in times)
 
     def timings_of(self, stage: ReportedStage) -> tuple[StageTiming, ...]:
         """One stage on each device."""

@@ -21,10 +21,11 @@ TRAFFIC = {
 
 @dataclass(frozen=True, slots=True)
 class StageTiming:
-    """A stage, and its time on a device."""
+    """A stage, and its time on a device; ``groups`` such batches run at once, on devices of their own."""
 
     stage: StageTables
     time: StageTime
+    groups: int = 1
 
     @property
     def pass_s(self) -> float:
@@ -33,12 +34,12 @@ class StageTiming:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens of all sequences that a second processes, or makes (of drafted ones as many as are expected to be
-        accepted); None for a stage that has no tokens."""
+        """Tokens of all sequences of all groups that a second processes, or makes (of drafted ones as many as are
+        expected to be accepted); None for a stage that has no tokens."""
         scenario = self.stage.scenario
         if not isinstance(scenario, Scenario) or scenario.stage == "encode" or not self.pass_s:
             return None
-        return scenario.batch * scenario.tokens_per_step / self.pass_s
+        return self.groups * scenario.batch * scenario.tokens_per_step / self.pass_s
 
     @property
     def intensity(self) -> float:

@@ -52,6 +52,18 @@ def kernels_of(recording: Recording, graph: nx.DiGraph, *, fused: bool = True) -
     Without ``fused`` every op is a kernel of its own, as PyTorch runs a model that is not compiled.
     """
     nodes = {node.name: node for node in executed(recording.graph)}
+    return tuple(_kernel(parts, nodes, graph, fused) for parts in _launches(nodes, graph, fused))
+
+
+def weights_read_by(recording: Recording, graph: nx.DiGraph) -> tuple[Any, ...]:
+    """Bytes of weights that each kernel of :func:`kernels_of` reads, fused."""
+    nodes = {node.name: node for node in executed(recording.graph)}
+    launches = _launches(nodes, graph, fused=True)
+    return tuple(sum(priced_node(graph, name).cost.weight_read_bytes for name in parts.names) for parts in launches)
+
+
+def _launches(nodes: Mapping[str, fx.Node], graph: nx.DiGraph, fused: bool) -> list[_Parts]:
+    """The ops of each launch, in program order."""
     groups: dict[Any, _Parts] = {}
     for name, node in nodes.items():
         priced = priced_node(graph, name)
@@ -63,7 +75,7 @@ def kernels_of(recording: Recording, graph: nx.DiGraph, *, fused: bool = True) -
             groups[key].saved = groups[key].saved + shared
         else:
             groups[key] = _Parts([name])
-    return tuple(_kernel(parts, nodes, graph, fused) for parts in groups.values())
+    return list(groups.values())
 
 
 def _sibling(node: fx.Node, priced: PricedNode) -> tuple[Any, Any]:

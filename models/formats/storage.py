@@ -16,8 +16,9 @@ QUANTISES = "activations are quantised before each product"
 class StorageFormat:
     """One format. ``computes`` is the dtype that multiplies (a device file's name for it; empty: the model's own);
     ``adds`` is the work beside the products that an engine does for it, in words, and that is not priced. The
-    weights of a ``block`` (rows, columns) have a scale in common. A matrix whose sides are no multiples of ``whole``
-    cannot be packed, and stays as it is."""
+    weights of a ``block`` (rows, columns) have a scale in common; ``padded`` where engines give each rank whole blocks
+    of experts' inner width, the last ones fewer and zeros beside them. A matrix whose sides are no multiples of
+    ``whole`` cannot be packed, and stays as it is."""
 
     name: str
     parts: Callable[[int, int], Parts] = field(repr=False)
@@ -25,6 +26,7 @@ class StorageFormat:
     adds: str = ""
     block: tuple[int, int] = (1, 1)
     whole: tuple[int, int] = (1, 1)
+    padded: bool = False
 
     def takes(self, rows: int, columns: int) -> bool:
         """Whether a matrix can be stored in it."""

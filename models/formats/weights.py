@@ -96,6 +96,7 @@ _PLAIN: dict[str, StorageFormat] = {
             "",
             DEQUANTISES,
             (1, 32),
+            padded=True,
         ),
         StorageFormat(
             "mxfp8",

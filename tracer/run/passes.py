@@ -87,11 +87,13 @@ def record(
             return as_deployed(_recorded(wanted, fold, deployment), model, deployment)
         from fxmeter.tracer.graph.shares import sharing
         from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
-        from fxmeter.tracer.shard.rank import rank_of
+        from fxmeter.tracer.shard.rank import PADDING, rank_of
 
         with rank_of(model, deployment) as rank, sharing() as shares:
             recording = _recorded(replace(wanted, model=rank), fold, deployment, whole=model)
-            recording = replace(recording, shared=shares.last)
+            padding = getattr(rank, PADDING)
+            assumed = (*recording.assumptions, *([] if padding is None else [padding]))
+            recording = replace(recording, shared=shares.last, assumptions=assumed)
             name_groups(recording.graph)
             return as_deployed(recording, rank, deployment)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,9 +22,12 @@ from fxmeter.tracer.serving.experts import choosing, runs_all_experts
 from fxmeter.tracer.shard.experts import exchange_of
 from fxmeter.tracer.shard.plans import experts_plan, has_plans, tensor_plan
 from fxmeter.tracer.shard.world import Meshes, world_of
-from fxmeter.tracer.state.tree import derived
+from fxmeter.tracer.state.tree import derived, walk
 
 _HEADS = ("q_proj", "q_b_proj", "qkv_proj", "query_key_value")
+_INNER_WIDTHS = ("moe_intermediate_size", "intermediate_size")
+PADDING = "padding"
+"""The attribute in which a rank carries how its sizes are filled up, in words, or None."""
 _SHARED_HEADS = ("k_proj", "qkv_proj", "query_key_value")
 
 
@@ -38,12 +42,13 @@ def rank_of(model: nn.Module, deployment: Deployment, *, exchange: str | None = 
     """
     exchange = exchange or exchange_of(deployment)
     chosen_alone = deployment.kernels == "serving" and runs_all_experts(model)
-    key = (deployment.tp, deployment.ep, deployment.dp, exchange, chosen_alone)
+    padding = _padding(model, deployment)
+    key = (deployment.tp, deployment.ep, deployment.dp, exchange, chosen_alone, padding)
     ranks = derived(model, _made)
     with world_of(deployment) as meshes:
         if key not in ranks:
             with choosing(model) if chosen_alone else nullcontext():  # a plan keeps the forward that it wraps
-                ranks[key] = _rank(model, deployment, meshes, exchange)
+                ranks[key] = _rank(model, deployment, meshes, exchange, padding)
         yield ranks[key]
 
 
@@ -52,7 +57,9 @@ def _made(model: nn.Module) -> dict[Any, nn.Module]:
     return {}
 
 
-def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: str) -> nn.Module:
+def _rank(
+    model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: str, padding: Padding | None
+) -> nn.Module:
     if not has_plans(model):
         raise DeploymentError(f"{type(model).__name__} is no transformers model, whose plan says how it is sharded")
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
@@ -60,7 +67,9 @@ def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: st
     if hasattr(model, "mtp"):
         raise DeploymentError("layers that predict further tokens are priced on one device; leave mtp (--mtp) out")
     plan, experts = tensor_plan(model, deployment), experts_plan(model, deployment)
-    rank: Any = _with_heads_for_all(model, plan, deployment.tp)
+    changes = _heads_for_all(model, plan, deployment.tp) | ({} if padding is None else {padding.field: padding.padded})
+    rank: Any = _with_sizes(model, changes) if changes else copy.deepcopy(model)
+    setattr(rank, PADDING, None if padding is None else str(padding))
     tied = _untied(rank)
     try:
         on_demand("apply_tensor_parallelism")(rank, meshes.tensor, plan)
@@ -75,9 +84,44 @@ def _rank(model: nn.Module, deployment: Deployment, meshes: Meshes, exchange: st
     return rank
 
 
-def _with_heads_for_all(model: Any, plan: Mapping[str, str], tp: int) -> nn.Module:
-    """A copy of ``model``; where it has fewer heads of keys and values than ranks, with one of them for each rank, as
-    engines copy them.
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """The inner width of experts, a ``field`` of the config, that ranks share in whole blocks: ``padded`` to as much as
+    all of them have together where each has what the first one has."""
+
+    field: str
+    width: int
+    padded: int
+    block: int
+
+    def __str__(self) -> str:
+        return (
+            f"experts' inner width of {self.width:,} is padded to {self.padded:,}: whole blocks of {self.block} "
+            "on each rank, as engines do it"
+        )
+
+
+def _padding(model: Any, deployment: Deployment) -> Padding | None:
+    """Where a share of experts' inner width would cut through blocks that engines fill up; None where none does."""
+    formats = deployment.weights or getattr(model, "weight_formats", None)
+    item = next((item for _, item in getattr(formats, "groups", ()) if item.padded), None)
+    if item is None or deployment.ep > 1:
+        return None
+    block, ranks = item.block[1], deployment.tp
+    for _, module in walk(model):
+        down = module._parameters.get("down_proj")
+        if down is None or down.dim() != 3:
+            continue
+        width = down.shape[1 if getattr(module, "is_transposed", False) else 2]
+        fields = (name for name in _INNER_WIDTHS if getattr(model.config, name, None) == width)
+        field = next(fields, None)
+        if field is not None and width % block == 0 and width % (block * ranks):
+            return Padding(field, width, -(-width // (block * ranks)) * block * ranks, block)
+    return None
+
+
+def _heads_for_all(model: Any, plan: Mapping[str, str], tp: int) -> dict[str, int]:
+    """Where a model has fewer heads of keys and values than ranks: one of them for each rank, as engines copy them.
 
     Raises:
         DeploymentError: heads that cannot be shared out evenly.
@@ -88,11 +132,17 @@ def _with_heads_for_all(model: Any, plan: Mapping[str, str], tp: int) -> nn.Modu
     if heads is not None and heads % tp and sharded & {*_HEADS}:
         raise DeploymentError(f"{name} has {heads} attention heads, which tp={tp} ranks cannot share evenly")
     if shared is None or shared % tp == 0 or not sharded & {*_SHARED_HEADS}:
-        return copy.deepcopy(model)
+        return {}
     if tp % shared:
         raise DeploymentError(f"{name} has {shared} heads of keys and values, which tp={tp} ranks cannot share evenly")
+    return {"num_key_value_heads": tp}
+
+
+def _with_sizes(model: Any, changes: Mapping[str, int]) -> nn.Module:
+    """A copy of ``model`` whose config has other sizes."""
     config = copy.deepcopy(model.config)
-    config.num_key_value_heads = tp
+    for name, value in changes.items():
+        setattr(config, name, value)
     with torch.device("meta"), init.no_init_weights(), init.meta_device_safe_creation_ops():
         wider = type(model)._from_config(config, dtype=model.dtype, attn_implementation="eager")
     wider.to("meta").tie_weights()

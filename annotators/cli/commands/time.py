@@ -122,5 +122,7 @@ def time(
         from fxmeter.annotators.views.reports.latency import latency_markdown, latency_view
 
         line = f"{info.name}, {info.weights}"
+        if deployment.pp > 1:
+            line += f"; {deployment.pp} pipeline stages, one after another, without what they send"
         sys.stdout.write(latency_markdown(found, line)) if markdown else show(latency_view(found, line))
     exit_unless_costed(uncosted, allow_uncosted)

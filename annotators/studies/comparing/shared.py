@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from fxmeter.annotators.api import annotate_by
-from fxmeter.annotators.stages.pipeline import pipeline, times_of
+from fxmeter.annotators.stages.pipeline import pipeline, shown, times_of
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.comparing.compared import Pipelined, Shared
 from fxmeter.models.deployment import Deployment
@@ -36,11 +36,11 @@ def shared_by_ranks(model: nn.Module, stages: Iterable[AnnotatedStage], deployme
 def pipelined(
     stages: Iterable[AnnotatedStage], deployment: Deployment, devices: Sequence[Device]
 ) -> tuple[Pipelined, ...]:
-    """The passes of a language model as pipeline stages; of a generation its last step."""
+    """The passes of a language model as pipeline stages: all chunks of a prompt, the last step of a generation."""
     if deployment.pp == 1:
         return ()
     found = []
-    for stage in (stage.last_step or stage for stage in stages):
+    for stage in map(shown, stages):
         scenario = stage.scenario
         if not isinstance(scenario, Scenario):
             continue

@@ -24,6 +24,7 @@ from fxmeter.annotators.studies.planning.search import largest_that_fits
 from fxmeter.annotators.studies.planning.serving import NOTHING_ASKED, Demand, Reached, peaks_on, reached
 from fxmeter.annotators.studies.sweep import StageFigures, StageForms, recorded, stage_column, uncosted
 from fxmeter.models.choices import Attention, StageName
+from fxmeter.models.errors import DeploymentError
 from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import StageCost
@@ -148,6 +149,11 @@ def capacity(
 ) -> Capacity:
     """The needs of every point of ``axes``, and what they get on the devices of ``demand`` (in their own memory, or in
     ``memory_bytes`` of it). A measured time is of the first point. ``advance`` is told how many points are done."""
+    if forms.deployment.pp > 1:
+        raise DeploymentError(
+            "capacity is that of one device, of pipeline stages the fullest one, whose memory report --pp shows; "
+            "without --pp it is that of all stages on one device"
+        )
     points = axes.points()
     rows = stage_columns(forms, attention, points, demand.max_batched_tokens)
     needs = []

@@ -33,8 +33,8 @@ class Latency:
     """One pass on one device: ``length`` is its prompt (prefill), its cached tokens (decode), or the positions of the
     encoder (encode).
 
-    ``tokens_per_s`` is of all sequences; ``tokens_per_s_each`` of one. ``extrapolated`` says why the estimate was not
-    held to measurements.
+    ``tokens_per_s`` is of all sequences, those of all data-parallel groups, and ``tokens_per_s_each`` of one.
+    ``extrapolated`` says why the estimate was not held to measurements.
     """
 
     device: str
@@ -136,13 +136,14 @@ def _rows(
     axis = "past_len" if stage == "decode" else "query_len"
     sizes: Kwargs = {axis: column, **other}
     found = form.time(device, batch=np.array(batches), **sizes)
+    groups = int(form.sheet.subject.deployment.get("dp", 1))
     rows = []
     for (i, length), (j, size) in ((a, b) for a in enumerate(lengths) for b in enumerate(batches)):
         estimate = float(found.estimate_s[i, j])
         each = (tokens if stage == "decode" else length) / estimate
         bound, by = float(found.bound_s[i, j]), str(found.bound_by[i, j])
         reasons = form.extrapolated(device, batch=size, **{**sizes, axis: length})
-        rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size, each, reasons))
+        rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size * groups, each, reasons))
     return rows
 
 

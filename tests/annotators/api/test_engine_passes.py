@@ -9,7 +9,10 @@ import pytest
 from transformers import AutoConfig
 
 from fxmeter import annotate, decode, deploy, load_model, mixed, prefill
-from fxmeter.models.errors import ScenarioError
+from fxmeter.annotators.stages.model_info import model_info
+from fxmeter.annotators.stages.pipeline import pipeline
+from fxmeter.annotators.studies.report import build_report
+from fxmeter.models.devices import device
 from fxmeter.models.stage_cost import StageCost
 from tests.tracer.tiny import DEEPSEEK, LLAMA, QWEN_MOE
 
@@ -95,8 +98,52 @@ def test_a_mixed_step_is_its_parts_but_for_the_weights(model):
         assert sum(getattr(op.cost, name) for op in whole.ops) == getattr(whole.cost, name)
         in_graph = (data["priced"] for _, data in whole.graph.nodes(data=True))
         assert sum(node.executions * getattr(node.cost, name) for node in in_graph) == getattr(whole.cost, name), name
-    with pytest.raises(ScenarioError, match="priced, not timed"):
-        whole.time("h100")
+
+
+def test_a_mixed_step_takes_the_time_of_its_kernels(model):
+    """Products of all tokens read their weights once: faster than the parts one after another."""
+    step = mixed([decode(20, batch=3), decode(5)], prefill(12, past_len=4))
+    whole = annotate(model, step, deployment=SERVING)
+    parts = [annotate(model, one, deployment=SERVING).time("h100") for one in step.parts]
+    took = whole.time("h100")
+    assert max(part.bound_s for part in parts) <= took.bound_s <= sum(part.bound_s for part in parts)
+    assert took.estimate_s < sum(part.estimate_s for part in parts)
+    assert sum(item.kernel.matmul_flops * item.kernel.times for item in took.kernels) == sum(
+        item.kernel.matmul_flops * item.kernel.times for part in parts for item in part.kernels
+    )
+    assert "decode beside a chunk of a prompt" in took.extrapolated
+
+
+def test_products_beside_a_chunk_are_those_of_one_batch():
+    """A chunk of one token beside a decode step at its length is a decode step of two sequences."""
+    model = load_model(AutoConfig.for_model(**LLAMA))
+    one = annotate(model, mixed([decode(20)], prefill(1, past_len=20))).time("h100")
+    two = annotate(model, decode(20, batch=2)).time("h100")
+    products = [
+        [(k.matmul_flops, k.nbytes) for item in time.kernels if (k := item.kernel).kind == "product"]
+        for time in (one, two)
+    ]
+    assert products[0] == products[1] != []
+
+
+def test_pipeline_stages_of_a_prompt_in_chunks_add_up_to_the_request():
+    model = load_model(AutoConfig.for_model(**LLAMA))
+    whole = annotate(model, prefill(50, chunk=16))
+    stages = pipeline(whole, 3)
+    for name in ("matmul_flops", "vector_flops", "io_bytes", "weight_bytes", "kv_bytes"):
+        assert sum(getattr(stage.cost, name) for stage in stages) == getattr(whole.cost, name), name
+    assert [stage.sent_bytes for stage in stages] == [50 * 32 * 2, 50 * 32 * 2, 0]
+
+
+def test_tokens_a_second_are_those_of_all_groups():
+    model = load_model(AutoConfig.for_model(**LLAMA))
+    rates = []
+    for groups in (1, 3):
+        deployment = deploy(dp=groups)
+        stage = annotate(model, decode(30, batch=2), deployment=deployment)
+        report = build_report(model_info(model, deployment=deployment), [stage], devices=[device("h100")])
+        rates.append(report.timings[0].tokens_per_s)
+    assert rates[1] == pytest.approx(3 * rates[0])
 
 
 def test_routed_experts_of_a_mixed_step_are_those_of_all_its_tokens():

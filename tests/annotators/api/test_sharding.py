@@ -107,6 +107,21 @@ def test_sinks_are_sharded_with_their_heads_without_a_plan_of_transformers(prese
     assert sum(node.times for node in priced_nodes(rank.graph) if node.op == "c10d.allreduce_.default") == 36 * 2
 
 
+def test_a_rank_has_whole_blocks_of_experts_inner_width(preset_model):
+    """gpt-oss: 90 blocks of 32 among eight ranks, 12 for the first one; what it multiplies and stores is 384 wide."""
+    model, width = preset_model("gpt-oss-20b"), 12 * 32
+    rank = annotate(model, decode(100), deployment=deploy(tp=8))
+    experts = rank.modules["model.layers.0.mlp.experts"].cost
+    gate_up, down = 2 * width * (2880 // 2 + 90), 2880 * (width // 2 + 12)
+    assert experts.weight_bytes == 32 * (gate_up + down + (2 * width + 2880) * 2)
+    assert experts.matmul_flops == 4 * 2 * 2880 * (2 * width + width)
+    assert any("2,880 is padded to 3,072" in assumed for assumed in rank.assumptions)
+    whole = annotate(model, decode(100), deployment=deploy(tp=2))  # 45 blocks each
+    assert not any("padded" in assumed for assumed in whole.assumptions)
+    plain = annotate(model, decode(100), deployment=deploy(tp=8, weights="bfloat16"))
+    assert plain.modules["model.layers.0.mlp.experts"].cost.matmul_flops == 4 * 2 * 2880 * 3 * 360
+
+
 def test_tokens_go_to_experts_on_other_ranks_and_come_back(preset_model):
     """64 ranks with 8 sequences each: of 8 · 8 rows one goes to each rank, the same come in, in both exchanges."""
     model = preset_model("deepseek-v3")

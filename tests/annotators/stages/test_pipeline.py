@@ -14,8 +14,11 @@ from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.distributed.pipeline_parallel import PipelineStage
 from transformers.distributed.utils import TransformersDeviceMesh
 
-from fxmeter import annotate, decode, deploy, load_model, prefill
+from fxmeter import annotate, closed_form, decode, deploy, generation, load_model, prefill
 from fxmeter.annotators.stages.pipeline import pipeline, split_layers, times_of
+from fxmeter.annotators.studies.axes import Axes
+from fxmeter.annotators.studies.planning.capacity import capacity
+from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.stage_cost import ADDITIVE, StageCost
 from tests.tracer import tiny
@@ -57,6 +60,25 @@ def test_the_time_of_the_stages_is_that_of_the_kernels(preset_model):
     time = stage.time("h100")
     parts = times_of(stage, time, pipeline(stage, 4))
     assert sum(part.bound_s for part in parts) == pytest.approx(sum(item.all.bound_s for item in time.kernels))
+
+
+def test_a_closed_form_is_that_of_all_stages():
+    model, deployment = load_model(AutoConfig.for_model(**tiny.LLAMA)), deploy(pp=3)
+    form = closed_form(model, deployment=deployment)
+    stage = annotate(model, decode(77, batch=3), deployment=deployment)
+    parts = pipeline(stage, 3)
+    for name in ("matmul_flops", "io_bytes", "weight_bytes", "kv_bytes"):
+        assert getattr(form.at(batch=3, past_len=77), name) == sum(getattr(part.cost, name) for part in parts)
+    assert form.time("h100", batch=3, past_len=77).estimate_s == pytest.approx(stage.time("h100").estimate_s)
+    steps = annotate(model, generation(20, steps=9), deployment=deployment)
+    assert pipeline(steps, 3) == pipeline(annotate(model, decode(28)), 3)
+
+
+def test_a_capacity_is_of_one_device():
+    model = load_model(AutoConfig.for_model(**tiny.LLAMA))
+    forms = StageForms.of_model(model, deployment=deploy(pp=3))
+    with pytest.raises(DeploymentError, match="the fullest one"):
+        capacity(forms, Axes(prefill=(8,)))
 
 
 def test_more_stages_than_layers_are_refused():

@@ -18,7 +18,7 @@ from fxmeter.tracer.load.drafting import DraftingDecoder
 from fxmeter.tracer.load.loading import EXAMPLE_INPUTS, LEFT_OUT, SOURCE
 from fxmeter.tracer.run.encoder import encoder_of, fixed_positions, has_encoder
 from fxmeter.tracer.run.prompt import config_of, find_config, is_encoder, max_encoder_positions, max_positions
-from fxmeter.tracer.run.storage import checkpoint_bytes, formats_of, resident_bytes
+from fxmeter.tracer.run.storage import checkpoint_bytes, formats_of, kv_of, resident_bytes
 
 
 def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Deployment = ONE_DEVICE) -> ModelInfo:
@@ -29,7 +29,7 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
     parameters = list(model.parameters())
     has_experts = any(hasattr(module, "num_experts") for module in model.modules())
     dtype = str(parameters[0].dtype if parameters else torch.get_default_dtype()).removeprefix("torch.")
-    formats = formats_of(model, deployment)
+    formats, kv = formats_of(model, deployment), kv_of(model, deployment)
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "encoder" if is_encoder(model) else "decoder"
     layers = int(getattr(text, "num_hidden_layers", 0) or 0)
     if has_encoder(model):
@@ -49,11 +49,11 @@ def model_info(model: nn.Module, tower: nn.Module | None = None, deployment: Dep
         vision_parameters=0 if tower is None else sum(p.numel() for p in tower.parameters()),
         active_parameters=active_parameters(model) if inputs is None else None,
         weights=dtype if formats is None else formats.label,
-        kv=dtype if deployment.kv is None else deployment.kv.name,
+        kv=dtype if kv is None else kv.name,
         kernels=deployment.kernels,
         page_size=deployment.page_size,
         sharding={name: size for name, size in deployment.sizes.items() if size > 1},
-        adds=_added_work(formats, deployment.kv),
+        adds=_added_work(formats, kv),
         left_out=tuple(getattr(model, LEFT_OUT, ())),
         checkpoint_bytes=checkpoint_bytes(model, deployment),
         further_layers=len(model.mtp.layers) if isinstance(model, DraftingDecoder) else 0,

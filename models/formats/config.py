@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fxmeter.models.formats.kv import KvFormat
 from fxmeter.models.formats.parameter import Parameter
 from fxmeter.models.formats.storage import StorageFormat
 
@@ -23,13 +24,14 @@ _STACKED = {"gate_up_proj": ("gate_proj", "up_proj", "w1", "w3"), "down_proj": (
 class WeightFormats:
     """Formats by module. ``groups`` are (what they cover, format): the first that names a module counts, then the first
     for every "Linear". ``kept`` are modules that stay as they are; ``head`` says whether the output head is converted
-    too; ``only_experts`` that nothing but experts is."""
+    too; ``only_experts`` that nothing but experts is. ``kv`` is the cache's format where the checkpoint says that."""
 
     method: str
     groups: tuple[tuple[str, StorageFormat], ...]
     kept: tuple[str, ...] = ()
     head: bool = False
     only_experts: bool = False
+    kv: KvFormat | None = None
 
     @property
     def label(self) -> str:

@@ -11,6 +11,7 @@ from fxmeter.models.formats.compressed import compressed_tensors
 from fxmeter.models.formats.config import WeightFormats
 from fxmeter.models.formats.fields import Fields, kept_of, strings, unpriced
 from fxmeter.models.formats.grouped import aqlm
+from fxmeter.models.formats.kv import KvFormat, kv_format
 from fxmeter.models.formats.storage import StorageFormat
 from fxmeter.models.formats.weights import blocked_fp8, weight_format
 
@@ -29,12 +30,21 @@ def formats_of_config(fields: Fields, *, expert_dtype: str | None = None) -> Wei
             f"quantization_config has quant_method {fields.get('quant_method')!r}, which fxmeter cannot price; it "
             f"prices {', '.join(_METHODS)}. Give a weight format (--weights FORMAT, deploy(weights=...)), or bfloat16"
         )
-    formats = _METHODS[method](fields)
+    formats = replace(_METHODS[method](fields), kv=_cache_format(fields))
     if expert_dtype in (None, "fp8"):
         return formats
     if expert_dtype != "fp4":
         raise DeploymentError(f"expert_dtype {expert_dtype!r} is not priced; fp4 and fp8 are")
     return replace(formats, groups=((r"re:.*\.experts(\.|$)", weight_format("mxfp4")), *formats.groups))
+
+
+def _cache_format(fields: Fields) -> KvFormat | None:
+    """The format of the cache where the checkpoint has scales for it: an engine then keeps it so."""
+    inner = fields.get("quantization") or fields
+    scheme, algorithm = inner.get("kv_cache_scheme"), inner.get("kv_cache_quant_algo")
+    if isinstance(scheme, Mapping):
+        algorithm = f"{'fp' if scheme.get('type') == 'float' else 'int'}{scheme.get('num_bits', 8)}"
+    return None if algorithm is None else kv_format(str(algorithm))
 
 
 def _number(fields: Fields, name: str, default: int) -> int:
@@ -186,24 +196,28 @@ def _hqq(fields: Fields) -> WeightFormats:
 
 
 def _quanto(fields: Fields) -> WeightFormats:
-    names = {"int8": "int8-weight-only", "float8": "fp8", "int4": "quanto-int4", "int2": "quanto-int2"}
+    names = {"int8": "int8-weight-only", "float8": "fp8-weight-only", "int4": "quanto-int4", "int2": "quanto-int2"}
     return _one("quanto", _chosen("quanto", str(fields.get("weights", "int8")), names), fields)
 
 
 def _torchao(fields: Fields) -> WeightFormats:
     inner = fields.get("quant_type")
-    name = str(inner) if isinstance(inner, str) else str(((inner or {}).get("default") or {}).get("_type", inner))
-    names = {
-        "int4": "torchao-int4",
-        "int8_weight_only": "int8-weight-only",
-        "int8weightonly": "int8-weight-only",
-        "int8_dynamic": "int8",
-        "int8dynamic": "int8",
-        "float8": "fp8",
-    }
-    flat = name.lower().replace("config", "")
-    key = next((key for key in names if flat.startswith(key)), flat)
-    return _one("torchao", _chosen("torchao", key, names), fields)
+    inner = inner.get("default", inner) if isinstance(inner, Mapping) else inner
+    name = str(inner.get("_type", inner)) if isinstance(inner, Mapping) else str(inner)
+    data = (inner.get("_data") if isinstance(inner, Mapping) else fields.get("quant_type_kwargs")) or {}
+    flat = name.lower().replace("_", "").removesuffix("config")  # the functions of old and the classes of today
+    group = data.get("group_size") if isinstance(data, Mapping) else None
+    names = {**_TORCHAO, "int4weightonly": f"torchao-int4-g{group if isinstance(group, int) else 128}"}
+    return _one("torchao", _chosen("torchao", flat, names), fields)
+
+
+_TORCHAO = {
+    "int8weightonly": "int8-weight-only",
+    "int8dynamicactivationint8weight": "int8",
+    "float8weightonly": "fp8-weight-only",
+    "float8dynamicactivationfloat8weight": "fp8",
+    "float8staticactivationfloat8weight": "fp8-static",
+}
 
 
 def _chosen(method: str, key: str, names: Mapping[str, str]) -> StorageFormat:
@@ -224,11 +238,15 @@ _METHODS: dict[str, Callable[[Fields], WeightFormats]] = {
     "awq": _awq,
     "auto-round": _auto_round,
     "bitsandbytes": _bitsandbytes,
+    "bitsandbytes-4bit": lambda fields: _bitsandbytes({**fields, "load_in_4bit": True}),
+    "bitsandbytes-8bit": lambda fields: _bitsandbytes({**fields, "load_in_4bit": False, "load_in_8bit": True}),
     "compressed-tensors": compressed_tensors,
     "modelopt": _modelopt,
     "quark": _quark,
     "aqlm": _aqlm,
     "mxfp4": _mxfp4,
+    "mxfp8": lambda fields: _one("mxfp8", weight_format("mxfp8"), fields),
+    "nvfp4": lambda fields: _one("nvfp4", weight_format("nvfp4"), fields),
     "hqq": _hqq,
     "quanto": _quanto,
     "torchao": _torchao,

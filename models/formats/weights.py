@@ -83,6 +83,7 @@ _PLAIN: dict[str, StorageFormat] = {
         StorageFormat("fp8", _scaled(lambda rows, columns: 4), "fp8", QUANTISES),
         StorageFormat("fp8-static", _scaled(lambda rows, columns: 4 + 4), "fp8", QUANTISES),
         StorageFormat("fp8-channel", _scaled(lambda rows, columns: rows * 2), "fp8", QUANTISES),
+        StorageFormat("fp8-weight-only", _scaled(lambda rows, columns: rows * 2), "", DEQUANTISES),
         StorageFormat("fbgemm-fp8", _scaled(lambda rows, columns: rows * 4), "fp8", QUANTISES),
         blocked_fp8(128, 128),
         StorageFormat("int8", _scaled(lambda rows, columns: rows * 2), "int8", QUANTISES),

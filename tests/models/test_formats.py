@@ -63,12 +63,19 @@ def test_odd_sizes_round_up_part_by_part():
 
 
 BLOCKS = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+INT4 = "Int4WeightOnlyConfig"
 METHODS = [
     (BLOCKS, "fp8-block"),
     ({"quant_method": "fp8"}, "fp8"),
     ({"quant_method": "gptq", "bits": 4, "group_size": 32}, "gptq-int4-g32"),
     ({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, "awq-int4-g128"),
     ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bnb-int8"),
+    ({"quant_method": "bitsandbytes_4bit", "bnb_4bit_use_double_quant": True}, "nf4-double"),
+    ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Float8WeightOnlyConfig"}}}, "fp8-weight-only"),
+    (
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": INT4, "_data": {"group_size": 32}}}},
+        "torchao-int4-g32",
+    ),
     ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "nf4"),
     ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, "nf4-double"),
     ({"quant_method": "mxfp4"}, "mxfp4"),
@@ -125,6 +132,14 @@ def test_which_modules_a_config_keeps():
     ignored = formats_of_config({**scheme(num_bits=8, type="int"), "ignore": [r"re:.*\.experts\..*"]})
     assert ignored.of(matrix("model.layers.0.mlp.experts.3", "experts")) is None
     assert ignored.of(matrix("lm_head", "head")) is not None  # nothing keeps it
+
+
+@pytest.mark.parametrize(
+    "said", [{"kv_cache_scheme": {"num_bits": 8, "type": "float"}}, {"kv_cache_quant_algo": "FP8"}], ids=str
+)
+def test_a_checkpoint_with_scales_for_the_cache_says_its_format(said):
+    assert formats_of_config({"quant_method": "modelopt", "quant_algo": "FP8", **said}).kv == kv_format("fp8")
+    assert formats_of_config({"quant_method": "modelopt", "quant_algo": "FP8"}).kv is None
 
 
 def test_experts_of_a_dtype_of_their_own():
@@ -236,6 +251,8 @@ BAD = [
     ({"quant_method": "compressed-tensors"}, "without config_groups"),
     (scheme(num_bits=3, type="int"), "3 bits"),
     ({"quant_method": "torchao", "quant_type": "uintx"}, "'uintx'"),
+    ({"quant_method": "torchao", "quant_type": "int8_dynamic_activation_int4_weight"}, "int4weight' are not priced"),
+    ({"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 3}}, "no KV format named 'int3'"),
 ]  # fmt: skip
 
 

@@ -29,8 +29,8 @@ Stored = Mapping[str, tuple[int, StorageFormat]]
 def as_deployed(recording: Recording, model: nn.Module, deployment: Deployment) -> Recording:
     """``recording`` with the bytes that weights and cache take under ``deployment``."""
     recording = _weights_as(recording, stored_as(model, deployment))
-    if deployment.kv is not None:
-        recording = _cache_as(recording, deployment.kv)
+    if (kv := kv_of(model, deployment)) is not None:
+        recording = _cache_as(recording, kv)
     if deployment.kernels == "serving":
         heads_once(recording)
     return recording if deployment.page_size is None else _paged(recording, deployment.page_size)
@@ -44,6 +44,13 @@ def formats_of(model: nn.Module, deployment: Deployment) -> WeightFormats | None
     if isinstance(own, DeploymentError):
         raise own
     return own
+
+
+def kv_of(model: nn.Module, deployment: Deployment) -> KvFormat | None:
+    """The cache's format: the one asked for, else the checkpoint's where its weights are; None for the code's own."""
+    if deployment.kv is not None or deployment.weights is not None:
+        return deployment.kv
+    return getattr(getattr(model, "weight_formats", None), "kv", None)
 
 
 def resident_bytes(model: nn.Module, deployment: Deployment) -> int:

@@ -98,6 +98,19 @@ def test_layers_that_are_stored_differently_are_no_layers_alike(kept, tp):
     assert folded.cost.weight_bytes == expected
 
 
+def test_a_checkpoint_that_keeps_its_cache_in_fp8_is_priced_so():
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = {"model_type": "llama", "num_hidden_layers": 2, "vocab_size": 128, **sizes}
+    quantised = {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "ignore": ["lm_head"]}
+    model = load_model({**config, "quantization_config": quantised})
+    tokens, keys_and_values = 10, 2 * 2 * 2 * 16
+    assert annotate(model, decode(9)).cost.kv_bytes == tokens * keys_and_values
+    by_hand = annotate(model, decode(9), deployment=deploy(kv="bfloat16")).cost
+    assert by_hand.kv_bytes == 2 * tokens * keys_and_values
+    as_coded = annotate(model, decode(9), deployment=deploy(weights="bfloat16")).cost
+    assert as_coded.kv_bytes == by_hand.kv_bytes
+
+
 def test_decode_reads_what_is_stored(preset_model):
     """All matrices are read whole at decode; of the embedding one row, the head as it is."""
     read = {

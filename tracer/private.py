@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from fxmeter.tracer.private_names import COMPILED, DRAFTING, NAMES, SCAN, SHARDING, UNCOMPILED, Name, require
+from fxmeter.tracer.private_names import COMPILE, COMPILED, DRAFTING, NAMES, SCAN, SHARDING, UNCOMPILED, Name, require
 
 for _name in NAMES:
     require(_name)
@@ -85,6 +85,21 @@ def uncompiled(module: nn.Module) -> nn.Module:
     while compiler is not None and isinstance(module, compiler.OptimizedModule):
         module = module._orig_mod
     return module
+
+
+@contextmanager
+def compiled_as_written() -> Iterator[None]:
+    """Inside the block what ``torch.compile`` makes, or made before, runs as the code that it is made from.
+
+    Where its compiler is not imported nothing was compiled, and the import alone takes seconds.
+    """
+    loaded = COMPILED.module in sys.modules
+    with torch.compiler.set_stance("force_eager") if loaded else nullcontext(), swapped({COMPILE: _as_written}):
+        yield
+
+
+def _as_written(model: Any = None, **_: Any) -> Any:
+    return model if model is not None else lambda function: function
 
 
 def scan_step_by_step(*args: Any, additional_inputs: Any) -> Any:
@@ -187,6 +202,7 @@ __all__ = [
     "attention_name",
     "can_fuse",
     "choose_attention",
+    "compiled_as_written",
     "grouped_mm",
     "has_attention_interface",
     "has_global_hooks",

@@ -97,6 +97,7 @@ NAMES = (
 )
 
 
+COMPILE = Name("torch", "compile", "record what a forward compiles as it is written")
 COMPILED = Name("torch._dynamo.eval_frame", "OptimizedModule", "price what a compiled module was made from")
 
 DRAFTING = (

@@ -15,6 +15,7 @@ from fxmeter.tracer.load.loading import load_model
 from fxmeter.tracer.load.vision import load_vision
 from fxmeter.tracer.run.encoder import has_encoder, with_encoder_len
 from fxmeter.tracer.run.prompt import is_encoder
+from fxmeter.tracer.run.twin import on_meta
 
 Given = nn.Module | str | Path | PreTrainedConfig
 """A model, or whatever :func:`fxmeter.load_model` makes one of."""
@@ -24,9 +25,13 @@ Asked = Scenario | MixedStep | VisionScenario
 
 
 def model_of(given: Given, *, vision: bool = False) -> nn.Module:
-    """``given``, or the model (for ``vision`` the tower) that it names. Raises ModelError for anything else."""
+    """``given``, or the model (for ``vision`` the tower) that it names. Raises ModelError for anything else.
+
+    Of a model with data a copy on meta: nothing is computed, and who runs the model meanwhile is not disturbed.
+    """
     if isinstance(given, nn.Module):
-        return given
+        on_a_device = "_modules" in vars(given) and any(not weight.is_meta for weight in given.parameters())
+        return on_meta(given).module if on_a_device or "_modules" not in vars(given) else given
     if isinstance(given, (str, Path)) and vision:
         return load_vision(str(given))
     if isinstance(given, (str, Path, PreTrainedConfig)):

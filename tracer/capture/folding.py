@@ -24,7 +24,7 @@ from weakref import ref
 import torch
 from torch import Tensor, fx, nn
 
-from fxmeter.models.errors import FxmeterError
+from fxmeter.models.errors import FxmeterError, ScenarioError
 from fxmeter.tracer.capture.groups import Member, alike_members, list_of, on_rank, stored_alike
 from fxmeter.tracer.capture.known import PLAIN, Known
 from fxmeter.tracer.capture.passthrough import passthrough
@@ -117,6 +117,13 @@ class Folding:
         place = _NUMBERS.sub("", in_list)
         self._members = [member for member in self._members if _NUMBERS.sub("", member.in_list) != place]
         return self if self._members else None
+
+    @classmethod
+    def of(cls, model: nn.Module, fold: bool | None, **more: Any) -> Folding | None:
+        """What ``fold`` asks for: what is known to change nothing, all that is alike, or nothing (None)."""
+        if fold is not None and not isinstance(fold, bool):
+            raise ScenarioError(f"fold is True, False or None, not {fold!r:.80}")
+        return None if fold is False else cls(model, trusted=bool(fold), **more)
 
     @contextmanager
     def active(self, observer: Observer) -> Iterator[None]:

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxmeter.tracer.capture.known import MODULE_INTERNALS, PLAIN, Known, changed_classes
+from fxmeter.tracer.private import local_part, storage_key
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
 _INDEX_NAME = re.compile(r"(idx|index|_id|^id|number|_num|layer)$")
@@ -160,11 +161,11 @@ def _is_small(path: str, members: nn.ModuleList) -> bool:
 
 
 def _sharing(members: nn.ModuleList) -> set[int]:
-    """Members that have a weight in common with another one: it is there once, not once for each."""
+    """Members that have a weight in common with another one, or its storage: it is there once, not once for each."""
     owners: dict[int, set[int]] = {}
     for index, member in enumerate(members):
         for tensor in (*member.parameters(), *member.buffers()):
-            owners.setdefault(id(tensor), set()).add(index)
+            owners.setdefault(storage_key(local_part(tensor)), set()).add(index)
     return {index for indices in owners.values() if len(indices) > 1 for index in indices}
 
 

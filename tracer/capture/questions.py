@@ -44,6 +44,7 @@ QUESTIONS = frozenset(
         aten.index_put.default,
         aten.masked_select.default,
         aten.bincount.default,
+        aten._pack_padded_sequence.default,
         aten._unique2.default,
         aten.unique_consecutive.default,
         aten.unique_dim.default,
@@ -100,6 +101,9 @@ class Questions:
             (mask,) = self._asked([node.args[1]])  # type: ignore[list-item]
             picked = int(mask.expand(torch.broadcast_shapes(mask.shape, args[0].shape)).sum())
             return args[0].new_empty(picked)
+        if func is aten._pack_padded_sequence.default:  # how many sequences are that long is for code to read
+            (lengths,) = self._asked([node.args[1]])  # type: ignore[list-item]
+            return func(args[0], lengths, *args[2:], **kwargs)
         if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
             return self._by_mask(func, node, args, kwargs)
         sources = [source for source in node.all_input_nodes if isinstance(meta_of(source).spec, Spec)]
@@ -151,9 +155,13 @@ class Questions:
         return sorted(needed)
 
     def _storages_of(self, node: fx.Node) -> frozenset[int]:
-        """Where the results of a node are; asked again and again, of nodes with hundreds of them."""
+        """Where the result of a node is; asked again and again, of nodes with hundreds of them.
+
+        Of several results each is a node of its own, and what changes one of them says nothing of the others.
+        """
         if node not in self._storages:
-            self._storages[node] = frozenset(spec.storage.id for spec in specs_of(node))
+            spec = meta_of(node).spec
+            self._storages[node] = frozenset((spec.storage.id,) if isinstance(spec, Spec) else ())
         return self._storages[node]
 
     def _read(self, node: fx.Node) -> Iterator[int]:

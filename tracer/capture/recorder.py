@@ -28,7 +28,7 @@ from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.higher_order import run_higher_order
 from fxmeter.tracer.capture.names import names_of
 from fxmeter.tracer.capture.questions import LARGEST, QUESTIONS, Questions, UnknownValueError, is_known
-from fxmeter.tracer.capture.seen import Storages, TensorNodes
+from fxmeter.tracer.capture.seen import Storages, TensorNodes, dense, note, refuse_other_threads
 from fxmeter.tracer.graph.instances import Instance
 from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_of
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
@@ -76,6 +76,7 @@ class Recorder(TorchDispatchMode):
         self._on_meta = on_meta
         self._met_meta = self._met_other = False
         self._thread = get_ident()
+        self._elsewhere: str | None = None
 
     supports_higher_order_operators = True
 
@@ -104,9 +105,12 @@ class Recorder(TorchDispatchMode):
             for hook in hooks:
                 hook.remove()
         self._let_go()
+        refuse_other_threads(self._elsewhere)
 
     def _enter_module(self, module: nn.Module, args: object) -> None:
         if get_ident() != self._thread:
+            if id(module) in self._paths and self._thread != -1:
+                self._elsewhere = self._paths[id(module)]
             return
         around, calls = self._stack[-1]
         path = self._paths.get(id(module), around)
@@ -123,7 +127,7 @@ class Recorder(TorchDispatchMode):
         path, _ = self._stack.pop()
         error = sys.exception()
         if error is not None and path:
-            _note(error, path)
+            note(error, path)
 
     def __torch_dispatch__(self, func: Any, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
@@ -181,15 +185,15 @@ class Recorder(TorchDispatchMode):
         makes_elsewhere = not self._met_meta and kwargs.get("device") not in (None, _META)
         try:
             if self._on_meta and (self._met_other or makes_elsewhere):
-                return run_together(run, args, kwargs)
-            return run_or_remember(func, run, args, kwargs)
+                return dense(run_together(run, args, kwargs))
+            return dense(run_or_remember(func, run, args, kwargs))
         except Exception as error:
             if func in QUESTIONS and isinstance(error, (NotImplementedError, RuntimeError)):
                 try:
                     return self.questions.answer(func, node, args, kwargs)
                 except UnknownValueError:
                     pass
-            _note(error, f"{func} in {meta_of(node).module or 'its own forward'}")
+            note(error, f"{func} in {meta_of(node).module or 'its own forward'}")
             raise
 
     def _part(self, item: Any, node: fx.Node, index: int) -> Spec | None:
@@ -291,9 +295,3 @@ class Recorder(TorchDispatchMode):
         storage = self._storages.behind(tensor, role, born)
         self._nodes.put(tensor, node)
         return Spec(tuple(tensor.shape), tensor.dtype, tensor.stride(), int(tensor.storage_offset()), storage)
-
-
-def _note(error: BaseException, where: str) -> None:
-    """Say where an exception was raised, unless somebody further in said so already."""
-    if not hasattr(error, "__notes__"):
-        error.add_note(where)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
+from fxmeter.models.errors import TraceError
 from fxmeter.tracer.graph.spec import Role, Storage
 from fxmeter.tracer.private import storage_key
 
@@ -79,3 +81,26 @@ class Storages:
             storage.died = self.moment()
         if self._live.get(address) is storage:
             del self._live[address]
+
+
+def dense(out: Any) -> Any:
+    """What an op returned. Raises RuntimeError where that has no plain shape."""
+    if isinstance(out, Tensor) and out.layout is not torch.strided:
+        raise RuntimeError(
+            f"it makes a {'nested' if out.is_nested else str(out.layout)[6:]} tensor, whose ops have no rules"
+        )
+    return out
+
+
+def note(error: BaseException, where: str) -> None:
+    """Say where an exception was raised, unless somebody further in said so already."""
+    if not hasattr(error, "__notes__"):
+        error.add_note(where)
+
+
+def refuse_other_threads(path: str | None) -> None:
+    """Raises TraceError where the module at ``path``, a part of what is recorded, ran in another thread."""
+    if path is not None:
+        raise TraceError(
+            f"{path or 'the module'} ran in another thread, whose ops are not seen: call it in the forward's own"
+        )

@@ -44,7 +44,8 @@ def as_trace_errors(module: nn.Module) -> Iterator[None]:
             text = "its code asks for the value of a tensor"
         where = where and f" ({where})"
         name = type(module).__name__
-        raise TraceError(f"{name} could not be run on shapes alone: {text[:_LONGEST]}{where}{hint}") from error
+        cause = None if isinstance(error, StopIteration) else error  # with that cause contextlib would raise it again
+        raise TraceError(f"{name} could not be run on shapes alone: {text[:_LONGEST]}{where}{hint}") from cause
 
 
 def _line(error: Exception) -> list[str]:

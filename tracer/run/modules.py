@@ -15,6 +15,7 @@ from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.private import Cache
 from fxmeter.tracer.run.calls import folded, recorded
+from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.patches.attention import Attention, attention_of
 from fxmeter.tracer.run.patches.autocast import autocast_without_effect
 from fxmeter.tracer.run.patches.devices import OneDevice
@@ -57,7 +58,8 @@ def record_twin(
 
     def call(folding: Folding | None, *, careful: bool) -> Recording:
         values = dict(twin.values)
-        on_twin, named = arguments_on_meta(args, kwargs, values)
+        with as_trace_errors(module):
+            on_twin, named = arguments_on_meta(args, kwargs, values)
         cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
         device = OneDevice(_META) if careful else nullcontext()
         with attributes_restored(module), device, autocast_without_effect() as seen:
@@ -65,8 +67,7 @@ def record_twin(
         return replace(recording, assumptions=(*recording.assumptions, *seen))
 
     def attempt(*, careful: bool) -> Recording:
-        folding = None if fold is False else Folding(module, trusted=bool(fold))
-        return folded(lambda folding: call(folding, careful=careful), folding)
+        return folded(lambda folding: call(folding, careful=careful), Folding.of(module, fold))
 
     flow = without_compiling(fuse=attention == "flash")
     with one_recording(), unchanging(module), attention_of(module, attention), scans_as_operators(module), flow:

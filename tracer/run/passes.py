@@ -29,6 +29,7 @@ from fxmeter.tracer.run.encoder import encoder_of, has_encoder, run_encoder, wit
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of, head_given, head_of, require_tokens
 from fxmeter.tracer.run.patches.attention import Attention, asks_for_a_mask, attention_of
+from fxmeter.tracer.run.patches.autocast import autocast_without_effect
 from fxmeter.tracer.run.patches.devices import OneDevice
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
@@ -102,9 +103,9 @@ def _recorded(wanted: _Pass, fold: bool | None, deployment: Deployment, whole: n
     """``wanted`` recorded. Of a rank of a ``whole`` model those layers are alike that are so in the whole; and only
     those whose weights are stored in the same formats."""
     model, scenario, cache = wanted.model, wanted.scenario, wanted.cache
-    with unchanging(model):
+    with unchanging(model), autocast_without_effect() as seen:
         stored = stored_as(model, deployment)
-        folding = None if fold is False else Folding(model, trusted=bool(fold), like=whole, stored=stored)
+        folding = Folding.of(model, fold, like=whole, stored=stored)
         try:
             recording = _attempt(wanted, folding)
         except TraceError as failure:
@@ -116,7 +117,7 @@ def _recorded(wanted: _Pass, fold: bool | None, deployment: Deployment, whole: n
                 if (beyond := _beyond(model, scenario)) is not None:
                     raise TraceError(f"{type(model).__name__}: {beyond}, and its code cannot run them") from failure
                 raise failure from failure.__cause__
-    return recording
+    return replace(recording, assumptions=(*recording.assumptions, *seen))
 
 
 def _beyond(model: nn.Module, scenario: Scenario) -> str | None:

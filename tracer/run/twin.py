@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from fxmeter.models.errors import TraceError
 from fxmeter.models.names import Kwargs
@@ -79,6 +80,8 @@ def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
     """
     if not isinstance(module, nn.Module):
         raise TraceError(f"annotate_module prices an nn.Module, not {module!r:.80} (a {type(module).__name__})")
+    if "_modules" not in vars(module):
+        raise TraceError(f"{type(module).__name__} is not made yet: its __init__ calls super().__init__() first")
     module = uncompiled(module)
     _refuse_parts(module)
     tensors = dict(tensors_in(module))
@@ -90,6 +93,8 @@ def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
     with torch.inference_mode(False), torch.no_grad():
         memo: dict[int, Any] = {key: shadows.of(*place) for key, place in tensors.items()}
         twin = _copy(module, memo)
+    for part in [*twin.modules()]:
+        part._modules.update({name: uncompiled(child) for name, child in part._modules.items() if child is not None})
     return Twin(twin if training is None else twin.train(training), shadows.values)
 
 
@@ -102,11 +107,23 @@ def arguments_on_meta(args: Args, kwargs: Kwargs, values: dict[int, Tensor]) -> 
             return shadows.of(value, "an input")
         if isinstance(value, Cache):
             return copy.deepcopy(value, {id(tensor): shadows.of(tensor, "the cache") for tensor in tensors_of(value)})
-        found = {} if isinstance(value, nn.Module) else dict(tensors_in(value))
-        return copy.deepcopy(value, {key: shadows.of(*place) for key, place in found.items()}) if found else value
+        if isinstance(value, PackedSequence):  # its sizes are code's to read, and stay where they are
+            orders = (None if order is None else move(order) for order in value[2:])
+            return PackedSequence(move(value.data), value.batch_sizes, *orders)
+        if isinstance(value, Iterator):
+            raise TraceError(f"an input is a {type(value).__name__}, which one call uses up: give a list")
+        if isinstance(value, (nn.Module, types.MethodType)):
+            return value
+        memo: dict[int, Any] = {key: shadows.of(*place) for key, place in tensors_in(value)}
+        try:
+            return copy.deepcopy(value, memo)
+        except Exception:
+            if memo:
+                raise
+            return value  # a lock, a stream: it holds no tensor, and is shared
 
     with torch.inference_mode(False), torch.no_grad():
-        moved = pytree.tree_map(move, (args, dict(kwargs)), is_leaf=lambda item: isinstance(item, Cache))
+        moved = pytree.tree_map(move, (args, dict(kwargs)), is_leaf=lambda x: isinstance(x, (Cache, PackedSequence)))
     values.update(shadows.values)
     return moved
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 
 from fxmeter.models.errors import TraceError
+from fxmeter.tracer.private import compiled_as_written
 
 _turn = threading.Lock()
 _whose: int | None = None
@@ -26,7 +27,9 @@ def one_recording() -> Iterator[None]:
     """Inside the block no other thread records. Raises TraceError where this one does already.
 
     No gradients are taken, as in inference, but ops are the ones that make up others: torch's inference mode would show
-    some whole. Random numbers that the recorded code draws are drawn again afterwards: the generator is as it was.
+    some whole, and so would the fused kernels that its attention layers have for some devices. Nothing is compiled: a
+    compiler would take what records for a part of the model. Random numbers that the recorded code draws are drawn
+    again afterwards: the generator is as it was.
     """
     global _whose
     me = threading.get_ident()
@@ -37,12 +40,15 @@ def one_recording() -> Iterator[None]:
         )
     with _turn:
         random_state = torch.get_rng_state()
+        fused_layers = torch.backends.mha.get_fastpath_enabled()
         try:
             _whose = me
-            with torch.inference_mode(False), torch.no_grad():
+            torch.backends.mha.set_fastpath_enabled(False)
+            with torch.inference_mode(False), torch.no_grad(), compiled_as_written(), _no_thread_begins():
                 yield
         finally:
             _whose = None
+            torch.backends.mha.set_fastpath_enabled(fused_layers)
             torch.set_rng_state(random_state)
 
 
@@ -57,6 +63,24 @@ def one_building() -> Iterator[None]:
         return
     with _turn:
         yield
+
+
+@contextmanager
+def _no_thread_begins() -> Iterator[None]:
+    """Inside the block the thread that records starts no other, whose ops nobody would see."""
+    kind = threading.Thread
+    original = kind.start
+
+    def start(self: threading.Thread) -> None:
+        if records_now():
+            raise RuntimeError("it starts a thread, and ops of other threads are not seen: call what runs there here")
+        original(self)
+
+    kind.start = start  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.start = original  # type: ignore[method-assign]
 
 
 def records_now() -> bool:

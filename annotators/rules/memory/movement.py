@@ -59,6 +59,7 @@ free(_named("slice_scatter select_scatter diagonal_scatter as_strided_scatter", 
 free(_named("where masked_fill", SELECT), fuses="pointwise")
 free(_named("masked_scatter", SELECT), fuses="scatter")
 free(_named("masked_select", SELECT))
+free(_named("_pack_padded_sequence", COPY))
 
 
 MARKS = "marks a region for a profiler"
@@ -116,9 +117,30 @@ def _allocates(out: Spec) -> Moves:
 
 
 free(
-    _named("empty empty_like empty_strided empty_permuted new_empty new_empty_strided", "allocates, writes nothing"),
+    _named(
+        "empty empty_like empty_strided empty_permuted new_empty new_empty_strided _efficientzerotensor",
+        "allocates, writes nothing",
+    ),
     fuses="pointwise",
     moves=_allocates,
+)
+
+
+def _moves_nothing() -> Moves:
+    return Moves(read={"self": 0, "other": 0})
+
+
+free(
+    dict.fromkeys(
+        (
+            aten.is_same_size.default,
+            aten._has_same_storage_numel.default,
+            aten._assert_async.default,
+            aten._assert_async.msg,
+        ),
+        "the host's own: makes no tensor",
+    ),
+    moves=_moves_nothing,
 )
 
 

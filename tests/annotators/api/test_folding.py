@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from fxmeter.annotators import annotate, annotate_module
 from fxmeter.models import decode, prefill
@@ -270,3 +271,17 @@ def test_layers_that_share_a_weight_have_it_once():
     assert folded.cost == full.cost
     assert folded.cost.weight_bytes == 8 * 8 * 4
     assert folded.cost.weight_read_bytes == 3 * 8 * 8 * 4
+
+
+def test_layers_whose_weights_lie_over_one_storage_have_it_once():
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4
+    )
+    model = LlamaForCausalLM(config)
+    first, _, third, _ = model.model.layers
+    third.mlp.up_proj.weight = nn.Parameter(first.mlp.up_proj.weight.data)
+    tokens = torch.ones(2, 5, dtype=torch.long)
+    folded, full = (annotate_module(model, tokens, fold=fold) for fold in (None, False))
+    assert folded.cost == full.cost
+    own = {weight.untyped_storage().data_ptr(): weight.nbytes for weight in model.parameters()}
+    assert folded.cost.weight_bytes == sum(own.values())

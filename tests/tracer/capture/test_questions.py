@@ -68,3 +68,27 @@ def test_each_op_is_worked_out_once_however_often_it_is_asked_about(questions):
     ran = [event for event in seen.events() if event.name == "aten::cumsum"]
     on_meta_and_by_the_recorder, for_the_answers = 2, 1
     assert len(ran) <= on_meta_and_by_the_recorder + for_the_answers
+
+
+class Routed(nn.Module):
+    """Each token to two of four experts; their weights are made to sum to one in place, as many routers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(8, 4, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(4))
+
+    def forward(self, x):
+        weights, chosen = self.gate(x).softmax(-1).topk(2)
+        weights /= weights.sum(-1, keepdim=True)
+        out = torch.zeros_like(x)
+        for index in torch.bincount(chosen.flatten(), minlength=4).nonzero().flatten().tolist():
+            token, place = torch.where(chosen == index)
+            out.index_add_(0, token, self.experts[index](x[token]) * weights[token, place, None])
+        return out
+
+
+def test_what_changes_one_result_of_an_op_says_nothing_of_the_others():
+    tokens = 6
+    stage = annotate_module(Routed(), torch.randn(tokens, 8))
+    assert stage.cost.matmul_flops == 2 * tokens * 8 * 4 + 2 * (2 * tokens) * 8 * 8

@@ -221,3 +221,64 @@ def test_a_module_with_two_names_is_found_under_both():
     assert stage.cost.weight_bytes == 4 * (8 * 8 + 8)
     with pytest.raises(KeyError):
         stage.modules["third"]
+
+
+class Given(nn.Module):
+    """Calls what it is given with its input."""
+
+    def forward(self, call, *given):
+        return call(*given)
+
+
+class Context:
+    """What a caller hands along, for code to write on."""
+
+    scores = None
+
+
+def writes(x, context):
+    context.scores = x @ x.T
+    return context.scores
+
+
+def test_an_argument_that_code_writes_on_is_a_copy():
+    context = Context()
+    assert annotate_module(Given(), writes, X, context).cost.matmul_flops == 2 * 4 * 4 * 8
+    assert context.scores is None
+
+
+def unfinished():
+    class Unfinished(nn.Module):
+        def __init__(self):
+            pass
+
+    return Unfinished()
+
+
+def ends(x):
+    return next(iter(()))
+
+
+def jagged(x):
+    return torch.nested.nested_tensor([x[:1], x[1:]], layout=torch.jagged)
+
+
+NOT_PRICED = {
+    "a generator": (Given, (sum, (x for x in [X])), "an input is a generator, which one call uses up: give a list"),
+    "an iterator": (Given, (sum, iter([X])), "an input is a list_iterator"),
+    "no parts": (unfinished, (X,), r"calls super\(\).__init__\(\) first"),
+    "an end of nothing": (Given, (ends, X), r"StopIteration \(test_twin.py, line \d+\)"),
+    "a nested tensor on the way": (Given, (jagged, X), "it makes a nested tensor"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_PRICED)
+def test_what_cannot_be_priced_is_one_line(what):
+    make, given, expected = NOT_PRICED[what]
+    with pytest.raises(TraceError, match=expected):
+        annotate_module(make(), *given)
+
+
+def test_fold_is_a_truth_value_or_none():
+    with pytest.raises(FxmeterError, match="fold is True, False or None, not 'no'"):
+        annotate_module(nn.Linear(8, 8), X, fold="no")

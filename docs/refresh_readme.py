@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ END = "Heaviest ops by FLOPs"
 
 def printed(*arguments: str) -> list[str]:
     """What `fxmeter` prints, without spaces at the ends of lines."""
-    command = [Path(sys.executable).parent / "fxmeter", *arguments]
+    command = [sys.executable, "-m", "fxmeter", *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [line.rstrip() for line in done.stdout.splitlines()]
 
@@ -26,10 +27,10 @@ def main() -> None:
     text = re.sub(r"(\$ make report\n).*?(\n…\n```)", lambda m: m[1] + shown + m[2], text, flags=re.DOTALL)
 
     def again(match: re.Match[str]) -> str:
-        output = "\n".join(printed(*match[2].split())).strip("\n")
+        output = "\n".join(printed(*shlex.split(match[2], comments=True))).strip("\n")
         return f"{match[1]}{match[2]}\n{output}\n```"
 
-    text = re.sub(r"(```console\n\$ fxmeter )([^\n]*)\n(?:[^`]*?)```", again, text)
+    text = re.sub(r"(```console\n\$ fxmeter )([^\n]*)\n(?!\$)(?:[^`]*?)```", again, text)
     README.write_text(text, encoding="utf-8")
 
 

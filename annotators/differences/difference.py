@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from fxmeter.annotators.differences.pairs import Pair, every, paired
 from fxmeter.annotators.differences.parts import SECONDS, part_of
 from fxmeter.annotators.differences.saved import read_report
+from fxmeter.annotators.documents.head import scenario_in
+from fxmeter.annotators.sheets.titles import title
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.names import Document
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
@@ -97,6 +99,11 @@ class StageDifference:
         figure = figure or self.headline
         pairs = [] if self.parts is None else [pair for pair in every(self.parts) if pair.own_change(figure)]
         return sorted(pairs, key=lambda pair: -abs(pair.own_change(figure)))[:count]
+
+    def heaviest_ops(self, count: int, figure: str) -> list[OpChange]:
+        """The ops whose ``figure`` changes most, then those whose count does."""
+        changed = (op for op in self.ops if op.figures[figure].differs or op.count.differs)
+        return sorted(changed, key=lambda op: -abs(op.figures[figure].change or 0))[:count]
 
     def share(self, pair: Pair) -> float | None:
         """What a part itself has of the change of the headline; None where the whole does not change."""
@@ -236,13 +243,11 @@ def _figures(stage: Document | None) -> dict[str, Value]:
 
 
 def _title(stage: Document | None) -> str:
-    """What a stage is: its name, attention, and the sizes that say something."""
+    """What a stage is: its scenario and attention."""
     if stage is None:
         return ""
-    usual = {"batch": 1, "query_len": 1, "past_len": 0, "steps": 1, "crops": None}
-    letters = {"batch": "B", "query_len": "S", "past_len": "C", "steps": "steps", "crops": "crops"}
-    said = [f"{letters[name]}={stage[name]}" for name, value in usual.items() if stage.get(name, value) != value]
-    return ", ".join([" ".join([stage["stage"], *said]), stage["attention"]])
+    scenario = scenario_in(stage)
+    return f"{stage['stage'] if scenario is None else title(scenario)}, {stage['attention']}"
 
 
 def _ops(before: Document | None, after: Document | None) -> Iterator[OpChange]:

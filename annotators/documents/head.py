@@ -95,3 +95,21 @@ def _lengths(scenario: Scenario, **more: int) -> Document:
     asked = {"encoder_len": scenario.encoder_len, "chunk": scenario.chunk, "acceptance": scenario.acceptance}
     own |= {name: value for name, value in asked.items() if value is not None}
     return own if scenario.acceptance is None else {**own, "tokens_per_step": scenario.tokens_per_step}
+
+
+def scenario_in(stage: Document) -> Scenario | MixedStep | VisionScenario | None:
+    """The scenario that :func:`scenario_of` wrote; None for a module's."""
+    if stage["stage"] == "module":
+        return None
+    if "crops" in stage:
+        rows, columns = stage["crops"]
+        return VisionScenario(crops=(rows, columns), batch=stage["batch"])
+    if "parts" in stage:
+        prefill, *decodes = (_pass_in(part) for part in stage["parts"])
+        return MixedStep(decodes=tuple(decodes), prefill=prefill)
+    return _pass_in(stage)
+
+
+def _pass_in(stage: Document) -> Scenario:
+    names = ("stage", "batch", "query_len", "past_len", "steps", "encoder_len", "chunk", "acceptance")
+    return Scenario(**{name: stage[name] for name in names if name in stage})

@@ -10,6 +10,7 @@ from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.sheets import steps
 from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.sheets.tables import OfPass, ReportedStage
+from fxmeter.annotators.sheets.titles import title
 from fxmeter.annotators.studies.comparing.compared import Pipelined, Served, Shared
 from fxmeter.annotators.studies.times import StageTiming
 from fxmeter.annotators.timing.stage_time import StageTime
@@ -18,7 +19,7 @@ from fxmeter.models.devices import Device
 from fxmeter.models.figures import Figure, PassFigures
 from fxmeter.models.mixed_step import MixedStep
 from fxmeter.models.model_info import ModelInfo
-from fxmeter.models.scenario import Scenario, VisionScenario
+from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import PASS_FIGURES, StageCost
 
 if TYPE_CHECKING:
@@ -192,30 +193,5 @@ def _passes(stage: OfPass) -> tuple[Scenario, ...]:
 
 
 def title_of(stage: OfPass) -> str:
-    """ "prefill S=2048", "decode C=2048, B=8": the scenario in a few words."""
-    scenario = stage.scenario
-    if scenario is None:
-        return "module"
-    if isinstance(scenario, VisionScenario):
-        rows, columns = scenario.crops
-        text = f"vision {rows}x{columns} crops" if rows else "vision, no crops"
-    elif isinstance(scenario, MixedStep):
-        steps = [f"{one.batch}×C={one.past_len}" for one in scenario.decodes]
-        return f"mixed {', '.join([*steps, _prefill(scenario.prefill)])}"
-    elif scenario.stage == "encode":
-        text = f"encode S={scenario.query_len}"
-    elif scenario.stage == "prefill":
-        text = _prefill(scenario)
-    else:
-        text = f"decode C={scenario.past_len}"
-        text += f", S={scenario.query_len}" if scenario.query_len > 1 else ""
-        text += f", K={scenario.steps}" if scenario.steps > 1 else ""
-    if isinstance(scenario, Scenario) and scenario.encoder_len is not None:
-        text += f", E={scenario.encoder_len}"
-    return text + (f", B={scenario.batch}" if scenario.batch > 1 else "")
-
-
-def _prefill(scenario: Scenario) -> str:
-    text = f"prefill S={scenario.query_len}"
-    text += f", C={scenario.past_len}" if scenario.past_len else ""
-    return text + (f" by {scenario.chunk}" if scenario.chunk is not None else "")
+    """ "prefill S=2048", "decode C=2048, B=8": a stage's scenario in a few words."""
+    return "module" if stage.scenario is None else title(stage.scenario)

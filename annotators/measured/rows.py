@@ -53,14 +53,16 @@ def missing_rows(comparison: Comparison, count: int) -> list[Row]:
 
 
 def unmatched_rows(comparison: Comparison, count: int) -> list[Row]:
-    """What ran and was not recorded, by name and place, the longest first."""
+    """What ran, took time and was not recorded, by name and place, the longest first."""
     found: dict[str, tuple[int, int]] = {}
     for item in comparison.unmatched:
         label = f"{item.name} in {_place(item.module) or '(root)'}"
         calls, ns = found.get(label, (0, 0))
         found[label] = calls + item.count, ns + item.ns
     rows = [
-        Row(label, calls, Part(ns, comparison.passes), comparison.share_of(ns)) for label, (calls, ns) in found.items()
+        Row(label, calls, Part(ns, comparison.passes), comparison.share_of(ns))
+        for label, (calls, ns) in found.items()
+        if ns
     ]
     return sorted(rows, key=lambda row: -row.part.ns)[:count]
 

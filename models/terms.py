@@ -167,10 +167,11 @@ TERMS: tuple[Term, ...] = (
     Term("share", "Tables", "Of the whole stage's, as a bar and a percentage."),
     Term("×", "Tables", "How often: executions of an op, identical layers folded into one line.", ("times", "count")),
     Term(
-        "a folded line has all its layers",
+        "module (n×: all n)",
         "Tables",
-        "Layers that cannot be told apart are one line, 'layers.1-26 (26×)', with the sum of them all.",
-        ("folded",),
+        "A module and what runs in it. Layers that cannot be told apart are one line, 'layers.1-26 (26×)', with the "
+        "sum of them all.",
+        ("folded", "module"),
     ),
     Term("in", "Tables", "The module that executes the op, positions in lists left out; +n others do so too."),
     Term("shapes", "Tables", "Of the tensors that the op reads."),
@@ -208,6 +209,7 @@ TERMS: tuple[Term, ...] = (
         ("bound_by", "compute", "vector", "memory", "network"),
     ),
     Term("tokens/s", "Time", "Tokens of all sequences in a second of the estimate.", ("tokens_per_s",)),
+    Term("FLOP per byte if fused", "Time", "FLOPs over the bytes that move when chains of ops run as one kernel."),
     Term("ridge", "Time", "FLOP per byte at which the device turns from memory-bound to compute-bound."),
     Term(
         "device",

@@ -79,7 +79,8 @@ def time_of_steps(sheet: Sheet, scenario: Scenario, device: Device) -> StageTime
         steps = len(places)
         timed = [(kernel, _over(one, steps)) for kernel, one in _timed(piece, values, device)]
         kernels = tuple(
-            TimedKernel(_mean(kernel, values, steps), one * (1 / steps), one * kernel.times) for kernel, one in timed
+            TimedKernel(_mean(kernel, values, steps), one * (1 / steps), one * kernel.times, steps)
+            for kernel, one in timed
         )
         modules = by_module(timed, {path: module.times for path, module in piece.modules.items()})
         reasons = beyond(piece.kernels, device, scenario)

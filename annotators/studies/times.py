@@ -11,6 +11,7 @@ from fxmeter.annotators.sheets.tables import StageTables
 from fxmeter.annotators.studies.breakdown import TreeRow, common_name, module_tree
 from fxmeter.annotators.timing.stage_time import ZERO, StageTime, Time, TimedKernel
 from fxmeter.models.scenario import Scenario
+from fxmeter.models.stage_cost import StageCost
 
 TRAFFIC = {
     "weights": ("weight_read_bytes",),
@@ -56,14 +57,14 @@ class StageTiming:
         """FLOP per byte at which the device turns from memory-bound to compute-bound."""
         return self.time.device.ridge(self.dtype)
 
-    @property
-    def main_traffic(self) -> tuple[str, float]:
-        """What moves most bytes, and its share of all: of what is left with chains fused, for weights and cache."""
-        cost = self.stage.cost
-        fixed = {what: sum(getattr(cost, name) for name in parts) for what, parts in TRAFFIC.items()}
-        fixed["activations"] = max(0, cost.fused_io_bytes - fixed["weights"] - fixed["the KV cache"])
-        what = max(fixed, key=lambda key: fixed[key])
-        return what, fixed[what] / max(1, sum(fixed.values()))
+
+def main_traffic(cost: StageCost, *, fused: bool) -> tuple[str, float]:
+    """What moves most bytes, and its share of all: op by op, or of what is left with chains of ops ``fused``."""
+    fixed = {what: sum(getattr(cost, name) for name in parts) for what, parts in TRAFFIC.items()}
+    whole = cost.fused_io_bytes if fused else cost.io_bytes
+    fixed["activations"] = max(0, whole - fixed["weights"] - fixed["the KV cache"])
+    what = max(fixed, key=lambda key: fixed[key])
+    return what, fixed[what] / max(1, sum(fixed.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,6 @@ def longest_ops(timing: StageTiming, count: int) -> list[TimedOp]:
     found = []
     for (op, where), items in groups.items():
         time = reduce(add, (item.all for item in items), ZERO)
-        launches = sum(item.kernel.times for item in items)
+        launches = sum(item.launches for item in items)
         found.append(TimedOp(op.removesuffix(".default"), where, launches, time, timing.time.share_of(time)))
     return sorted(found, key=lambda item: -item.time.estimate_s)[:count]

@@ -67,11 +67,17 @@ ZERO = Time()
 
 @dataclass(frozen=True, slots=True)
 class TimedKernel:
-    """A kernel, one launch of it, and all of them."""
+    """A kernel, one launch of it, and all of them, in ``steps`` passes."""
 
     kernel: Kernel
     one: Time
     all: Time
+    steps: int = 1
+
+    @property
+    def launches(self) -> int:
+        """How often it is launched in all passes."""
+        return self.kernel.times * self.steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from fxmeter.annotators.units import quantity, size_as_typed
 from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, names, numbers
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.catalogue import Listed
 
 LEGEND = (
@@ -40,7 +40,7 @@ def catalogue_view(listed: Sequence[Listed]) -> RenderableType:
         *names("format", "config.json of"),
     ]
     ways = [[Grid("", columns[:kept], [row[:kept] for row in rows])] for kept in _widths(len(columns))]
-    return Group(FirstThatFits(ways), "", Text(LEGEND, style="dim"))
+    return Group(FirstThatFits(ways), "", Line(LEGEND, style="dim"))
 
 
 def _widths(columns: int) -> range:

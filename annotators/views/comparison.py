@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.text import Text
 
 from fxmeter.annotators.measured.comparison import Comparison, Part
 from fxmeter.annotators.measured.rows import Row, missing_rows, module_rows, op_rows, unmatched_rows
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import duration, four_digits, in_unit, quantity
 from fxmeter.annotators.views.console import Cell, Grid, Heading, names, numbers
+from fxmeter.annotators.views.words import Line
 
 
 def comparison_view(found: Comparison, model: str, *, depth: int, ops: int) -> RenderableType:
     """The whole comparison, for a terminal of any width or a file."""
-    parts: list[RenderableType] = [Text(line, style="bold") for line in in_words(found, model)]
-    parts += [Text(f"warning: {line}", style="yellow") for line in found.warnings]
+    parts: list[RenderableType] = [Line(line, style="bold") for line in in_words(found, model)]
+    parts += [Line(f"warning: {line}", style="yellow") for line in found.warnings]
     parts += ["", _grid("By module", "", module_rows(found, depth), found)]
     if ops:
         parts += ["", _grid("By op", "op", op_rows(found, ops), found)]

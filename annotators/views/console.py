@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from fxmeter.annotators.units import percentage
+from fxmeter.annotators.views.words import PIECE, WORD, Line, folded, longest
 
 FILE_WIDTH = 100
-_UNLIMITED = 10_000
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 5
-GAP = 3
 LEAST_NAME = 11
-"""Columns between two of a table, and those that a name folds to at the least."""
+"""Columns that a name folds to at the least."""
 
 Cell = str | Text | Padding | float
 Role = Literal["name", "number", "spare", "share"]
@@ -37,16 +37,9 @@ def stdout_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=FILE_WIDTH)
 
 
-def plain_table(*, title: str | None = None) -> Table:
+def plain_table() -> Table:
     """A table with a rule under its heading and no frame."""
-    return Table(
-        title=title or None,
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        title_justify="left",
-        title_style="bold",
-    )
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def names(*headings: str) -> list[Heading]:
@@ -59,12 +52,27 @@ def numbers(*headings: str) -> list[Heading]:
     return [(heading, "number") for heading in headings]
 
 
+class _Way(NamedTuple):
+    """How a table is shown: headings broken at their spaces, bars beside shares, cells between columns, and whether
+    spare columns are there."""
+
+    broken: bool = False
+    bars: bool = True
+    gap: int = 3
+    spare: bool = True
+
+
+_WAYS = (_Way(), _Way(True), _Way(True, False), _Way(True, False, 2), _Way(True, False, 2, False))
+"""From the widest to the narrowest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """A table as data. It takes the width that there is by giving up what says least, and cuts nothing:
 
-    headings break at their spaces, then shares lose their bars, then spare columns go, then names fold. Where that is
-    not enough, the columns are in several tables, each with the names that the rows begin with.
+    headings break at their spaces, then shares lose their bars, then columns move closer, then spare columns go (a line
+    says which), then names fold. Where that is not enough, the columns are in several tables, each with the names that
+    the rows begin with.
 
     Attributes:
         title: above the table.
@@ -81,46 +89,70 @@ class Grid:
     total: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        tables = self._tables()
-        fitting = next((table for table in tables if _width(console, options, table) <= options.max_width), None)
-        if fitting is not None:
-            yield fitting
-        elif self._least_width() <= options.max_width or len(self._parts(2)) < 2:
-            yield self._table(broken=True, bars=False, spare=False, name_width=self._name_width(options.max_width))
-        else:
-            ways = [self._parts(count) for count in range(2, len(self.columns) + 1)]
-            fits = (way for way in ways if max(part._least_width() for part in way) <= options.max_width)
-            yield from next(fits, ways[-1])
+        fitting = next((way for way in _WAYS if self.width(way) <= options.max_width), None)
+        if fitting is None and self._least_width() > options.max_width and len(self._parts(2)) > 1:
+            counts = [self._parts(count) for count in range(2, len(self.columns) + 1)]
+            fits = (parts for parts in counts if max(part._least_width() for part in parts) <= options.max_width)
+            yield from between(next(fits, counts[-1]))
+            return
+        if self.title:
+            yield Line(self.title, "bold")
+        yield self._table(_WAYS[-1], self._name_widths(options.max_width)) if fitting is None else self._table(fitting)
+        spare = [heading for heading, role in self.columns if role == "spare"]
+        if spare and fitting in (None, _WAYS[-1]):
+            yield Line(f"in a wider terminal also: {', '.join(spare)}", "dim")
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        width = _width(console, options, self._tables()[-1])
-        return Measurement(width, width)
+        return Measurement(self.width(_WAYS[-1]), self.width(_WAYS[0]))
 
-    def _name_width(self, width: int) -> int | None:
-        """What a table of ``width`` leaves for its names; None where they are in several columns."""
-        kept = [index for index, (_, role) in enumerate(self.columns) if role != "spare"]
-        others = [index for index in kept if self.columns[index][1] != "name"]
-        if len(others) != len(kept) - 1:
-            return None
-        return width - sum(map(self._cell_width, others)) - GAP * len(others)
+    def width(self, way: _Way) -> int:
+        """Columns that the table takes, shown in one of the ways."""
+        kept = self._kept(way.spare)
+        return sum(self._cell_width(index, way) for index in kept) + way.gap * (len(kept) - 1)
+
+    def _name_widths(self, width: int) -> dict[int, int]:
+        """What each column of names has in a table of ``width``: the widest gives way first, down to its longest word,
+        then to its longest piece of one."""
+        kept = self._kept(spare=False)
+        wanted = {index: self._cell_width(index) for index in kept}
+        widths = {index: wanted[index] for index in kept if self.columns[index][1] == "name"}
+        room = width - sum(wanted.values()) + sum(widths.values()) - _WAYS[-1].gap * (len(kept) - 1)
+        for floor in (self._longest(WORD), self._longest(PIECE), dict.fromkeys(widths, 1)):
+            while sum(widths.values()) > room and (wide := [index for index in widths if widths[index] > floor[index]]):
+                widths[max(wide, key=widths.__getitem__)] -= 1
+        return widths
+
+    def _longest(self, between: re.Pattern[str]) -> dict[int, int]:
+        """Of each column of names the least that it takes when its cells end lines there."""
+        found = {}
+        for index, (heading, role) in enumerate(self.columns):
+            if role == "name":
+                cells = [heading, *(row[index] for row in self.rows)]
+                indents = (cell.left if isinstance(cell, Padding) else 0 for cell in cells)
+                texts = (_plain(cell).lstrip() for cell in cells)
+                least = max(left + longest(text, between) for left, text in zip(indents, texts, strict=True))
+                found[index] = max(least, min(LEAST_NAME, self._cell_width(index)))
+        return found
+
+    def _kept(self, spare: bool) -> list[int]:
+        return [index for index, (_, role) in enumerate(self.columns) if spare or role != "spare"]
 
     def _least_width(self) -> int:
         """With names folded as far as they can still be read, and without what is spare."""
-        kept = [index for index, (_, role) in enumerate(self.columns) if role != "spare"]
-        widths = (self._cell_width(index) for index in kept)
-        names = (LEAST_NAME if self.columns[index][1] == "name" else _UNLIMITED for index in kept)
-        return sum(map(min, widths, names)) + GAP * (len(kept) - 1)
+        kept, least = self._kept(spare=False), self._longest(PIECE)
+        return sum(least.get(index, self._cell_width(index)) for index in kept) + _WAYS[-1].gap * (len(kept) - 1)
 
-    def _cell_width(self, index: int) -> int:
-        """The widest line of a column, its heading broken at its spaces and shares without bars."""
-        cells = (str(_plain(row[index])) for row in self.rows)
-        lines = [line for text in (self._wrapped(index), *cells) for line in text.split("\n")]
-        return max(map(cell_len, lines))
+    def _cell_width(self, index: int, way: _Way | None = None) -> int:
+        """The widest line of a column; None for the narrowest way."""
+        chosen = way or _WAYS[-1]
+        heading = self._wrapped(index) if chosen.broken else self.columns[index][0]
+        cells = (_plain(row[index], chosen.bars) for row in self.rows)
+        return max(cell_len(line) for text in (heading, *cells) for line in text.split("\n"))
 
     def _parts(self, count: int) -> list[Grid]:
         """The columns in ``count`` tables, each with those that come before the first number."""
         leading = next((i for i, (_, role) in enumerate(self.columns) if role != "name"), len(self.columns))
-        others = [i for i in range(leading, len(self.columns)) if self.columns[i][1] != "spare"]
+        others = [i for i in self._kept(spare=False) if i >= leading]
         parts = []
         for place, run in enumerate(in_parts(others, count) if others else []):
             kept = [*range(leading), *run]
@@ -129,44 +161,31 @@ class Grid:
             parts.append(Grid(title, [self.columns[index] for index in kept], rows, self.styles, self.total))
         return parts
 
-    def _tables(self) -> list[Table]:
-        """From the widest to the narrowest."""
-        return [
-            self._table(),
-            self._table(broken=True),
-            self._table(broken=True, bars=False),
-            self._table(broken=True, bars=False, spare=False),
-        ]
-
-    def _table(
-        self, *, broken: bool = False, bars: bool = True, spare: bool = True, name_width: int | None = None
-    ) -> Table:
-        table = plain_table(title=self.title)
-        kept = [index for index, (_, role) in enumerate(self.columns) if spare or role != "spare"]
+    def _table(self, way: _Way, widths: Mapping[int, int] | None = None) -> Table:
+        """The table; with ``widths`` its names are folded to them."""
+        table = plain_table()
+        table.padding = (0, 1) if way.gap == 3 else (0, way.gap - 1, 0, 0)
+        kept, folds = self._kept(way.spare), widths or {}
         for index in kept:
             heading, role = self.columns[index]
-            if role == "name":
-                table.add_column(heading, overflow="fold")
-            else:
-                heading = self._wrapped(index) if broken else heading
-                table.add_column(heading, justify="left" if role == "share" else "right", no_wrap=True)
+            heading = (
+                folded(heading, folds[index]) if index in folds else self._wrapped(index) if way.broken else heading
+            )
+            table.add_column(heading, justify="right" if role in ("number", "spare") else "left", no_wrap=True)
         for place, row in enumerate(self.rows):
             if self.total and place == len(self.rows) - 1:
                 table.add_section()
-            cells = [_shown(row[index], bars) for index in kept]
-            if name_width is not None:
-                cells = [
-                    _folded(cell, name_width) if self.columns[index][1] == "name" else cell
-                    for index, cell in zip(kept, cells, strict=True)
-                ]
+            cells = (
+                _shown(_folded(row[index], folds[index]) if index in folds else row[index], way.bars) for index in kept
+            )
             table.add_row(*cells, style=self.styles[place] if self.styles else "")
         return table
 
     def _wrapped(self, index: int) -> str:
         """A heading no wider than its column's cells, as far as its words allow."""
-        widest = max((cell_len(str(_shown(row[index], False))) for row in self.rows), default=1)
+        widest = max((cell_len(line) for row in self.rows for line in _plain(row[index]).split("\n")), default=1)
         lines = self.columns[index][0].split("\n")
-        return "\n".join(part for line in lines for part in textwrap.wrap(line, widest, break_long_words=False))
+        return "\n".join(part for line in lines for part in textwrap.wrap(line, max(1, widest), break_long_words=False))
 
 
 def markdown_table(grid: Grid) -> str:
@@ -202,14 +221,16 @@ class FirstThatFits:
     ways: Sequence[Sequence[Grid]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        fitting = (way for way in self.ways if max(_width(console, options, grid) for grid in way) <= options.max_width)
+        fitting = (way for way in self.ways if max(grid.width(_WAYS[-1]) for grid in way) <= options.max_width)
         chosen = next(fitting, self.ways[-1])
-        yield Group(*(part for grid in chosen for part in ("", grid)))
+        yield from between(chosen)
 
 
-def _width(console: Console, options: ConsoleOptions, renderable: RenderableType) -> int:
-    """Columns that it takes where there are enough."""
-    return Measurement.get(console, options.update(width=_UNLIMITED), renderable).maximum
+def between(grids: Sequence[Grid]) -> Iterator[RenderableType]:
+    """Tables with an empty line between two."""
+    for place, grid in enumerate(grids):
+        yield from [""] if place else []
+        yield grid
 
 
 def _shown(cell: Cell, bars: bool) -> str | Text | Padding:
@@ -219,25 +240,15 @@ def _shown(cell: Cell, bars: bool) -> str | Text | Padding:
     return Text.assemble((_bar(cell), "cyan"), " ", percent) if bars else percent
 
 
-def _folded(cell: str | Text | Padding, width: int) -> str | Text | Padding:
-    """A name in lines of ``width``, which end behind a dot, an underscore or a space where there is one."""
+def _folded(cell: Cell, width: int) -> Cell:
     if isinstance(cell, Padding):
-        return Padding(_folded(str(cell.renderable), max(1, width - cell.left)), (0, 0, 0, cell.left))
-    if isinstance(cell, Text):
-        return cell
-    lines = []
-    for line in cell.split("\n"):
-        while len(line) > width:
-            end = max(line.rfind(" ", 0, width + 1), *(line.rfind(mark, 0, width) for mark in "._")) + 1 or width
-            lines.append(line[:end].rstrip())
-            line = line[end:]
-        lines.append(line)
-    return "\n".join(lines)
+        return Padding(folded(str(cell.renderable), max(1, width - cell.left)), (0, 0, 0, cell.left))
+    return folded(cell, width) if isinstance(cell, str) else cell
 
 
-def _plain(cell: Cell) -> str:
-    """A cell as it takes least room."""
-    return " " * cell.left + str(cell.renderable) if isinstance(cell, Padding) else str(_shown(cell, False))
+def _plain(cell: Cell, bars: bool = False) -> str:
+    """A cell as text, with its indent."""
+    return " " * cell.left + str(cell.renderable) if isinstance(cell, Padding) else str(_shown(cell, bars))
 
 
 def _bar(share: float) -> str:

@@ -12,6 +12,7 @@ from fxmeter.annotators.studies.comparing.crosscheck import BANDED, Comparison, 
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.stage_cost import FIGURES
 
 _COSTS, _CACHE = ("matmul_flops", "weight_bytes"), ("kv_bytes", "kv_read_bytes")
@@ -27,12 +28,12 @@ def crosscheck_view(model: str, checks: Sequence[StageCheck], depth: int | None)
     )
     parts: list[RenderableType] = [
         Text.assemble((model, "bold"), ": traced beside hand-written"),
-        Text(text, style="green" if sums.holds else "bold red"),
+        Line(text, style="green" if sums.holds else "bold red"),
         "",
         _by_stage(checks),
     ]
     if depth is None:
-        return Group(*parts, "", Text("--all shows every comparison, module by module", style="dim"))
+        return Group(*parts, "", Line("--all shows every comparison, module by module", style="dim"))
     for check in checks:
         parts += ["", _exact(check, depth, _COSTS), "", _banded(check, depth)]
         if check.stage.cost.kv_bytes:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from fxmeter.annotators.units import four_digits, in_unit, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.devices import Device
 from fxmeter.models.figures import Unit
 
@@ -39,7 +40,7 @@ def devices_view(devices: Sequence[Device]) -> RenderableType:
     ]
     columns = [*names("device"), *numbers("TFLOP/s\n16 bit", "TFLOP/s\nfp8", "TB/s", "memory\nGB", "link\nGB/s", "W")]
     legend = f"Dense peaks of the matrix units; a link is one direction. {MARK} is unconfirmed."
-    return Group(Grid("", columns, rows), "", Text(legend, style="dim"))
+    return Group(Grid("", columns, rows), "", Line(legend, style="dim"))
 
 
 def _matrix(device: Device, *dtypes: str) -> str:
@@ -61,9 +62,9 @@ def device_view(device: Device) -> RenderableType:
     if device.sources:
         parts.append(Grid("Sources", names("key", ""), [[key, text] for key, text in device.sources.items()]))
     if device.unconfirmed:
-        parts += ["", Text(f"{MARK} unconfirmed: {', '.join(device.unconfirmed)}", style="yellow")]
+        parts += ["", Line(f"{MARK} unconfirmed: {', '.join(device.unconfirmed)}", style="yellow")]
     if device.notes:
-        parts += ["", Text(device.notes, style="dim")]
+        parts += ["", Line(device.notes, style="dim")]
     return Group(*parts)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.text import Text
 
 from fxmeter.annotators.differences.difference import Difference, StageDifference
 from fxmeter.annotators.differences.pairs import Pair
@@ -15,6 +14,7 @@ from fxmeter.annotators.differences.parts import SECONDS
 from fxmeter.annotators.differences.rows import PartRow, part_rows
 from fxmeter.annotators.units import Kind, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, Heading, markdown_table, names, numbers, short_op
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.figures import shown
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 
@@ -30,7 +30,7 @@ _SIDES = numbers("before", "after", "change", "after / before")
 
 def difference_view(difference: Difference, *, depth: int, ops: int) -> RenderableType:
     """The whole difference, for a terminal of any width or a file."""
-    parts: list[RenderableType] = [Text(line, style="bold") for line in in_words(difference)]
+    parts: list[RenderableType] = [Line(line, style="bold") for line in in_words(difference)]
     for grid in grids(difference, depth=depth, ops=ops):
         parts += ["", grid]
     return Group(*parts)
@@ -121,7 +121,8 @@ def _modules(stage: StageDifference, tree: list[PartRow]) -> Grid:
         *names("modules of the same role"),
         *numbers("before", "after", "change", "of the change"),
     ]
-    return Grid(f"Where it changes, by {label}", columns, rows, ["" if row.depth else "bold" for row in tree])
+    title = f"Where it changes, by {label}: {_sides(stage)}"
+    return Grid(title, columns, rows, ["" if row.depth else "bold" for row in tree])
 
 
 def _ops(stage: StageDifference, count: int) -> Grid:
@@ -134,10 +135,10 @@ def _ops(stage: StageDifference, count: int) -> Grid:
             _value(op.figures[by].after, by),
             _signed(op.figures[by].change, FIGURES[by].unit),
         ]
-        for op in stage.ops[:count]
+        for op in stage.heaviest_ops(count, by)
     ]
     return Grid(
-        f"Ops that change most, by {FIGURES[by].label}",
+        f"Ops that change most, by {FIGURES[by].label}: {_sides(stage)}",
         [*names("op"), *numbers("×", "before", "after", "change")],
         rows,
     )

@@ -12,6 +12,7 @@ from fxmeter.annotators.architectures.question import Column, Question
 from fxmeter.annotators.architectures.refusals import Refusal
 from fxmeter.annotators.units import duration, quantity
 from fxmeter.annotators.views.console import Cell, Grid, numbers
+from fxmeter.annotators.views.words import Line
 
 MOST_ROWS = 20
 """Of a front on the screen; the file has all of it."""
@@ -33,17 +34,17 @@ def explored_view(
     the front as a table."""
     parts: list[RenderableType] = [
         Text.assemble((question.model, "bold"), f"  {count:,} architectures priced; {new:,} gone through now"),
-        Text(_how(question), style="dim"),
+        Line(_how(question), style="dim"),
         Text(f"in {folder}", no_wrap=True, overflow="ignore"),
-        Text(f"  {', '.join(files)}"),
+        Line(f"  {', '.join(files)}"),
     ]
     for each in refusals[:MOST_REASONS]:
         example = ", ".join(f"{name}={value}" for name, value in each.fields.items())
-        parts.append(Text(f"refused {each.count:,}: {each.reason} ({example})", style="yellow"))
+        parts.append(Line(f"refused {each.count:,}: {each.reason} ({example})", style="yellow"))
     if len(refusals) > MOST_REASONS:
-        parts.append(Text(f"{len(refusals) - MOST_REASONS} more reasons are in the table", style="yellow"))
+        parts.append(Line(f"{len(refusals) - MOST_REASONS} more reasons are in the table", style="yellow"))
     if uncosted:
-        parts.append(Text(f"{uncosted:,} op executions have no rule; their FLOPs are missing", style="red"))
+        parts.append(Line(f"{uncosted:,} op executions have no rule; their FLOPs are missing", style="red"))
     return Group(*parts) if front is None else Group(*parts, "", _grid(front))
 
 

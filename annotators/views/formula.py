@@ -8,6 +8,7 @@ from rich.text import Text
 from fxmeter.annotators.closed.formulas import FormulaCase, Formulas
 from fxmeter.annotators.closed.languages import SCREEN, abbreviated
 from fxmeter.annotators.views.console import plain_table
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.stage_cost import FIGURES
 
 MOST_TERMS = 4
@@ -30,7 +31,7 @@ def formula_view(found: Formulas) -> RenderableType:
     return Group(
         Text.assemble((found.title, "bold"), f"  {module}{times})"),
         Text(letters),
-        Text(
+        Line(
             " · ".join(
                 ["2 FLOP/MAC", *subject.conventions.words, *(f"{n} {w}" for n, w in subject.deployment.items())]
             ),

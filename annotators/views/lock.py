@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from fxmeter.annotators.differences.lock import Checked
 from fxmeter.annotators.units import quantity
 from fxmeter.annotators.views.console import Cell, Grid, markdown_table, names, numbers
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.stage_cost import ALL_FIGURES
 
 
 def check_view(found: Checked) -> RenderableType:
     """The verdict, then what has moved."""
     style = "bold red" if found.moved else "bold green"
-    verdict = Text(_verdict(found), style=style)
+    verdict = Line(_verdict(found), style=style)
     return Group(verdict, "", _moved(found)) if found.moved else verdict
 
 
@@ -25,7 +25,8 @@ def check_markdown(found: Checked) -> str:
 
 def _verdict(found: Checked) -> str:
     if found.moved:
-        return f"{len(found.moved)} figures have moved: {found.reason}"
+        several = "1 figure has" if len(found.moved) == 1 else f"{len(found.moved)} figures have"
+        return f"{several} moved: {found.reason}"
     return "no figure has moved" if found.difference.same else "no figure has moved by more than it may"
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from fxmeter.annotators.documents.head import in_words
 from fxmeter.annotators.studies.comparing.ratios import Verdict
 from fxmeter.annotators.studies.sweep import Sweep
+from fxmeter.annotators.views.words import Line
 
 
 def sweep_view(
@@ -21,25 +22,25 @@ def sweep_view(
     kinds = f"dtype {sweep.model.dtype} · {in_words(sweep.model, sweep.conventions)}"
     parts: list[RenderableType] = [
         Text.assemble((sweep.model.name, "bold"), count, no_wrap=True, overflow="ignore"),
-        Text(kinds, style="dim"),
+        Line(kinds, style="dim"),
         Text(f"in {folder}", no_wrap=True, overflow="ignore"),
-        Text(f"  sweep.json, sweep.csv; sweep.sqlite with {'this run' if run == 1 else f'all {run} runs'}"),
+        Line(f"  sweep.json, sweep.csv; sweep.sqlite with {'this run' if run == 1 else f'all {run} runs'}"),
     ]
     if drawn:
-        parts.append(Text(f"  {drawn[0]} and {len(drawn) - 1} more"))
+        parts.append(Line(f"  {drawn[0]} and {len(drawn) - 1} more"))
     if undrawn:
-        parts.append(Text(f"  {undrawn} families of curves were too many to draw; the files have them", style="yellow"))
-    parts += [Text(f"recorded point by point: {reason}", style="yellow") for reason in sweep.recorded]
-    parts += [Text(f"warning: {warning}", style="yellow") for warning in sweep.warnings]
+        parts.append(Line(f"  {undrawn} families of curves were too many to draw; the files have them", style="yellow"))
+    parts += [Line(f"recorded point by point: {reason}", style="yellow") for reason in sweep.recorded]
+    parts += [Line(f"warning: {warning}", style="yellow") for warning in sweep.warnings]
     if sweep.uncosted:
-        parts.append(Text(f"{sweep.uncosted:,} op executions have no rule; their FLOPs are missing", style="red"))
+        parts.append(Line(f"{sweep.uncosted:,} op executions have no rule; their FLOPs are missing", style="red"))
     parts += [_verdict(verdict) for verdict in verdicts]
     return Group(*parts)
 
 
-def _verdict(verdict: Verdict) -> Text:
+def _verdict(verdict: Verdict) -> Line:
     if verdict.broken:
-        return Text(f"✗ {verdict.name}: {verdict.broken}", style="red")
+        return Line(f"✗ {verdict.name}: {verdict.broken}", style="red")
     if verdict.skipped:
-        return Text(f"- {verdict.name}: not applied; {verdict.skipped}", style="dim")
-    return Text(f"✓ {verdict.name} ({verdict.compared:,} compared)")
+        return Line(f"- {verdict.name}: not applied; {verdict.skipped}", style="dim")
+    return Line(f"✓ {verdict.name} ({verdict.compared:,} compared)")

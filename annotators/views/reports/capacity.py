@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from fxmeter.annotators.documents.head import in_words
 from fxmeter.annotators.studies.planning.capacity import Capacity, Need, Shortfall
@@ -12,16 +11,17 @@ from fxmeter.annotators.units import duration_as_typed, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, markdown_table, names, numbers
 from fxmeter.annotators.views.reports.serving import device_grids, device_notes, fit_cell
 from fxmeter.annotators.views.reports.shape import shape
+from fxmeter.annotators.views.words import Line
 
 
 def capacity_view(capacity: Capacity) -> RenderableType:
     """The report for a terminal."""
     first, *others = _lines(capacity)
-    parts: list[RenderableType] = [Text(first, style="bold"), *(Text(line, style="dim") for line in others)]
+    parts: list[RenderableType] = [Line(first, style="bold"), *(Line(line, style="dim") for line in others)]
     for grid in grids(capacity):
         parts += ["", grid]
     notes = _notes(capacity)
-    return Group(*parts, *([""] if notes else []), *(Text(note, style="dim") for note in notes))
+    return Group(*parts, *([""] if notes else []), *(Line(note, style="dim") for note in notes))
 
 
 def capacity_markdown(capacity: Capacity) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from fxmeter.annotators.studies.planning.latency import MOST_BATCH, MOST_CONTEXT, Latencies, Latency
 from fxmeter.annotators.units import duration, four_digits
 from fxmeter.annotators.views.console import Cell, Grid, markdown_table, names, numbers
 from fxmeter.annotators.views.reports.times import estimated, extrapolation, one_device_in_title
+from fxmeter.annotators.views.words import Line
 
 TITLES = {
     "encode": "Before the prompt (encoder)",
@@ -19,10 +19,10 @@ TITLES = {
 
 def latency_view(found: Latencies, model: str) -> RenderableType:
     """The report for a terminal."""
-    parts: list[RenderableType] = [Text(model, style="bold"), Text(_how(found), style="dim")]
+    parts: list[RenderableType] = [Line(model, style="bold"), Line(_how(found), style="dim")]
     for grid in grids(found):
         parts += ["", grid]
-    return Group(*parts, "", *(Text(line, style="dim") for line in _sources(found)))
+    return Group(*parts, "", *(Line(line, style="dim") for line in _sources(found)))
 
 
 def latency_markdown(found: Latencies, model: str) -> str:

@@ -13,9 +13,19 @@ from fxmeter.annotators.sheets.tables import ReportedStage, StageTables
 from fxmeter.annotators.studies.breakdown import cache_rows, heaviest_ops, module_tree
 from fxmeter.annotators.studies.report import Column, Report, title_of
 from fxmeter.annotators.units import four_digits, quantity
-from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, Heading, in_parts, names, numbers, short_op
+from fxmeter.annotators.views.console import Cell, FirstThatFits, Grid, in_parts, names, numbers, short_op
+from fxmeter.annotators.views.reports.peak import peak_view
 from fxmeter.annotators.views.reports.shared import pipeline_grid, replicated_line, shared_grid
-from fxmeter.annotators.views.reports.times import efficiency_lines, in_words, timed_modules, timed_ops, times_grid
+from fxmeter.annotators.views.reports.times import (
+    MODULE,
+    cost_in_words,
+    efficiency_lines,
+    in_words,
+    timed_modules,
+    timed_ops,
+    times_grid,
+)
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.choices import OpsBy
 from fxmeter.models.figures import Figure, shown
 from fxmeter.models.model_info import ModelInfo
@@ -30,7 +40,7 @@ def report_view(
     """The whole report, for a terminal of any width or a file. With ``at_peak``, what is alive there too. ``by`` ranks
     the ops; None: by time where there is a device, by bytes in decode, by FLOPs else."""
     detailed = report.one_per_scenario
-    parts: list[RenderableType] = [*_answers(report), *_header(report), _stage_tables(report.columns)]
+    parts: list[RenderableType] = [*_answers(report), *_header(report), "", _stage_tables(report.columns)]
     for shared in report.shared:
         parts += ["", shared_grid(shared), replicated_line(shared)]
     for pipeline in report.pipelines:
@@ -39,7 +49,7 @@ def report_view(
         parts += [
             "",
             times_grid(report.timings),
-            *(Text(line, style="dim") for line in efficiency_lines(report.timings)),
+            *(Line(line, style="dim") for line in efficiency_lines(report.timings)),
         ]
     for stage in detailed:
         timings = report.timings_of(stage)
@@ -53,7 +63,7 @@ def report_view(
             parts += ["", heaviest_grid(stage, ops, by)]
     if at_peak:
         for stage in report.stages:
-            parts += ["", _peak(stage)]
+            parts += ["", peak_view(stage)]
         for attention, stage in report.fullest_stages.items():
             parts += ["", f"End to end, {attention}: the peak is that of {title_of(stage)}."]
     if any(stage.kv_cache for stage in detailed):
@@ -63,12 +73,14 @@ def report_view(
 
 
 def _answers(report: Report) -> list[RenderableType]:
-    """What binds each scenario, in words."""
-    lines = [in_words(timing) for stage in report.one_per_scenario for timing in report.timings_of(stage)]
-    return [*(Text(line, style="bold") for line in lines), ""] if lines else []
+    """What each scenario costs, on devices what binds it and how long it takes, in words."""
+    lines = []
+    for stage in report.one_per_scenario:
+        lines += list(map(in_words, report.timings_of(stage))) or [cost_in_words(stage)]
+    return [*(Line(line, style="bold") for line in lines), ""]
 
 
-def _header(report: Report) -> list[Text]:
+def _header(report: Report) -> list[Text | Line]:
     model = report.model
     experts = f" · experts {model.experts_implementation}" if model.experts_implementation else ""
     resident = quantity(model.weight_bytes, "memory")
@@ -81,17 +93,17 @@ def _header(report: Report) -> list[Text]:
         Text.assemble(
             (model.name, "bold"), f"  {model.model_type}, {model.layers} layers{further}{_KINDS[model.kind]}"
         ),
-        Text(f"{model.parameters:,} parameters{active}, {resident} in {model.weights}{stored}{vision}"),
-        *(Text(line, style="yellow") for line in _not_priced(model)),
-        Text(
+        Line(f"{model.parameters:,} parameters{active}, {resident} in {model.weights}{stored}{vision}"),
+        *(Line(line, style="yellow") for line in _not_priced(model)),
+        Line(
             f"2 FLOP/MAC · {' · '.join(report.conventions.words)}{experts} · cache in place{_deployed(model)}",
             style="dim",
         ),
-        *(Text(f"assumed: {assumed}", style="dim") for assumed in report.assumptions),
-        Text(" · ".join(f"{name} {number}" for name, number in versions().items()), style="dim"),
-        *(Text(f"warning: {warning}", style="yellow") for warning in report.warnings),
-        *(Text(line, style="yellow") for line in _drafted(report)),
-        *([Text(_served(report), style="yellow")] if report.served else []),
+        *(Line(f"assumed: {assumed}", style="dim") for assumed in report.assumptions),
+        Line(" · ".join(f"{name}\N{NO-BREAK SPACE}{number}" for name, number in versions().items()), style="dim"),
+        *(Line(f"warning: {warning}", style="yellow") for warning in report.warnings),
+        *(Line(line, style="yellow") for line in _drafted(report)),
+        *([Line(_served(report), style="yellow")] if report.served else []),
     ]
 
 
@@ -109,11 +121,11 @@ def _drafted(report: Report) -> list[str]:
 def _served(report: Report) -> str:
     """What an engine's kernels would change, in one line."""
     parts = [
-        f"{title_of(item)}: {FIGURES[item.figure].label} {quantity(item.serving, FIGURES[item.figure].unit)}, "
-        f"not {quantity(item.transformers, FIGURES[item.figure].unit)}"
+        f"{title_of(item)}: {FIGURES[item.figure].label} {quantity(item.serving, FIGURES[item.figure].unit)} "
+        f"instead of {quantity(item.transformers, FIGURES[item.figure].unit)}"
         for item in report.served
     ]
-    return f"an engine's kernels differ (--kernels serving): {'; '.join(parts)}"
+    return f"with an engine's kernels (--kernels serving), {'; '.join(parts)}"
 
 
 _KINDS = {
@@ -199,7 +211,7 @@ def tree_grid(stage: StageTables, depth: int) -> Grid:
     return Grid(
         f"Modules: {title_of(stage)}, {stage.attention}",
         [
-            *names("a folded line has all its layers"),
+            *names(MODULE),
             *numbers("FLOPs"),
             ("share", "share"),
             *numbers("I/O"),
@@ -236,32 +248,6 @@ def heaviest_grid(stage: ReportedStage, count: int, asked: OpsBy | None) -> Grid
     return Grid(title, [*names("op", "in", "shapes"), *numbers("×", what), ("share", "share")], rows)
 
 
-def _peak(stage: ReportedStage) -> RenderableType:
-    """What is alive at a stage's peak, the largest first."""
-    peak = stage.at_peak
-    title = f"Alive at the peak: {title_of(stage)}, {stage.attention}"
-    if peak is None:
-        return Text.assemble((title, "bold"), ": nothing, the pass makes no tensor")
-    rows = [
-        [
-            row.module or "(root)",
-            short_op(row.op),
-            "×".join(map(str, row.shape)) or "scalar",
-            row.dtype,
-            str(row.count),
-            quantity(row.bytes, "memory"),
-            quantity(row.share, "share"),
-        ]
-        for row in peak.rows
-    ]
-    rows.append(["peak alive", "", "", "", str(peak.count), quantity(peak.bytes, "memory"), quantity(1.0, "share")])
-    columns: list[Heading] = [*names("made in", "by", "shape", "dtype"), *numbers("×", "bytes"), ("share", "spare")]
-    step = "" if peak.past_len is None else f", in the step with C={peak.past_len}"
-    where = f"while {short_op(peak.op)} runs in {peak.module or '(root)'} (node {peak.node}{step})"
-    styles = [*("" for _ in peak.rows), "bold"]
-    return Group(Grid(title, columns, rows, styles, total=True), Text(where, style="dim"))
-
-
 def _cache(stages: Sequence[ReportedStage]) -> Grid:
     """The cache after each scenario's pass, identical layers on one line."""
     rows = [
@@ -282,7 +268,7 @@ def _cache(stages: Sequence[ReportedStage]) -> Grid:
 
 def _uncosted(report: Report) -> RenderableType:
     if not report.uncosted:
-        return Text(f"Every op was costed: {report.executions:,} executions, none without a rule.", style="green")
+        return Line(f"Every op was costed: {report.executions:,} executions, none without a rule.", style="green")
     rows = [
         [item.op, str(item.count), item.module or "(root)", item.shapes, f"{title_of(stage)} {stage.attention}"]
         for stage in report.stages

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from fxmeter.annotators.studies.comparing.compared import Pipelined, Shared
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import duration, quantity
 from fxmeter.annotators.views.console import Cell, Grid, names, numbers
+from fxmeter.annotators.views.words import Line
 from fxmeter.models.stage_cost import FIGURES
 
 SHOWN = ("matmul_flops", "vector_flops", "weight_bytes", "kv_bytes", "weight_read_bytes", "kv_read_bytes")
@@ -35,11 +34,11 @@ def shared_grid(shared: Shared) -> Grid:
     return Grid(f"Shared by {shared.ranks} ranks: {title_of(shared)}, {shared.attention}", columns, rows)
 
 
-def replicated_line(shared: Shared) -> Text:
+def replicated_line(shared: Shared) -> Line:
     """Names of what every rank has whole."""
     found = shared.whole_parameters
     more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
-    return Text(f"replicated: {', '.join(found[:MOST_NAMES]) or 'no parameter'}{more}", style="dim")
+    return Line(f"replicated: {', '.join(found[:MOST_NAMES]) or 'no parameter'}{more}", style="dim")
 
 
 def pipeline_grid(pipeline: Pipelined) -> Grid:

@@ -7,34 +7,59 @@ from dataclasses import replace
 
 from rich.padding import Padding
 
+from fxmeter.annotators.sheets.steps import per_step
+from fxmeter.annotators.sheets.tables import StageTables
 from fxmeter.annotators.studies.report import title_of
-from fxmeter.annotators.studies.times import StageTiming, longest_ops, timed_tree
-from fxmeter.annotators.units import duration, four_digits
+from fxmeter.annotators.studies.times import StageTiming, longest_ops, main_traffic, timed_tree
+from fxmeter.annotators.units import duration, four_digits, quantity
 from fxmeter.annotators.views.console import Cell, Grid, Heading, names, numbers, short_op
 from fxmeter.models.scenario import Scenario
 
+MODULE = "module (n×: all n)"
 TIMED: list[Heading] = [*numbers("time"), ("share", "share"), *names("bound by")]
 
 
 def in_words(timing: StageTiming) -> str:
     """What binds a stage, and how long it takes, in one sentence."""
-    stage, device = timing.stage, timing.time.device.name
+    stage, device, bound_by = timing.stage, timing.time.device.name, timing.time.bound_by
+    line = f"{_subject(stage)} is bound by {bound_by}: {duration(timing.pass_s)}{_per(stage)} on {device}"
+    if timing.tokens_per_s is None:
+        return line
+    line += f", {four_digits(timing.tokens_per_s)} tokens/s"
+    if bound_by != "memory":
+        return line
+    what, share = main_traffic(stage.cost, fused=True)
+    return f"{line}; {what} {'is' if what.endswith('cache') else 'are'} {share:.0%} of its traffic"
+
+
+def cost_in_words(stage: StageTables) -> str:
+    """What a stage costs, in one sentence."""
+    cost = per_step(stage.cost, getattr(stage.scenario, "steps", 1))
+    flops, moved = quantity(cost.flops, "flop"), quantity(cost.io_bytes, "byte")
+    what, share = main_traffic(cost, fused=False)
+    return f"{_subject(stage)} takes {flops} and moves {moved}{_per(stage)}, {share:.0%} of it {what}"
+
+
+def _subject(stage: StageTables) -> str:
+    """The stage as a sentence begins with it."""
     scenario = stage.scenario
-    took = duration(timing.pass_s)
-    if not isinstance(scenario, Scenario) or timing.tokens_per_s is None:
-        return f"{title_of(stage)} is bound by {timing.time.bound_by}: {took} on {device}"
+    if not isinstance(scenario, Scenario) or scenario.stage == "encode":
+        return title_of(stage)
     batch = f", batch {scenario.batch:,}," if scenario.batch > 1 else ""
-    rate = f"{four_digits(timing.tokens_per_s)} tokens/s"
     if scenario.stage == "decode":
-        per = "a token" if scenario.batch * scenario.query_len == 1 else "a step"
-        if scenario.acceptance is not None:
-            per += f" of {four_digits(scenario.tokens_per_step)} tokens expected"
-        line = f"decode at {scenario.past_len:,} tokens{batch} is bound by {timing.time.bound_by}: {took} {per}"
-    else:
-        line = f"prefill of {scenario.query_len:,} tokens{batch} is bound by {timing.time.bound_by}: {took}"
-    what, share = timing.main_traffic
-    reading = f"; {what} are {share:.0%} of its traffic" if timing.time.bound_by == "memory" else ""
-    return f"{line} on {device}, {rate}{reading.replace('cache are', 'cache is')}"
+        return f"decode at {scenario.past_len:,} tokens{batch}"
+    behind = f" behind {scenario.past_len:,}" if scenario.past_len else ""
+    return f"prefill of {scenario.query_len:,} tokens{behind}{batch}"
+
+
+def _per(stage: StageTables) -> str:
+    """What a figure of a stage is for: of a generation one of its steps."""
+    scenario = stage.scenario
+    if not isinstance(scenario, Scenario) or scenario.stage != "decode":
+        return ""
+    if scenario.acceptance is not None:
+        return f" a step of {four_digits(scenario.tokens_per_step)} tokens expected"
+    return " a token" if scenario.batch * scenario.query_len == 1 else " a step"
 
 
 def times_grid(timings: Sequence[StageTiming]) -> Grid:
@@ -55,7 +80,9 @@ def times_grid(timings: Sequence[StageTiming]) -> Grid:
     ]
     columns: list[Heading] = [
         *names("stage", "device"),
-        *numbers("bound", "estimate", "of it launches", "tokens/s", "bound by", "FLOP per byte", "ridge"),
+        *numbers("bound", "estimate", "of it launches", "tokens/s", "bound by"),
+        ("FLOP per byte if fused", "spare"),
+        ("ridge", "spare"),
     ]
     return one_device_in_title(Grid("Time", columns, rows))
 
@@ -84,7 +111,7 @@ def timed_modules(timing: StageTiming, depth: int) -> Grid:
         for item in tree
     ]
     title = f"Time by module: {title_of(timing.stage)}, {timing.stage.attention}, on {timing.time.device.name}"
-    first = names("a folded line has all its layers")
+    first = names(MODULE)
     return Grid(title, [*first, *TIMED], rows, ["" if item.row.depth else "bold" for item in tree])
 
 

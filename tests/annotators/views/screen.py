@@ -9,9 +9,10 @@ import re
 from rich.console import Console, Group
 
 from fxmeter.annotators.views.console import FirstThatFits, Grid
+from tests.annotators.measured.by_hand import FIELDS, TOKENS, llama
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA
 
-CONFIGS = {"deepseek": DEEPSEEK, "gemma": GEMMA3, "llama": LLAMA}
+CONFIGS = {"deepseek": DEEPSEEK, "gemma": GEMMA3, "llama": LLAMA, "by_hand": FIELDS}
 DEVICE = ("--device", "h100-sxm5-80g")
 COMMANDS = {
     "report": ("report", "deepseek/config.json", "--prefill", 16, "--decode", 16, "--steps", 3, *DEVICE, "--at-peak"),
@@ -19,6 +20,7 @@ COMMANDS = {
     "time": ("time", "llama/config.json", "--prefill", "64,128", "--decode", "64,128", "--batch", "1,8", *DEVICE),
     "capacity": ("capacity", "llama/config.json", "--prefill", 64, "--steps", 8, *DEVICE),
     "diff": ("diff", "llama/config.json", "gemma/config.json", "--prefill", 16),
+    "compare": ("compare", "by_hand/config.json", "--trace", "trace.json", "--prefill", TOKENS, *DEVICE),
     "models": ("models",),
     "crosscheck": ("crosscheck", "llama-3.1-8b", "--prefill", 16, "--decode", 16, "--attention", "flash"),
     "explain": ("explain",),
@@ -30,6 +32,7 @@ def views_of(run, monkeypatch, tmp_path):
     for name, fields in CONFIGS.items():
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "config.json").write_text(json.dumps({**fields, "torch_dtype": "bfloat16"}))
+    (tmp_path / "trace.json").write_text(json.dumps({"traceEvents": llama().events}))
     found: list = []
     collect = type("Collect", (), {"print": lambda self, view: found.append(view), "is_terminal": False})
     monkeypatch.setattr("fxmeter.annotators.views.console.stdout_console", collect)
@@ -49,7 +52,7 @@ def text_of(view, width):
     console.print(view)
     lines = (line.rstrip() for line in console.file.getvalue().splitlines())
     text = "\n".join(lines) + "\n"
-    return re.sub(r"^(?:fxmeter 0.* · torch |source sha256 ).*$", "(versions)", text, flags=re.MULTILINE)
+    return re.sub(r"^(?:fxmeter 0(?:.|\n)*?\spython [\d.]+|source sha256 .*)$", "(versions)", text, flags=re.MULTILINE)
 
 
 def grids_of(view):

@@ -7,6 +7,8 @@ import json
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from fxmeter.annotators import annotate
@@ -14,6 +16,7 @@ from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.studies.report import build_report
 from fxmeter.annotators.views.console import Grid, in_parts, names, numbers
 from fxmeter.annotators.views.reports.report import report_view
+from fxmeter.annotators.views.words import folded
 from fxmeter.models import prefill
 from fxmeter.tracer import load_model
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA, config
@@ -41,7 +44,8 @@ def test_no_figure_is_cut_and_no_name_loses_a_letter(width):
     text = "\n".join(lines)
     for figure in ("12.34 GFLOP", "1.000 PFLOP", "1.500 GiB", "512 B", "25%", "100%"):
         assert figure in text
-    rows = lines[[line.startswith("──") for line in lines].index(True) + 1 :]
+    rows = [line for line in lines if not line.startswith("in a wider terminal")]
+    rows = rows[[line.startswith("──") for line in rows].index(True) + 1 :]
     name = "".join(re.split("  ", line)[0] for line in rows if not line.startswith("lm_head"))
     assert name == "model.layers.0.post_attention_layernorm"
 
@@ -100,9 +104,19 @@ def test_what_transformers_holds_for_the_cache_has_a_row_where_it_is_more(fields
     assert ("KV storage held" in text) == windowed
 
 
+@given(st.text("a_.,×-Ab0123456789 (:…)/", max_size=60), st.integers(12, 60))
+def test_folding_loses_nothing_and_ends_no_line_inside_a_number(text, width):
+    shown = folded(text, width)
+    numbers = re.compile(r"\d+(?:\.\d+|,\d{3}(?!\d))*")
+    assert "".join(shown.split()) == "".join(text.split())
+    assert numbers.findall(shown) == numbers.findall(text)
+    if max(map(len, re.findall(r"[\d.,]+", text)), default=0) <= width:
+        assert max(map(len, shown.split("\n"))) <= width
+
+
 def test_a_name_folds_behind_a_dot_or_an_underscore_and_a_table_too_narrow_becomes_several():
     grid = Grid("", [*names("module"), *numbers("FLOPs", "I/O")], [["self_attn.q_proj_with_norm", "1 FLOP", "2 B"]])
-    assert [line.split("  ")[0] for line in lines_of(grid, 32)[2:]] == ["self_attn.q_proj_", "with_norm"]
+    assert [line.split("  ")[0] for line in lines_of(grid, 32)[2:]] == ["self_attn.", "q_proj_with_norm"]
     narrow = lines_of(grid, 22)
     assert max(map(len, narrow)) <= 22
     assert "1 FLOP" in "\n".join(narrow)

@@ -29,6 +29,7 @@ from tests.tracer.tiny import config
 
 ROOT = Path(__file__).parents[3]
 SNAPSHOTS = Path(__file__).parent / "snapshots"
+NUMBER = re.compile(r"\d+(?:\.\d+|,\d{3}(?!\d))*")
 FIGURE = re.compile(r"(?<![\w.,-])[\d,.]+\s(?:[kMGTP]?FLOP|[kKMGTP]?i?B|[num]?s)(?!\w)")
 
 
@@ -57,12 +58,23 @@ def figures(text):
 
 
 def assert_nothing_is_cut(view, widths):
+    """No line is too long, no figure is cut or missing but those of columns that a line names, no number is over the
+    end of a line."""
     whole = text_of(view, 300)
+    spare = {
+        str(row[i])
+        for grid in grids_of(view)
+        for i, (_, role) in enumerate(grid.columns)
+        if role == "spare"
+        for row in grid.rows
+    }
     for width in widths:
         text = text_of(view, width)
         assert max(map(len, text.splitlines())) <= width
         assert not re.search(r"[^,]…|…[^,]", text), width
         assert figures(text) <= figures(whole), width
+        assert figures(whole) <= figures(text) | spare, width
+        assert set(NUMBER.findall(text)) <= set(NUMBER.findall(whole)), width
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -79,6 +91,11 @@ def test_a_command_prints_what_its_snapshot_has(views, command, width):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_figure_of_any_command_is_cut(views, command):
     assert_nothing_is_cut(views[command], (60, 67, 78, 91, 118, 143, 199, 240))
+
+
+@pytest.mark.parametrize("command", ["time", "capacity", "crosscheck", "compare"])
+def test_no_figure_is_cut_at_any_width(views, command):
+    assert_nothing_is_cut(views[command], range(60, 241))
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -230,4 +230,4 @@ def test_what_shards_is_imported_by_sharded_passes_alone():
         file for file in files if "\nfrom fxmeter.tracer.shard" in file.read_text() and file.parent.name != "shard"
     ]
     assert asking == []
-    assert "    from fxmeter.tracer.shard.rank import rank_of" in (root / "tracer/run/passes.py").read_text()
+    assert "    from fxmeter.tracer.shard.rank import PADDING, rank_of" in (root / "tracer/run/passes.py").read_text()

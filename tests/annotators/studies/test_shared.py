@@ -79,6 +79,7 @@ def test_pipeline_stages_are_shown_one_by_one(run, config):
     assert all(part["estimate_s"]["h100-sxm5-80g"] > 0 for part in parts)
     printed = run(*arguments).stdout
     assert "3 pipeline stages: decode C=20, flash" in printed
-    refused = run("formula", config(LLAMA), "--pp", 3)
+    assert run("formula", config(LLAMA), "--pp", 3).returncode == 0
+    refused = run("capacity", config(LLAMA), "--pp", 3, "--prefill", 8)
     assert refused.returncode == 1
-    assert "no closed form" in refused.stderr
+    assert "the fullest one" in refused.stderr

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fxmeter.models.devices import Device
+from fxmeter.models.devices.device import FRESH
 from fxmeter.models.names import Document
 
-OPTIONAL = ("l2_bytes", "link_bytes_per_s", "power_w")
+OPTIONAL = ("l2_bytes", "cache_bytes", "cache_bytes_per_s", "link_bytes_per_s", "power_w")
 
 
 def to_json(device: Device) -> Document:
@@ -36,6 +37,21 @@ def to_json(device: Device) -> Document:
         "efficiency": {
             **{share: number(f"efficiency.{share}", getattr(reached, share)) for share in shares},
             "matrix": {dtype: number(f"efficiency.matrix.{dtype}", share) for dtype, share in reached.matrix.items()},
+            "by_rows": {
+                dtype: {
+                    form: {
+                        str(rows): number(f"efficiency.by_rows.{dtype}.{form}.{rows}", share)
+                        for rows, share in shares_of.items()
+                    }
+                    for form, shares_of in forms.items()
+                }
+                for dtype, forms in reached.by_rows.items()
+            },
+            **{
+                label: number(f"efficiency.{label}", getattr(reached, label))
+                for label in FRESH
+                if getattr(reached, label) is not None
+            },
             "launch_us": number("efficiency.launch_us", reached.launch_us),
             "collective_us": number("efficiency.collective_us", reached.collective_us),
             "prefill_host_us": number("efficiency.prefill_host_us", reached.prefill_host_us),

@@ -148,7 +148,7 @@ def _timed(piece: Piece, formulas: Formulas) -> Content:
         **_where(piece, formulas),
         "times": {path: module.times for path, module in piece.modules.recorded.items()},
         "kernels": [
-            [each.op, each.module, each.times, each.kind, each.dtype]
+            [each.op, each.module, each.times, each.kind, each.dtype, each.form]
             + [formulas.place(getattr(each, name)) for name in AMOUNTS]
             for each in piece.kernels
         ],
@@ -179,12 +179,18 @@ def _device(device: Device, dtypes: Sequence[str]) -> Content:
 
     def of(dtype: str) -> Content:
         computes, peak = device.matrix(dtype)
-        return {"peak": peak, "vector_peak": device.vector(dtype), "product": reached.of_matrix(computes)}
+        return {
+            "peak": peak,
+            "vector_peak": device.vector(dtype),
+            "product": reached.of_matrix(computes),
+            "by_rows": reached.by_rows.get(computes, {}),
+        }
 
     return {
         "name": device.name,
         "memory_bytes": device.memory_bytes,
         "bandwidth": device.bandwidth_bytes_per_s,
+        "cache": [device.cache_bytes, device.cache_bytes_per_s],
         "link": device.link_bytes_per_s,
         "dtypes": {dtype: of(dtype) for dtype in dtypes},
         "reached": {

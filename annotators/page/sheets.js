@@ -84,12 +84,25 @@ const residentBytes = (cost) => cost.weight_bytes + cost.kv_bytes;
 
 const ROOFS = ["compute", "vector", "memory", "network", "launch"];
 
+/** Between measured numbers of rows in the logarithms of both, beyond them that of the nearest; null without any. */
+function shareOfRows(shares, rows) {
+  const known = Object.entries(shares ?? {}).map(([count, share]) => [Math.log(count), Math.log(share)]);
+  if (!known.length) return null;
+  known.sort(([one], [other]) => one - other);
+  const at = Math.min(Math.max(Math.log(Math.max(rows, 1)), known[0][0]), known.at(-1)[0]);
+  const next = known.findIndex(([count]) => count >= at);
+  const [[low, before], [high, after]] = [known[Math.max(next - 1, 0)], known[next]];
+  return Math.exp(high === low ? after : before + ((after - before) * (at - low)) / (high - low));
+}
+
 function kernelTime(kernel, device) {
   const { reached, dtypes } = device;
-  const { peak, vector_peak, product } = dtypes[kernel.dtype];
-  const ideal = [kernel.matmul / peak, kernel.vector / vector_peak, kernel.bytes / device.bandwidth];
-  const share = { attention: reached.attention, product }[kernel.kind] ?? 1;
-  const stream = kernel.kind === "elementwise" ? reached.elementwise : reached.bandwidth;
+  const { peak, vector_peak, product, by_rows } = dtypes[kernel.dtype];
+  const between = kernel.kind === "elementwise";
+  const cached = between && kernel.form !== "cache" && device.cache[1] && kernel.bytes <= device.cache[0];
+  const ideal = [kernel.matmul / peak, kernel.vector / vector_peak, kernel.bytes / (cached ? device.cache[1] : device.bandwidth)];
+  const share = shareOfRows(by_rows[kernel.form], kernel.rows) ?? { attention: reached.attention, product }[kernel.kind] ?? 1;
+  const stream = cached ? 1 : between ? reached.elementwise : reached.bandwidth;
   const roofs = [ideal[0] / share, ideal[1] / reached.vector, ideal[2] / stream];
   const sent = kernel.network ? kernel.network / device.link : 0;
   const launch = kernel.kind === "collective" ? reached.collective_s : reached.launch_s;
@@ -114,10 +127,10 @@ function timeAt(sheet, point, device) {
   const piece = sheet.timed.find((each) => holds(each, point, value));
   if (!piece) return null;
   const [total, modules, kernels] = [nothing(), {}, []];
-  for (const [op, module, times, kind, dtype, ...places] of piece.kernels) {
-    const [matmul, vector, bytes, network] = places.map((place) => Number(value(place)));
+  for (const [op, module, times, kind, dtype, form, ...places] of piece.kernels) {
+    const [matmul, vector, bytes, network, rows] = places.map((place) => Number(value(place)));
     if (network && !device.link) return null;
-    const kernel = { op, module, times, kind, dtype, matmul, vector, bytes, network };
+    const kernel = { op, module, times, kind, dtype, form, matmul, vector, bytes, network, rows };
     const time = kernelTime(kernel, device);
     kernels.push({ ...kernel, time });
     spend(total, time, times);

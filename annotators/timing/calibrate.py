@@ -1,44 +1,30 @@
 """Measuring the machine that this runs on, into a device file: what its kernels reach, with repeats and their spread.
 
 Peaks here are the best that was measured, not a datasheet's, so that nothing runs faster than ``bound_s`` says; shares
-are what kernels of the sizes of a language model reach of them.
+are what a quarter of the repeats reach of them, since other work on the machine is no property of it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import torch
 
+from fxmeter.annotators.timing import benchmarks
+from fxmeter.annotators.timing.benchmarks import FORMS, Measurement, Product, measure
 from fxmeter.models.errors import DeviceError
 
-ROWS = (1, 16, 128, 512, 2048)
-WIDTH = 2048
-"""Products are [rows, 2048] @ [2048, 2048], as a small decoder's projections are."""
-STREAM = 2**24
-"""Elements of the tensors that bandwidth is measured on: 64 MiB in float32, beyond the caches of a core."""
-ATTENTION = (1, 16, 1024, 64)
-"""Batch, heads, tokens and head size of the attention core."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """Seconds of one thing, repeated. ``spread`` is the median's distance from the best, as a share of it."""
-
-    best_s: float
-    median_s: float
-
-    @property
-    def spread(self) -> float:
-        """How much the machine wavered."""
-        return self.median_s / self.best_s - 1
+Products = dict[str, dict[str, dict[int, tuple[Product, Measurement]]]]
+"""By dtype, layout and rows."""
+FRESH = tuple(2**power for power in range(21, 25))
+"""Elements of allocations among which the size is looked for from which on pages are fresh each time: 8 to 64 MiB."""
+FUNCTIONS_FLOPS = 10
+"""FLOPs of a softmax (5) and of an activation (5) for one element, as their rules have it."""
 
 
 def calibrate(
@@ -61,115 +47,101 @@ def calibrate(
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise DeviceError(f"cannot measure {device!r} here; cpu always works, cuda where torch sees a GPU")
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, **({"fp16": torch.float16} if device == "cuda" else {})}
-    slot = seconds / (len(ROWS) * len(dtypes) + 5)
+    slot = seconds / (len(dtypes) * sum(len(benchmarks.counts(form)) for form in FORMS) + 20)
     with torch.inference_mode():
-        products = {name: _products(dtype, device, slot, name, say) for name, dtype in dtypes.items()}
-        say("bandwidth")
-        stream = _measure(_copy(device), device, slot)
-        say("elementwise kernels")
-        mixed = _measure(_elementwise(device), device, slot)
-        say("launches")
-        launch = _measure(_tiny(device), device, slot)
-        say("attention")
-        attention = _measure(_attention(dtypes["fp32"], device), device, slot)
-    return _file(device, products, stream, mixed, launch, attention)
+        products: Products = {
+            name: {form: _products(form, dtype, device, slot, name, say) for form in FORMS}
+            for name, dtype in dtypes.items()
+        }
+        say("bandwidth, elementwise kernels, launches")
+        single = {
+            "bandwidth": measure(benchmarks.copy(device), device, 2 * slot),
+            "elementwise": measure(benchmarks.elementwise(device, benchmarks.STREAM // 2), device, 2 * slot),
+            "functions": measure(benchmarks.functions(device), device, slot),
+        }
+        cached = {
+            count: measure(benchmarks.elementwise(device, count), device, slot / 2) for count in benchmarks.CACHED
+        }
+        fresh = {} if device == "cuda" else {count: _fresh(count, slot) for count in FRESH}
+        if device == "cuda":
+            single["launch"] = measure(benchmarks.tiny(device), device, slot)
+        else:
+            step, ops = benchmarks.host_step()
+            taken = measure(step, device, 4 * slot)
+            single["launch"] = Measurement(taken.best_s / ops, taken.usual_s / ops, taken.median_s / ops)
+    return _file(device, products, single, cached, fresh)
 
 
 def _products(
-    dtype: torch.dtype, device: str, slot: float, name: str, say: Callable[[str], None]
-) -> dict[int, Measurement]:
-    weight = torch.randn(WIDTH, WIDTH, device=device).to(dtype)
-    timed = {}
-    for rows in ROWS:
+    form: str, dtype: torch.dtype, device: str, slot: float, name: str, say: Callable[[str], None]
+) -> dict[int, tuple[Product, Measurement]]:
+    """By rows, up to where a single product takes longer than its share of the time."""
+    timed: dict[int, tuple[Product, Measurement]] = {}
+    for rows in benchmarks.counts(form):
         say(f"products of {rows} rows in {name}")
-        x = torch.randn(rows, WIDTH, device=device).to(dtype)
-        timed[rows] = _measure(lambda x=x: x @ weight, device, slot)  # type: ignore[misc]
+        product = FORMS[form][0](form, rows, dtype, device)
+        timed[rows] = product, measure(product.run, device, slot)
+        if timed[rows][1].best_s > slot / 2:
+            break
     return timed
 
 
-def _copy(device: str) -> Callable[[], Any]:
-    source, target = torch.zeros(STREAM, device=device), torch.zeros(STREAM, device=device)
-    return lambda: target.copy_(source)
-
-
-def _elementwise(device: str) -> Callable[[], Any]:
-    a, b, out = (torch.zeros(STREAM // 2, device=device) for _ in range(3))
-    return lambda: torch.mul(a, b, out=out)
-
-
-def _tiny(device: str) -> Callable[[], Any]:
-    x = torch.zeros(16, device=device)
-    return lambda: x.add_(1.0)
-
-
-def _attention(dtype: torch.dtype, device: str) -> Callable[[], Any]:
-    query, key, value = (torch.randn(ATTENTION, device=device).to(dtype) for _ in range(3))
-    return lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value)
-
-
-def _measure(run: Callable[[], Any], device: str, slot: float) -> Measurement:
-    """Time ``run`` again and again for about ``slot`` seconds; many calls at once where one is too short to time."""
-    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
-    run()
-    wait()
-    started = time.perf_counter()
-    run()
-    wait()
-    once = max(time.perf_counter() - started, 1e-7)
-    calls = max(1, round(min(0.01, slot / 10) / once))
-    times: list[float] = []
-    until = time.perf_counter() + slot
-    while len(times) < 5 or time.perf_counter() < until:
-        started = time.perf_counter()
-        for _ in range(calls):
-            run()
-        wait()
-        times.append((time.perf_counter() - started) / calls)
-    return Measurement(min(times), statistics.median(times))
-
-
-def _flops(rows: int) -> int:
-    """Of a product of that many rows."""
-    return 2 * rows * WIDTH * WIDTH
+def _fresh(count: int, slot: float) -> tuple[Measurement, Measurement]:
+    """An elementwise kernel that allocates its result, and one that does not."""
+    allocating, writing = benchmarks.allocating(count), benchmarks.elementwise("cpu", count)
+    return measure(allocating, "cpu", slot), measure(writing, "cpu", slot)
 
 
 def _file(
     device: str,
-    products: Mapping[str, Mapping[int, Measurement]],
-    stream: Measurement,
-    mixed: Measurement,
-    launch: Measurement,
-    attention: Measurement,
+    products: Products,
+    single: Mapping[str, Measurement],
+    cached: Mapping[int, Measurement],
+    fresh: Mapping[int, tuple[Measurement, Measurement]],
 ) -> dict[str, Any]:
-    rates = {
-        name: {rows: _flops(rows) / timed.best_s for rows, timed in by_rows.items()}
-        for name, by_rows in products.items()
+    weights = {name: by_form["mm_t"] for name, by_form in products.items()}
+    peaks = {
+        name: max(product.flops / timed.best_s for rows in by_form.values() for product, timed in rows.values())
+        for name, by_form in products.items()
     }
-    peaks = {name: max(by_rows.values()) for name, by_rows in rates.items()}
-    usual = {
-        name: statistics.median(_flops(rows) / products[name][rows].median_s for rows in ROWS if rows >= 128)
-        for name in rates
+    waiting = single["launch"].usual_s if device == "cuda" else 0.0
+    gemv = max(
+        product.nbytes / (timed.usual_s - min(waiting, timed.usual_s / 2))
+        for rows in weights.values()
+        for product, timed in rows.values()
+    )
+    mixed = 3 * (benchmarks.STREAM // 2) * 4 / single["elementwise"].usual_s
+    bandwidth = max(
+        gemv,
+        *(product.nbytes / timed.best_s for rows in weights.values() for product, timed in rows.values()),
+        2 * benchmarks.STREAM * 4 / single["bandwidth"].best_s,
+        3 * (benchmarks.STREAM // 2) * 4 / single["elementwise"].best_s,
+    )
+    by_rows = {
+        name: {form: _shares(rows, peaks[name], gemv, waiting) for form, rows in by_form.items()}
+        for name, by_form in products.items()
     }
-    weights = {name: WIDTH * WIDTH * (4 if name == "fp32" else 2) / products[name][1].median_s for name in rates}
-    copied = 2 * STREAM * 4 / stream.best_s
-    mixed_rate = 3 * (STREAM // 2) * 4 / mixed.median_s
-    bandwidth = max(copied, mixed_rate, weights["fp32"])
-    batch, heads, tokens, size = ATTENTION
-    attended = 4 * batch * heads * tokens * tokens * size / attention.median_s
-    vector = STREAM // 2 / mixed.best_s
+    large = {name: _last(by_rows[name]["mm_t"])["value"] for name in peaks}
+    within = {count: 12 * count / timed.usual_s for count, timed in cached.items()}
+    functions = math.prod(benchmarks.VECTOR) * FUNCTIONS_FLOPS / single["functions"].usual_s
+    vector = max(peaks["fp32"], benchmarks.STREAM // 2 / single["elementwise"].best_s)
     return {
         "name": platform.node() or "this machine",
         "vendor": _vendor(device),
         "matrix_flops_per_s": {name: _number(peak) for name, peak in peaks.items()},
-        "vector_flops_per_s": {"fp32": _number(max(vector, peaks["fp32"]))},
+        "vector_flops_per_s": {"fp32": _number(vector)},
         "bandwidth_bytes_per_s": _number(bandwidth),
         "memory_bytes": _number(_memory(device)),
+        **_cache(within, bandwidth),
         "efficiency": {
-            "bandwidth": _share(statistics.median([2 * STREAM * 4 / stream.median_s, *weights.values()]), bandwidth),
-            "matrix": {name: _share(usual[name], peaks[name]) for name in peaks},
-            "attention": _share(attended, peaks["fp32"]),
-            "elementwise": _share(mixed_rate, bandwidth),
-            "launch_us": {"value": launch.median_s * 1e6, "source": SOURCE},
+            "bandwidth": _share(gemv, bandwidth),
+            "matrix": {name: _share(share, 1.0) for name, share in large.items()},
+            "attention": _last(by_rows["fp32"]["attention"]),
+            "elementwise": _share(mixed, bandwidth),
+            "vector": _share(functions, vector),
+            "by_rows": by_rows,
+            **_pages(fresh),
+            "launch_us": {"value": single["launch"].usual_s * 1e6, "source": SOURCE},
             "prefill_host_us": {"value": 0, "source": "no server on the machine itself"},
             "source": f"{SOURCE} on {date.today().isoformat()}",
         },
@@ -179,15 +151,64 @@ def _file(
             "date": date.today().isoformat(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            "products": {name: {str(r): rate for r, rate in by_rows.items()} for name, by_rows in rates.items()},
+            "products": {
+                name: {
+                    form: {str(count): product.flops / timed.best_s for count, (product, timed) in rows.items()}
+                    for form, rows in by_form.items()
+                }
+                for name, by_form in products.items()
+            },
             "spread": {
-                **{f"product {name} {r}": t.spread for name, rows in products.items() for r, t in rows.items()},
-                "bandwidth": stream.spread,
-                "elementwise": mixed.spread,
-                "launch": launch.spread,
-                "attention": attention.spread,
+                **{
+                    f"{form} {name} {count}": timed.spread
+                    for name, by_form in products.items()
+                    for form, rows in by_form.items()
+                    for count, (_, timed) in rows.items()
+                },
+                **{what: timed.spread for what, timed in single.items()},
             },
         },
+    }
+
+
+def _shares(
+    rows: Mapping[int, tuple[Product, Measurement]], peak: float, stream: float, waiting: float = 0.0
+) -> dict[str, dict[str, Any]]:
+    """The share of the peak by rows: what, joined with the bytes by the 2-norm, gives the time that was measured,
+    less what of it is ``waiting`` for the launch (on a CPU next to nothing: the host's work is around an op)."""
+    shares = {}
+    for count, (product, timed) in rows.items():
+        ideal = product.flops / peak
+        left = math.sqrt(max(max(timed.usual_s - waiting, 0.0) ** 2 - (product.nbytes / stream) ** 2, ideal**2))
+        shares[str(count)] = _share(ideal, left)
+    return shares
+
+
+def _last(shares: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """That of the most rows."""
+    return shares[max(shares, key=int)]
+
+
+def _cache(within: Mapping[int, float], bandwidth: float) -> dict[str, Any]:
+    """The cache that elementwise kernels see: its rate, and the bytes up to which they run nearer to that rate than to
+    that of memory. Nothing where there is no such thing."""
+    rate = max(within.values())
+    near = [count for count, reached in within.items() if reached**2 > rate * bandwidth]
+    if rate <= bandwidth or not near:
+        return {}
+    return {"cache_bytes": _number(12 * max(near)), "cache_bytes_per_s": _number(rate)}
+
+
+def _pages(fresh: Mapping[int, tuple[Measurement, Measurement]]) -> dict[str, Any]:
+    """The size from which on allocating costs as much again as writing, and how fast pages come; nothing if none."""
+    slow = [count for count, (new, old) in fresh.items() if new.usual_s > 2 * old.usual_s]
+    if not slow:
+        return {}
+    new, old = fresh[max(slow)]
+    rate = 4 * max(slow) / (new.usual_s - old.usual_s)
+    return {
+        "fresh_from_bytes": {"value": 4 * min(slow), "source": SOURCE},
+        "fresh_bytes_per_s": {"value": round(rate), "source": SOURCE},
     }
 
 

@@ -17,12 +17,13 @@ import torch
 from torch import fx
 
 from fxmeter.annotators.pricing.graph import PricedNode, priced_node
-from fxmeter.annotators.timing.kernel import Kernel, Kind
-from fxmeter.models.stage_cost import StageCost, is_nothing
+from fxmeter.annotators.timing.kernel import Form, Kernel, Kind
+from fxmeter.models.stage_cost import Size, StageCost, is_nothing
 from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.group import Group
 from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
 from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.operators.ops import cache_append
 
 DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "fp64",
@@ -49,7 +50,8 @@ class _Parts:
 def kernels_of(recording: Recording, graph: nx.DiGraph, *, fused: bool = True) -> tuple[Kernel, ...]:
     """The kernels of a priced pass in program order; views and other free ops run nothing.
 
-    Without ``fused`` every op is a kernel of its own, as PyTorch runs a model that is not compiled.
+    Without ``fused`` every op is a kernel of its own, as PyTorch runs a model that is not compiled; a cache then grows
+    by being copied, while every engine appends to it in place.
     """
     nodes = {node.name: node for node in executed(recording.graph)}
     return tuple(_kernel(parts, nodes, graph, fused) for parts in _launches(nodes, graph, fused))
@@ -101,6 +103,7 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph, fuse
         kind: Kind = "collective"
     else:
         kind = "attention" if product and "attention" in op else "product" if product else "elementwise"
+    form, rows = _form(priced[0], product)
     return Kernel(
         name=parts.names[0],
         op=op,
@@ -110,11 +113,53 @@ def _kernel(parts: _Parts, nodes: Mapping[str, fx.Node], graph: nx.DiGraph, fuse
         dtype=_dtype(first),
         matmul_flops=cost.matmul_flops,
         vector_flops=cost.vector_flops,
-        nbytes=cost.fused_io_bytes - parts.saved if fused else cost.io_bytes,
+        nbytes=cost.fused_io_bytes - parts.saved if fused else _op_bytes(first, priced[0]),
         network_bytes=cost.network_bytes,
         ranks=_ranks(first),
         widened=product and any(map(_is_packed, priced[0].operands)),
+        form=form,
+        rows=rows,
+        made_bytes=0 if fused else sum(map(_made_bytes, priced)),
     )
+
+
+_MULTIPLIED = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2), "_grouped_mm": (0, 1)}
+"""Places of the two matrices among the operands of products."""
+
+
+def _form(node: PricedNode, product: bool) -> tuple[Form, Size]:
+    """How a product's operands lie in memory, and how many rows go through its right one."""
+    name = node.op.split(".")[1]
+    if name == "cache_append":
+        return "cache", 0
+    if product and "attention" in name:
+        return "attention", node.operands[0].shape[-2]
+    if not product or name not in _MULTIPLIED or len(node.operands) <= max(_MULTIPLIED[name]):
+        return "", 0
+    left, right = (node.operands[place] for place in _MULTIPLIED[name])
+    transposed = _is_one(right.strides[-2]) and not _is_one(right.strides[-1])
+    if name == "_grouped_mm":  # one product after the other, each with the rows of its expert
+        return "mm_t" if transposed else "mm", left.shape[-2] // right.shape[0]
+    if len(right.shape) == 2:
+        return "mm_t" if transposed else "mm", left.shape[-2]
+    return "bmm_t" if transposed else "bmm", left.shape[-2]
+
+
+def _is_one(stride: Size) -> bool:
+    return isinstance(stride, int) and stride == 1
+
+
+def _op_bytes(node: fx.Node, priced: PricedNode) -> Size:
+    """What an op moves when it runs by itself."""
+    if node.target is cache_append:
+        return 2 * sum(spec.nbytes for spec in priced.results)
+    return priced.cost.io_bytes
+
+
+def _made_bytes(node: PricedNode) -> Size:
+    """What an op allocates for what it returns."""
+    held = {spec.storage.id for spec in node.operands}
+    return sum({spec.storage.id: spec.storage.nbytes for spec in node.results if spec.storage.id not in held}.values())
 
 
 def _ranks(node: fx.Node) -> tuple[int, ...]:

@@ -12,6 +12,10 @@ fp16 products (A100, H100, A40; M from 1 to 4,096) it has a median error of 4 to
 costs (3 to 5 µs): a device's own, as its file says, else those of :class:`fxmeter.models.devices.device.Efficiency`.
 A collective waits for its kernel before and after, so its time adds up, and its τ is that of a collective.
 
+What ``fxmeter calibrate`` measured of a machine sharpens three terms: η_c by the number of rows of a product and by how
+it lies in memory; β, for kernels between products whose tensors fit into a cache, is the cache's; and a tensor too
+large to be allocated from memory that the process already has costs what the system takes to hand out its pages.
+
 Everything works on numbers and, element by element, on numpy arrays.
 """
 
@@ -24,7 +28,7 @@ import numpy as np
 
 from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.annotators.timing.links import sending_s
-from fxmeter.models.devices.device import Device
+from fxmeter.models.devices.device import Device, Efficiency
 
 ROOFS = ("compute", "vector", "memory", "network", "launch")
 """What a kernel's time can be spent on."""
@@ -56,21 +60,53 @@ def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
     reached = device.efficiency
     dtype, peak = device.matrix(kernel.dtype)
     vector_peak = device.vector(kernel.dtype)
-    ideal = (
-        kernel.matmul_flops / peak,
-        kernel.vector_flops / vector_peak,
-        kernel.nbytes / device.bandwidth_bytes_per_s,
-    )
+    memory = _memory(kernel, device)
+    ideal = (kernel.matmul_flops / peak, kernel.vector_flops / vector_peak, memory[0])
     share = {"attention": reached.attention, "product": reached.of_matrix(dtype)}.get(kernel.kind, 1.0)
-    stream = reached.elementwise if kernel.kind == "elementwise" else reached.bandwidth
-    real = (ideal[0] / share, ideal[1] / reached.vector, ideal[2] / stream)
+    measured = _share_of_rows(reached, dtype, kernel)
+    real = (ideal[0] / (share if measured is None else measured), ideal[1] / reached.vector, memory[1])
     sent = sending_s(kernel, device)
     sending = sent / reached.network
     launch = reached.collective_s if kernel.kind == "collective" else reached.launch_s
+    fresh = _fresh_s(kernel, reached)
     norm = np.sqrt(real[0] * real[0] + real[1] * real[1] + real[2] * real[2])
     return KernelTime(
         bound_s=np.maximum.reduce([*np.broadcast_arrays(*ideal, sent)]),
-        estimate_s=norm + sending + launch,
+        estimate_s=norm + sending + launch + fresh,
         launch_s=launch,
-        roofs_s=(*real, sending, launch),
+        roofs_s=(*real[:2], real[2] + fresh, sending, launch),
     )
+
+
+def _share_of_rows(reached: Efficiency, dtype: str, kernel: Kernel) -> Any | None:
+    """The measured share of the matrix peak of a product of so many rows; None where none was measured.
+
+    Between two measured numbers of rows it is interpolated in the logarithms of both, beyond all of them it is that of
+    the nearest.
+    """
+    shares = reached.by_rows.get(dtype, {}).get(kernel.form)
+    if not shares:
+        return None
+    measured = sorted(shares)
+    known = np.log([shares[count] for count in measured])
+    return np.exp(np.interp(np.log(np.maximum(kernel.rows, 1)), np.log(measured), known))
+
+
+def _memory(kernel: Kernel, device: Device) -> tuple[Any, Any]:
+    """Seconds that the bytes of a kernel take at least, and as they are moved."""
+    reached = device.efficiency
+    between = kernel.kind == "elementwise"
+    bound = kernel.nbytes / device.bandwidth_bytes_per_s
+    real = bound / (reached.elementwise if between else reached.bandwidth)
+    if not between or kernel.form == "cache" or device.cache_bytes is None or device.cache_bytes_per_s is None:
+        return bound, real
+    cached = kernel.nbytes <= device.cache_bytes
+    within = kernel.nbytes / device.cache_bytes_per_s
+    return np.where(cached, within, bound), np.where(cached, within, real)
+
+
+def _fresh_s(kernel: Kernel, reached: Efficiency) -> Any:
+    """Seconds that the system takes to hand out the pages of what a kernel allocates."""
+    if reached.fresh_from_bytes is None or reached.fresh_bytes_per_s is None:
+        return 0.0
+    return kernel.made_bytes / reached.fresh_bytes_per_s if kernel.made_bytes >= reached.fresh_from_bytes else 0.0

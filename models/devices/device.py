@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fxmeter.models.errors import DeviceError
-from fxmeter.models.names import Document, Fields
+from fxmeter.models.names import Document, Fields, near
 
 WIDER = {
     "fp4": ("fp8", "int8", "bf16", "fp16", "fp32"),
@@ -25,6 +25,28 @@ WIDER = {
 checkpoints on chips that have no bf16 (T4, V100, Apple)."""
 
 
+FIELDS = (
+    "name",
+    "vendor",
+    "aliases",
+    "matrix_flops_per_s",
+    "vector_flops_per_s",
+    "bandwidth_bytes_per_s",
+    "memory_bytes",
+    "l2_bytes",
+    "l3_bytes",
+    "cache_bytes",
+    "cache_bytes_per_s",
+    "link_bytes_per_s",
+    "pcie_generation",
+    "power_w",
+    "efficiency",
+    "sources",
+    "notes",
+    "measured",
+)
+"""Fields of a device file. What ``calibrate`` measured (``measured``) and sizes that no time hangs on are only kept."""
+FRESH = ("fresh_from_bytes", "fresh_bytes_per_s")
 MEASURED_NOWHERE = "defaults from public GEMM timings on other devices: not measured on this one"
 
 
@@ -38,6 +60,12 @@ class Efficiency:
     link (155 to 175 of 300 GB/s on A100, 270 to 365 of 450 on H100), small ones take 10 µs. ``prefill_host_s`` is what
     an engine spends on a prompt outside of the device (preparing inputs and sampling; 1 to 5 ms in public traces):
     published first tokens of short prompts leave 2.7 ms unexplained (docs/validation_time.md); 2 is on the safe side.
+
+    A measured device may say more (no default does). ``by_rows`` has, by dtype and layout
+    (:data:`fxmeter.annotators.timing.kernel.Form`), the share of the matrix peak by the number of rows of a product:
+    libraries multiply few rows far below what many reach, and some layouts not by their fast kernels at all. An op
+    that allocates ``fresh_from_bytes`` or more gets pages that the system hands out as they are first written, at
+    ``fresh_bytes_per_s``.
     """
 
     bandwidth: float = 0.80
@@ -50,6 +78,9 @@ class Efficiency:
     launch_s: float = 4e-6
     collective_s: float = 10e-6
     prefill_host_s: float = 2e-3
+    by_rows: Mapping[str, Mapping[str, Mapping[int, float]]] = field(default_factory=dict)
+    fresh_from_bytes: float | None = None
+    fresh_bytes_per_s: float | None = None
     source: str = MEASURED_NOWHERE
 
     @property
@@ -76,7 +107,8 @@ class Efficiency:
 class Device:
     """One accelerator. Rates are per second, dense; ``link_bytes_per_s`` is one direction of a device's links.
     ``node_size`` devices have these links to one another, all of them unless it is given; ``across_bytes_per_s`` is
-    what each device has to those of other nodes. No file says either: :meth:`in_nodes`.
+    what each device has to those of other nodes. No file says either: :meth:`in_nodes`. Kernels between products
+    that move at most ``cache_bytes`` find their tensors in a cache of ``cache_bytes_per_s``.
 
     ``sources`` says what each key stands for, ``cited`` has for each number ("matrix_flops_per_s.bf16") the keys, or
     the words, of where it is from, and ``unconfirmed`` the numbers that nobody could look up.
@@ -90,6 +122,8 @@ class Device:
     bandwidth_bytes_per_s: float
     memory_bytes: int
     l2_bytes: int | None = None
+    cache_bytes: float | None = None
+    cache_bytes_per_s: float | None = None
     link_bytes_per_s: float | None = None
     node_size: int | None = None
     across_bytes_per_s: float | None = None
@@ -154,6 +188,12 @@ def device_from(name: str, fields: Fields) -> Device:
     def optional(label: str) -> float | None:
         return number(label, fields[label]) if label in fields else None
 
+    for label in fields:
+        if label not in FIELDS:
+            raise DeviceError(
+                f"device {name}: a device file has no field {label!r}; {near(str(label), FIELDS)}"
+                f"it has {', '.join(FIELDS)}"
+            )
     for label in ("matrix_flops_per_s", "bandwidth_bytes_per_s", "memory_bytes"):
         if label not in fields:
             raise DeviceError(f"device {name}: {label} is missing")
@@ -167,6 +207,8 @@ def device_from(name: str, fields: Fields) -> Device:
         bandwidth_bytes_per_s=number("bandwidth_bytes_per_s", fields["bandwidth_bytes_per_s"]),
         memory_bytes=int(number("memory_bytes", fields["memory_bytes"])),
         l2_bytes=None if l2 is None else int(l2),
+        cache_bytes=optional("cache_bytes"),
+        cache_bytes_per_s=optional("cache_bytes_per_s"),
         link_bytes_per_s=optional("link_bytes_per_s"),
         power_w=optional("power_w"),
         efficiency=_efficiency(name, fields.get("efficiency", {}), number),
@@ -190,12 +232,26 @@ def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
         str(dtype): number(f"efficiency.matrix.{dtype}", value, most=1)
         for dtype, value in given.get("matrix", {}).items()
     }
+    values["by_rows"] = {
+        str(dtype): {
+            str(form): {
+                int(rows): number(f"efficiency.by_rows.{dtype}.{form}.{rows}", share, most=1)
+                for rows, share in by_rows.items()
+            }
+            for form, by_rows in forms.items()
+        }
+        for dtype, forms in given.get("by_rows", {}).items()
+    }
+    for label in FRESH:
+        if label in given:
+            values[label] = number(f"efficiency.{label}", given[label])
     for label in ("launch", "collective", "prefill_host"):
         if f"{label}_us" in given:
             zero = label == "prefill_host"
             values[f"{label}_s"] = number(f"efficiency.{label}_us", given[f"{label}_us"], zero=zero) / 1e6
     cited = {entry["source"]: None for entry in _entries(given) if "source" in entry}
-    unknown = set(given) - known - {"matrix", "launch_us", "collective_us", "prefill_host_us", "source"}
+    others = {"matrix", "by_rows", "launch_us", "collective_us", "prefill_host_us", "source", *FRESH}
+    unknown = set(given) - known - others
     if unknown:
         raise DeviceError(f"device {name}: efficiency has no {', '.join(sorted(unknown))}")
     return Efficiency(**values, source=str(given.get("source") or "; ".join(cited) or "the device's own file"))

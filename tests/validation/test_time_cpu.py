@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from fxmeter import decode
-from validation.time_cpu import MODELS, Case, kendall, measured, page, real
+from validation.cpu_models import MODELS, States, measured, real
+from validation.time_cpu import Case, kendall, page
 
 
 def case(predicted: float, least: float, scenario: str = "prefill 64") -> Case:
@@ -33,5 +34,11 @@ def test_the_page_has_every_case_and_the_errors_by_pass():
 
 def test_a_real_pass_is_measured():
     fields = {**next(iter(MODELS.values())), "num_hidden_layers": 1, "vocab_size": 8000}
-    least, median = measured(real(fields, torch.float32, "eager"), decode(8), 0.01)
-    assert 0 < least <= median
+    model = real(fields, torch.float32, "eager")
+    states = States(model)
+    for dtype in (torch.float32, torch.bfloat16):
+        least, median = measured(real(fields, dtype, "eager"), decode(8, batch=2), 0.01, states)
+        assert 0 < least <= median
+    keys = states.of(8, 2, torch.bfloat16)["past_key_values"].layers[0].keys
+    assert keys.dtype == torch.bfloat16
+    assert keys.shape[:3] == (2, 8, 8)

@@ -94,7 +94,7 @@ def _guard(value: Size, relation: Relation) -> Guard:
     return Guard(value, relation)
 
 
-_FACTS = ("name", "op", "module", "times", "kind", "dtype", "ranks", "widened")
+_FACTS = ("name", "op", "module", "times", "kind", "dtype", "ranks", "widened", "form")
 
 
 def _read_piece(data: Document, values: Sequence[Size]) -> Piece:

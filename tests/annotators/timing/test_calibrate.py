@@ -7,15 +7,27 @@ import json
 import pytest
 
 from fxmeter import annotate, decode
+from fxmeter.annotators.documents.devices import to_json
+from fxmeter.annotators.timing import benchmarks
 from fxmeter.annotators.timing import calibrate as module
 from fxmeter.models.devices import device
+from fxmeter.models.devices.device import device_from
 from fxmeter.models.errors import DeviceError
 
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in (("ROWS", (1, 128, 256)), ("WIDTH", 256), ("STREAM", 2**16), ("ATTENTION", (1, 2, 64, 16))):
-        monkeypatch.setattr(module, name, value)
+    sizes = {
+        "ROWS": (1, 128),
+        "QUERIES": (1, 16),
+        "WIDTH": {"cpu": 64},
+        "WEIGHTS_BYTES": 2**16,
+        "STREAM": 2**16,
+        "KEYS": 64,
+    }
+    for name, value in {**sizes, "CACHED": (2**10, 2**12)}.items():
+        monkeypatch.setattr(benchmarks, name, value)
+    monkeypatch.setattr(module, "FRESH", (2**12,))
 
 
 @pytest.mark.usefixtures("small")
@@ -32,7 +44,9 @@ def test_a_measured_machine_works_as_a_device(preset_model, tmp_path, run):
     assert 0 < timed.bound_s <= timed.estimate_s
     measured = json.loads(file.read_text())["measured"]
     assert measured["spread"]["launch"] >= 0
-    assert len(measured["products"]["fp32"]) == 3
+    assert set(measured["products"]["fp32"]) == set(benchmarks.FORMS)
+    assert set(mine.efficiency.by_rows) == {"fp32", "bf16"}
+    assert device_from("again", json.loads(json.dumps(to_json(mine)))).efficiency.by_rows == mine.efficiency.by_rows
 
 
 def test_a_device_that_is_not_here_is_refused():

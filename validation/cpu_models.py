@@ -1,0 +1,139 @@
+"""Real models with random weights on this machine, and how long their passes take: measured into a file, piece by
+piece, with a calibration before each model."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from fxmeter import decode, prefill
+from fxmeter.models.scenario import Scenario
+
+COMMON = {"num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 8192, "max_position_embeddings": 4096}
+
+
+def _fields(model_type: str, hidden: int, inner: int, layers: int, **others: Any) -> dict[str, Any]:
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
+    return {**COMMON, "model_type": model_type, **sizes, **others}
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "dense, 20 M": _fields("llama", 384, 1024, 6),
+    "dense, 100 M": _fields("llama", 768, 2048, 12),
+    "dense, 500 M": _fields("llama", 1536, 4096, 16, num_attention_heads=16, num_key_value_heads=16),
+    "dense, 1 B": _fields("llama", 2048, 5632, 19, num_attention_heads=16, num_key_value_heads=16),
+    "grouped queries, 160 M": _fields("qwen3", 1024, 3072, 10, head_dim=128, num_key_value_heads=2),
+    "grouped queries, biases, 50 M": _fields("qwen2", 512, 2048, 10, num_key_value_heads=2),
+    "fused projections, 70 M": _fields("phi3", 640, 1792, 10, num_key_value_heads=4, pad_token_id=0),
+    "parallel blocks, 50 M": _fields("gpt_neox", 512, 2048, 12),
+    "one key head, 40 M": _fields("falcon", 512, 2048, 10, multi_query=True, new_decoder_architecture=False),
+    "row by row weights, 40 M": {
+        "model_type": "gpt2",
+        "n_embd": 512,
+        "n_layer": 10,
+        "n_head": 8,
+        "vocab_size": 8192,
+        "n_positions": 4096,
+    },
+    "sliding window, 60 M": _fields("gemma3_text", 640, 2048, 8, head_dim=80, num_key_value_heads=2, sliding_window=96),
+    "sliding window, 120 M": _fields("mistral", 768, 2688, 12, num_key_value_heads=2, sliding_window=256),
+    "experts, 90 M": _fields(
+        "qwen3_moe",
+        512,
+        1024,
+        8,
+        head_dim=64,
+        num_key_value_heads=2,
+        moe_intermediate_size=512,
+        num_experts=8,
+        num_experts_per_tok=2,
+    ),
+    "state space, 40 M": {
+        "model_type": "mamba2",
+        "hidden_size": 512,
+        "num_hidden_layers": 12,
+        "vocab_size": 8192,
+        "state_size": 64,
+        "expand": 2,
+        "head_dim": 64,
+        "num_heads": 16,
+        "n_groups": 1,
+        "chunk_size": 64,
+    },
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SCENARIOS: dict[str, Scenario] = {
+    "prefill 64": prefill(64),
+    "prefill 256": prefill(256),
+    "prefill 1,024": prefill(1024),
+    "prefill 2,048": prefill(2048),
+    "decode at 256": decode(256),
+    "decode at 1,024": decode(1024),
+    "decode at 256, B = 8": decode(256, batch=8),
+    "decode at 1,024, B = 4": decode(1024, batch=4),
+}
+LONGEST = 0.8
+"""Seconds of a pass, or of the prompt before it, beyond which it is left out."""
+STEPS = 12
+"""Repeats of a pass at most: a context of 256 grows by a twentieth."""
+
+
+def real(fields: dict[str, Any], dtype: torch.dtype, attention: str) -> nn.Module:
+    """A model with random weights on the CPU (on "meta", under that device)."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**fields)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).eval()
+
+
+def attentions(name: str) -> tuple[str, ...]:
+    """Implementations of attention that PyTorch runs for a model."""
+    with torch.device("meta"):
+        fused = getattr(real(MODELS[name], torch.float32, "eager"), "_supports_sdpa", False)
+    return ("eager", "sdpa") if fused else ("eager",)
+
+
+def measured(model: Any, scenario: Scenario, seconds: float, states: States) -> tuple[float, float] | None:
+    """(least, median) seconds of a pass; None for one that takes too long. Decode steps follow one another, as in
+    a generation, at most ``STEPS`` after the context that ``states`` has."""
+    ids = torch.randint(0, 8000, (scenario.batch, scenario.query_len))
+    with torch.inference_mode():
+        state = states.of(scenario.past_len, scenario.batch, model.dtype) if scenario.past_len else {}
+        times: list[float] = []
+        until = time.perf_counter() + seconds
+        while len(times) < 4 or (time.perf_counter() < until and len(times) < STEPS):
+            started = time.perf_counter()
+            model(input_ids=ids, use_cache=True, **state)
+            times.append(time.perf_counter() - started)
+            if times[0] > LONGEST:
+                return None
+    return min(times[1:]), statistics.median(times[1:])
+
+
+class States:
+    """What a model keeps of a prompt, filled once by ``model`` in its dtype, as the argument of the next call."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._known: dict[int, dict[str, Any]] = {}
+
+    def of(self, past_len: int, batch: int, dtype: torch.dtype) -> dict[str, Any]:
+        """That of ``batch`` sequences with the same prompt, in a dtype."""
+        if past_len not in self._known:
+            ids = torch.randint(0, 8000, (1, past_len))
+            found = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
+            name = "past_key_values" if found.get("past_key_values") is not None else "cache_params"
+            self._known[past_len] = {name: found[name]}
+        state = copy.deepcopy(self._known[past_len])
+        for layer in next(iter(state.values())).layers:
+            for field, value in vars(layer).items():
+                if isinstance(value, torch.Tensor) and value.is_floating_point():
+                    setattr(layer, field, value.to(dtype).repeat_interleave(batch, 0))
+                elif field == "dtype":
+                    layer.dtype = dtype
+        return state

@@ -64,7 +64,7 @@ function show(content, formulas) {
   const form = byId("controls");
   const sheets = content.sheets.map((sheet, index) => ({ ...sheet, formulas: formulas[index] }));
   const choices = ["stage", "attention", "kernels", "weights", "kv", "tp"];
-  const state = { by: "flops", ...Object.fromEntries(choices.map((name) => [name, sheets[0][name]])), ...content.start };
+  const state = { by: "flops", inside: "all", ...Object.fromEntries(choices.map((name) => [name, sheets[0][name]])), ...content.start };
   const deviceNow = () => content.devices.find((device) => device.name === state.device);
   const lengthName = () => (state.stage === "decode" ? "decode" : "prefill");
   const pointOf = (batch, length) => {
@@ -174,6 +174,18 @@ function show(content, formulas) {
         classes: number,
       })),
     );
+    for (const row of byId("modules").rows) {
+      const name = Object.assign(document.createElement("button"), { type: "button", className: "inside", textContent: row.cells[0].textContent });
+      name.addEventListener("click", () => lookInside(row.dataset.module || "all"));
+      row.cells[0].replaceChildren(name);
+    }
+  }
+
+  /** Show a module and what is in it; "all" for everything. */
+  function lookInside(path) {
+    state.inside = path;
+    update();
+    for (const row of byId("modules").rows) if ((row.dataset.module || "all") === path) row.cells[0].firstChild.focus();
   }
 
   function icicle(rows, by, time) {
@@ -208,6 +220,7 @@ function show(content, formulas) {
         hoverinfo: "text",
         marker: { colors: shown.map(({ path }) => share(path)), colorscale: [[0, color("low")], [1, color("high")]], cmin: 0, cmax: 1, line: { color: color("page"), width: 1 } },
         textfont: { color: color("text") },
+        level: shown.some(({ path }) => path === state.inside) ? state.inside : "all",
         pathbar: { visible: true },
         tiling: { orientation: innerWidth < 600 ? "v" : "h" },
       },
@@ -350,7 +363,7 @@ function show(content, formulas) {
   }
 
   function remember() {
-    const { batch, prefill, decode, ...words } = state;
+    const { batch, prefill, decode, inside, ...words } = state;
     history.replaceState(null, "", `#${new URLSearchParams({ ...words, batch, prefill, decode })}`);
   }
 

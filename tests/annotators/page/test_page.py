@@ -160,6 +160,18 @@ def test_a_slider_moves_its_field(page, browser):
     assert browser.run("return document.getElementById('batch').value") == str(2**10)
 
 
+def test_a_module_is_looked_into_by_keyboard(page, browser):
+    browser.open(page[0])
+    name = next(path for path in browser.table("modules") if path.endswith("self_attn"))
+    browser.driver.find_element("css selector", "details summary").send_keys("\n")
+    button = browser.driver.find_element("css selector", f"#modules tr[data-module='{name}'] button")
+    button.send_keys("\n")
+    browser.drawn()
+    assert browser.run("return document.getElementById('icicle').data[0].level") == name
+    assert browser.run("return document.activeElement.textContent") == name
+    assert browser.errors() == []
+
+
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
 def test_names_and_contrast_are_good_and_nothing_is_wider_than_the_screen(page, browser, width, dark):
     axe = pytest.importorskip("axe_core_python.selenium").Axe()

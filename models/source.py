@@ -40,7 +40,9 @@ def locate(source: str | Path) -> Located:
 
     Raises ModelError where it can be none of them.
     """
-    text = str(source)
+    text = str(source).removeprefix("https://huggingface.co/").rstrip("/") if _is_page(source) else str(source)
+    if not text.strip():
+        raise ModelError("the model's name is empty; `fxmeter models` lists the presets")
     if text.startswith("python:"):
         module, _, name = text.removeprefix("python:").partition(":")
         if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
@@ -70,3 +72,8 @@ def locate(source: str | Path) -> Located:
     if text.count("/") == 1 and all(text.split("/")):
         return HubId(text)
     return preset(text)
+
+
+def _is_page(source: str | Path) -> bool:
+    """Whether it is the address of a repository's page on the Hub."""
+    return str(source).startswith("https://huggingface.co/")

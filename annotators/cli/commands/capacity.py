@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,9 +28,10 @@ from fxmeter.annotators.cli.values import Read, gathered, size
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.studies.planning.rates import Measured
-from fxmeter.annotators.units import read_bytes, read_number, read_seconds
+from fxmeter.annotators.units import quantity, read_bytes, read_number, read_seconds
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
+from fxmeter.models.devices.device import Device
 from fxmeter.models.names import Kwargs
 
 DEFAULT_PROMPTS = (1024, 4096, 16384, 65536)
@@ -147,6 +149,7 @@ def capacity(
     fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --device h100
     """
     _check(axes, asked, measured, markdown, json_path)
+    _refuse_more_than_there_is(memory, asked["devices"])
     with session(model, dtype, remember=remember, mtp=mtp, json=json_path) as work:
         from fxmeter.annotators.studies.planning import capacity as study
         from fxmeter.annotators.studies.planning.serving import Demand
@@ -174,6 +177,16 @@ def capacity(
 
         sys.stdout.write(capacity_markdown(needs)) if markdown else show(capacity_view(needs))
     exit_unless_costed(needs.uncosted, allow_uncosted)
+
+
+def _refuse_more_than_there_is(memory: int | None, devices: Sequence[Device]) -> None:
+    """A usage error where a device has less memory than the model may fill."""
+    for each in devices:
+        if memory is not None and memory > each.memory_bytes:
+            there = f"{quantity(each.memory_bytes, 'memory')} of {each.name}"
+            raise click.UsageError(
+                f"--memory {quantity(memory, 'memory')} is more than the {there}; leave it out for all"
+            )
 
 
 def _check(axes: Axes, asked: Kwargs, measured: Measured, markdown: bool, json_path: str | None) -> None:

@@ -254,6 +254,7 @@ BAD = [
     (["--attention", "eager"], "--attention eager is not what serving kernels compute"),
     (["--weights", "zzz"], "zzz"),
     (["--memory", "0GiB"], "is no memory at all"),
+    (["--memory", "90GiB", "--device", "h100-sxm5-80g"], "is more than the 74.51 GiB of h100-sxm5-80g"),
     (["--memory", "0"], "needs a number and a unit"),
     (["--memory", "80"], "needs a number and a unit"),
     (["--memory", "80G1B"], "needs a number and a unit"),

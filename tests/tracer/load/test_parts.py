@@ -25,7 +25,7 @@ from transformers import (
 
 from fxmeter import annotate, decode, load_model, prefill
 from fxmeter.models.errors import ModelError, ScenarioError, TraceError
-from fxmeter.models.source import locate
+from fxmeter.models.source import HubId, locate
 
 TEXT = {
     "hidden_size": 64,
@@ -167,6 +167,12 @@ def test_a_hub_id_without_network_fails_soon_and_offers_the_preset(monkeypatch):
 
 def test_a_preset_is_found_whatever_its_case():
     assert locate("Llama-3.1-8B").name == "llama-3.1-8b"
+
+
+def test_the_address_of_a_page_on_the_hub_is_its_repository():
+    assert locate("https://huggingface.co/owner/name/") == HubId("owner/name")
+    with pytest.raises(ModelError, match="name is empty"):
+        locate(" ")
 
 
 def test_an_unknown_type_with_a_preset_near_it_is_told_the_preset(tmp_path):

@@ -41,7 +41,7 @@ def as_trace_errors(module: nn.Module) -> Iterator[None]:
         where = ", ".join([*getattr(error, "__notes__", ()), *_line(error)])
         hint = next((f"; {advice}" for said, advice in _HINTS.items() if said in text), "")
         if hint.endswith(_NO_VALUE):  # what torch says of its own devices helps nobody
-            text = "its code asks for the value of a tensor"
+            text = f"its code {'makes a numpy array' if 'numpy' in text else 'asks for the value'} of a tensor"
         where = where and f" ({where})"
         name = type(module).__name__
         cause = None if isinstance(error, StopIteration) else error  # with that cause contextlib would raise it again

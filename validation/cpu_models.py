@@ -132,8 +132,14 @@ class States:
         state = copy.deepcopy(self._known[past_len])
         for layer in next(iter(state.values())).layers:
             for field, value in vars(layer).items():
-                if isinstance(value, torch.Tensor) and value.is_floating_point():
-                    setattr(layer, field, value.to(dtype).repeat_interleave(batch, 0))
-                elif field == "dtype":
-                    layer.dtype = dtype
+                setattr(layer, field, dtype if field == "dtype" else _repeated(value, batch, dtype))
         return state
+
+
+def _repeated(value: Any, batch: int, dtype: torch.dtype) -> Any:
+    """A state, or those in a container, of ``batch`` sequences with the same past, in a dtype."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return value.to(dtype).repeat_interleave(batch, 0)
+    if isinstance(value, dict):
+        return {key: _repeated(each, batch, dtype) for key, each in value.items()}
+    return [_repeated(each, batch, dtype) for each in value] if isinstance(value, list) else value

@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache as cached
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -57,11 +59,24 @@ _FILLS_IN = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()} - {
 
 
 def is_encoder(model: nn.Module) -> bool:
-    """Whether a model sees all tokens at once and keeps none: its config says that it is no decoder, or transformers
-    knows it as one that fills in masked tokens and not as one that continues a text."""
+    """Whether a model sees all tokens at once and keeps none: its config says that it is no decoder and its code asks
+    for that, or transformers knows it as one that fills in masked tokens and not as one that continues a text."""
     config = find_config(model)
     no_decoder = getattr(config, "is_decoder", None) is False and not getattr(config, "is_encoder_decoder", False)
-    return no_decoder or not _FILLS_IN.isdisjoint(cls.__name__ for cls in type(model).__mro__)
+    return (no_decoder and _asks_whether_decoder(forward_of(model).code)) or not _FILLS_IN.isdisjoint(
+        cls.__name__ for cls in type(model).__mro__
+    )
+
+
+@cached
+def _asks_whether_decoder(code: ModuleType) -> bool:
+    """Whether a class of a modelling file reads a config's ``is_decoder``: GPT-NeoX has the field, False, and never
+    does."""
+    classes = (value for value in vars(code).values() if inspect.isclass(value) and value.__module__ == code.__name__)
+    functions = (inspect.unwrap(value) for cls in classes for value in vars(cls).values() if callable(value))
+    return any(
+        "is_decoder" in function.__code__.co_names for function in functions if isinstance(function, FunctionType)
+    )
 
 
 def _has_cache_class(model: nn.Module) -> bool:

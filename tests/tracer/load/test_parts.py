@@ -6,6 +6,7 @@ import time
 
 import pytest
 from transformers import (
+    AutoConfig,
     BartConfig,
     BertConfig,
     DeepseekV3Config,
@@ -109,6 +110,17 @@ def test_an_encoder_and_a_decoder_that_write_no_text_are_refused_in_one_line(con
 
 def test_the_bare_decoder_is_priced_on_request():
     assert annotate(load_model(BartConfig(is_encoder_decoder=False, decoder_layers=2)), decode(4)).cost.kv_bytes > 0
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "gpt_neox_japanese"])
+def test_a_decoder_whose_code_never_asks_is_decoder_is_one(model_type):
+    """GPT-NeoX (Pythia) has the field, False by default, and is causal whatever it says."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
+    config = AutoConfig.for_model(model_type, **sizes)
+    assert config.is_decoder is False
+    keys_and_values, layers, tokens, bfloat16 = 2 * 64, 2, 17, 2
+    stage = annotate(load_model(config), decode(16))
+    assert stage.cost.kv_bytes == layers * tokens * keys_and_values * bfloat16
 
 
 def test_an_encoder_is_one_stage_without_a_cache(run, tmp_path):

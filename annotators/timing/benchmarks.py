@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from fxmeter.tracer.private import TorchDispatchMode
 
 ROWS = (1, 2, 4, 8, 16, 64, 256, 1024)
 """Of a product with a weight; a machine that is slow at one number of rows is not asked for more."""

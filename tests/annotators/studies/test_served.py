@@ -38,7 +38,7 @@ def test_a_tenth_is_not_much(preset_model):
 
 def test_the_line_and_the_json(run):
     options = ("report", "deepseek-v2-lite", "--decode", 4096, "--attention", "flash")
-    assert "(--kernels serving): decode C=4096: matmul FLOPs 8.754 GFLOP, not 469.9 GFLOP" in " ".join(
+    assert "(--kernels serving), decode C=4096: matmul FLOPs 8.754 GFLOP instead of 469.9 GFLOP" in " ".join(
         run(*options).stdout.split()
     )
     (found,) = json.loads(run(*options, "--json").stdout)["serving_kernels_differ"]

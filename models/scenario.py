@@ -232,3 +232,19 @@ def vision(*, crops: tuple[int, int] = (0, 0), batch: int = 1) -> VisionScenario
         ScenarioError: as for :func:`prefill`.
     """
     return VisionScenario(crops=crops, batch=batch)
+
+
+def agreed_encoder_len(name: str, asked: int | None, fixed: int | None, *, option: str, how: str) -> int:
+    """The positions of an encoder: those asked for by ``option``, or the ones that its config fixes.
+
+    Raises ScenarioError where nobody says how many there are (``how`` it is said), or both do and differ.
+    """
+    if asked is not None and fixed is not None and asked != fixed:
+        raise ScenarioError(f"{name}'s encoder always has {fixed:,} positions; {option} is {asked:,}")
+    agreed = asked or fixed
+    if agreed is None:
+        raise ScenarioError(
+            f"{name} attends to what its encoder read, and nothing says how long that is: give {how}, in positions of "
+            "the encoder"
+        )
+    return agreed

@@ -31,6 +31,8 @@ class Factory:
         return f"python:{self.module}:{self.name}"
 
 
+_HUB = "https://huggingface.co/"
+
 Located: TypeAlias = Preset | Path | HubId | Factory
 
 
@@ -40,7 +42,9 @@ def locate(source: str | Path) -> Located:
 
     Raises ModelError where it can be none of them.
     """
-    text = str(source).removeprefix("https://huggingface.co/").rstrip("/") if _is_page(source) else str(source)
+    text = str(source)
+    if text.startswith(_HUB):
+        text = text.removeprefix(_HUB).rstrip("/")
     if not text.strip():
         raise ModelError("the model's name is empty; `fxmeter models` lists the presets")
     if text.startswith("python:"):
@@ -72,8 +76,3 @@ def locate(source: str | Path) -> Located:
     if text.count("/") == 1 and all(text.split("/")):
         return HubId(text)
     return preset(text)
-
-
-def _is_page(source: str | Path) -> bool:
-    """Whether it is the address of a repository's page on the Hub."""
-    return str(source).startswith("https://huggingface.co/")

@@ -30,6 +30,7 @@ from fxmeter.models.errors import ModelError, ScenarioError
 from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.names import Document, Kwargs
 from fxmeter.models.presets import Preset
+from fxmeter.models.scenario import agreed_encoder_len
 from fxmeter.models.source import Factory, HubId, Located, locate
 
 if TYPE_CHECKING:
@@ -157,15 +158,8 @@ class Session:
             if asked is not None:
                 raise ScenarioError(f"{self.name} is no encoder-decoder model: leave --encoder-len out")
             return None
-        fixed = info.encoder_positions
-        if asked is None and fixed is None:
-            raise ScenarioError(
-                f"{self.name} attends to what its encoder read, and nothing says how long that is: give --encoder-len "
-                "N, in positions of the encoder"
-            )
-        if None not in (asked, fixed) and asked != fixed:
-            raise ScenarioError(f"{self.name}'s encoder always has {fixed:,} positions; --encoder-len is {asked:,}")
-        return asked or fixed
+        option = "--encoder-len"
+        return agreed_encoder_len(self.name, asked, info.encoder_positions, option=option, how=f"{option} N")
 
     def forms(self, axes: Axes, conventions: Conventions, deployment: Deployment) -> StageForms:
         """The closed forms of the model, with its vision tower where the axes have pages."""

@@ -114,9 +114,8 @@ class StageForms:
         encoder_len: int | None = None,
     ) -> StageForms:
         """Those of a loaded model, and of the vision tower beside it; ``encoder_len`` as for an encoder-decoder one."""
-        from fxmeter.annotators.closed.find import (
-            closed_form_by,
-        )  # loads torch, which forms from cost sheets do without
+        # these load torch, which forms from cost sheets do without
+        from fxmeter.annotators.closed.find import closed_form_by
         from fxmeter.annotators.stages.model_info import model_info
 
         def make(stage: StageName, attention: Attention) -> ClosedForm:

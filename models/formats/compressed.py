@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.formats.config import WeightFormats
-from fxmeter.models.formats.fields import Fields, kept_of, unpriced
+from fxmeter.models.formats.fields import kept_of, unpriced
 from fxmeter.models.formats.storage import StorageFormat
 from fxmeter.models.formats.weights import blocked_fp8, weight_format, with_scalars
+from fxmeter.models.names import Fields
 
 
 def compressed_tensors(fields: Fields) -> WeightFormats:

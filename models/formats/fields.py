@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fxmeter.models.errors import DeploymentError
-
-Fields = Mapping[str, Any]
+from fxmeter.models.names import Fields
 
 
 def strings(*lists: Any) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fxmeter.models.formats.config import WeightFormats
 from fxmeter.models.formats.parameter import Parameter
-from fxmeter.models.formats.storage import DEQUANTISES, StorageFormat
+from fxmeter.models.formats.storage import DEQUANTISES, StorageFormat, over
 
 BLOCKS = {
     "q4_0": (32, 18),
@@ -186,7 +186,7 @@ class _Blocks:
     nbytes: int
 
     def __call__(self, rows: int, columns: int) -> Mapping[str, int]:
-        return {"blocks": -(-rows * columns // self.weights) * self.nbytes}
+        return {"blocks": over(rows * columns, self.weights) * self.nbytes}
 
 
 def _place(module: str) -> str | None:

@@ -9,11 +9,12 @@ from typing import Any
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.formats.compressed import compressed_tensors
 from fxmeter.models.formats.config import WeightFormats
-from fxmeter.models.formats.fields import Fields, kept_of, strings, unpriced
+from fxmeter.models.formats.fields import kept_of, strings, unpriced
 from fxmeter.models.formats.grouped import aqlm
 from fxmeter.models.formats.kv import KvFormat, kv_format
 from fxmeter.models.formats.storage import StorageFormat
 from fxmeter.models.formats.weights import blocked_fp8, weight_format
+from fxmeter.models.names import Fields
 
 
 def formats_of_config(fields: Fields, *, expert_dtype: str | None = None) -> WeightFormats:

@@ -47,10 +47,15 @@ class DecoderWithHead(nn.Module):
     ) -> CausalLMOutputWithPast:
         """Logits [B, S_q, vocabulary], or of the last ``logits_to_keep`` positions, or of a slice of them."""
         out = self.model(input_ids=input_ids, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
-        hidden = out.last_hidden_state
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(hidden[:, kept, :] if logits_to_keep else hidden)
+        logits = self.lm_head(kept_positions(out.last_hidden_state, logits_to_keep))
         return CausalLMOutputWithPast(logits=logits, past_key_values=out.past_key_values)
+
+
+def kept_positions(hidden: Tensor, logits_to_keep: int | slice) -> Tensor:
+    """``hidden`` [B, S_q, h] of the positions whose logits a forward is asked for: the last so many, a slice, or all
+    (0)."""
+    kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+    return hidden[:, kept, :] if logits_to_keep else hidden
 
 
 def _decoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:

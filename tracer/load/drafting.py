@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from fxmeter.models.errors import ModelError
+from fxmeter.tracer.load.decoder import kept_positions
 from fxmeter.tracer.private import DynamicLayer, on_demand
 
 COUNTS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "num_mtp_modules")
@@ -78,8 +79,7 @@ class DraftingDecoder(nn.Module):
         before = 0 if past_key_values is None else past_key_values.get_seq_length()
         out = self.model(input_ids=input_ids, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         hidden, cache = out.last_hidden_state, out.past_key_values
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self._logits(hidden[:, kept, :] if logits_to_keep else hidden)
+        logits = self._logits(kept_positions(hidden, logits_to_keep))
         assert input_ids is not None
         positions = torch.arange(before, before + input_ids.shape[1], device=hidden.device)[None]
         latest, drafts = logits, []

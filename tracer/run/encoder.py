@@ -17,7 +17,7 @@ from torch import nn
 
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.names import Kwargs
-from fxmeter.models.scenario import Scenario
+from fxmeter.models.scenario import Scenario, agreed_encoder_len
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of
@@ -75,16 +75,9 @@ def with_encoder_len(model: nn.Module, scenario: Scenario) -> Scenario:
         if scenario.stage == "encode" or scenario.encoder_len is not None:
             raise ScenarioError(f"{name} is no encoder-decoder model: it has no encode stage and no encoder_len")
         return scenario
-    asked = scenario.encoder_positions
-    fixed = fixed_positions(model)
-    if asked is None and fixed is None:
-        raise ScenarioError(
-            f"{name} attends to what its encoder read, and nothing says how long that is: give encoder_len "
-            "(--encoder-len N), in positions of the encoder"
-        )
-    if None not in (asked, fixed) and asked != fixed:
-        raise ScenarioError(f"{name}'s encoder always has {fixed:,} positions; encoder_len is {asked:,}")
-    return scenario if scenario.stage == "encode" else replace(scenario, encoder_len=asked or fixed)
+    how = "encoder_len (--encoder-len N)"
+    agreed = agreed_encoder_len(name, scenario.encoder_positions, fixed_positions(model), option="encoder_len", how=how)
+    return scenario if scenario.stage == "encode" else replace(scenario, encoder_len=agreed)
 
 
 def run_encoder(

@@ -90,9 +90,9 @@ def _stored(model: nn.Module) -> dict[WeightFormats, Stored]:
 
 
 def _stored_weights(model: nn.Module, formats: WeightFormats) -> Stored:
-    parameters = dict(_parameters(model))
+    parameters, head = dict(_parameters(model)), _head(model)
     described = [
-        Parameter(path, tuple(p.shape), _matrices_in(model, path, p)[2], *_role(model, path, p))
+        Parameter(path, tuple(p.shape), _matrices_in(model, path, p)[2], *_role(model, path, p, p is head))
         for path, p in parameters.items()
     ]
     assigned = formats.assigned(described)
@@ -111,10 +111,10 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield f"{path}.{name}" if path else name, parameter
 
 
-def _role(model: nn.Module, path: str, parameter: Tensor) -> tuple[Role, bool]:
+def _role(model: nn.Module, path: str, parameter: Tensor, is_head: bool) -> tuple[Role, bool]:
     """A parameter's role, and whether it is an embedding that is the head too."""
     owner, _, name = path.rpartition(".")
-    module, is_head = model.get_submodule(owner), parameter is _head(model)
+    module = model.get_submodule(owner)
     if owner in getattr(model, "unconverted", ()):
         return "other", False
     if isinstance(module, nn.Linear) and name == "weight":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -31,7 +30,6 @@ from fxmeter.annotators.studies.planning.rates import Measured
 from fxmeter.annotators.units import quantity, read_bytes, read_number, read_seconds
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import Deployment
-from fxmeter.models.devices.device import Device
 from fxmeter.models.names import Kwargs
 
 DEFAULT_PROMPTS = (1024, 4096, 16384, 65536)
@@ -148,8 +146,7 @@ def capacity(
     fxmeter capacity deepseek-ocr --crops 1x2,3x3 --steps 100 --ttft 500ms --tpot 20ms
     fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --device h100
     """
-    _check(axes, asked, measured, markdown, json_path)
-    _refuse_more_than_there_is(memory, asked["devices"])
+    _check(axes, asked, measured, memory, markdown, json_path)
     with session(model, dtype, remember=remember, mtp=mtp, json=json_path) as work:
         from fxmeter.annotators.studies.planning import capacity as study
         from fxmeter.annotators.studies.planning.serving import Demand
@@ -179,19 +176,15 @@ def capacity(
     exit_unless_costed(needs.uncosted, allow_uncosted)
 
 
-def _refuse_more_than_there_is(memory: int | None, devices: Sequence[Device]) -> None:
-    """A usage error where a device has less memory than the model may fill."""
-    for each in devices:
-        if memory is not None and memory > each.memory_bytes:
-            there = f"{quantity(each.memory_bytes, 'memory')} of {each.name}"
-            raise click.UsageError(
-                f"--memory {quantity(memory, 'memory')} is more than the {there}; leave it out for all"
-            )
-
-
-def _check(axes: Axes, asked: Kwargs, measured: Measured, markdown: bool, json_path: str | None) -> None:
+def _check(
+    axes: Axes, asked: Kwargs, measured: Measured, memory: int | None, markdown: bool, json_path: str | None
+) -> None:
     """A usage error where options do not go together."""
     devices, prices = asked["devices"], asked["price_per_h"]
+    less = next((each for each in devices if memory is not None and memory > each.memory_bytes), None)
+    if memory is not None and less is not None:
+        there = f"{quantity(less.memory_bytes, 'memory')} of {less.name}"
+        raise click.UsageError(f"--memory {quantity(memory, 'memory')} is more than the {there}; leave it out for all")
     if not devices and (asked["rate"] or prices):
         raise click.UsageError("--rate and --price are of a device; give --device too")
     if prices and len(prices) not in (1, len(devices)):

@@ -123,8 +123,7 @@ class _Pricing:
         final = self.stage(last, conventions)
         if not before:
             return replace(final, scenario=scenario)
-        if final.conventions.logits == "last":
-            conventions = replace(conventions, logits="none")
+        conventions = final.conventions.before_last
         many = replace(before[0], steps=len(before))
         alike = self.from_closed_form(many, conventions) if len(before) > FEW_STEPS else None
         stages = [self.stage(one, conventions) for one in before] if alike is None else [alike]

@@ -37,6 +37,11 @@ class Conventions:
         """Each with its name: "causal full"."""
         return [f"{name} {word}" for name, word in asdict(self).items()]
 
+    @property
+    def before_last(self) -> Conventions:
+        """Those of the chunks of a prompt before its last one, whose logits nobody asks for unless all are wanted."""
+        return replace(self, logits="none") if self.logits == "last" else self
+
     def under(self, deployment: Deployment, stage: str = "prefill") -> Conventions:
         """The conventions in force for a stage: an engine computes the pairs that a mask lets through and the logits of
         the last position of a prompt, whatever was asked for; of a decode step those of every new token, which is one

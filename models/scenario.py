@@ -67,12 +67,16 @@ class Scenario:
         """The single passes that it is made of, one after another: chunks of a prompt, or steps of a generation."""
         if self.chunk is None:
             return tuple(self.step(index) for index in range(self.steps))
-        starts = range(0, self.query_len, self.chunk)
-        lengths = (min(self.chunk, self.query_len - start) for start in starts)
+        ends = (*self.starts[1:], self.query_len)
         return tuple(
-            replace(self, query_len=length, past_len=self.past_len + start, chunk=None)
-            for start, length in zip(starts, lengths, strict=True)
+            replace(self, query_len=end - start, past_len=self.past_len + start, chunk=None)
+            for start, end in zip(self.starts, ends, strict=True)
         )
+
+    @property
+    def starts(self) -> range:
+        """Where the chunks of a prompt begin, in its ``query_len`` tokens; 0 alone where it is processed whole."""
+        return range(0, self.query_len, self.chunk or self.query_len)
 
     @property
     def tokens_per_step(self) -> float:

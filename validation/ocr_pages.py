@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from fxmeter import closed_form, deploy, load_model
-from fxmeter.annotators.studies.planning.chunks import ENGINE_TOKENS, passes, time_of_passes, time_of_step
+from fxmeter.annotators.studies.chunks import ENGINE_TOKENS, PromptForms, time_of_step
+from fxmeter.models import scenario
 from fxmeter.models.devices import device
 from fxmeter.models.page import page_context
 from fxmeter.tracer.load.vision import load_vision
@@ -48,7 +50,10 @@ def rows() -> Iterator[str]:
         fixed = resident.weight_bytes + cost.weight_bytes + cost.peak_activation_bytes
         batch = int((MEMORY_SHARE * where.memory_bytes - fixed) // resident.kv_bytes)
         busy_step = time_of_step(decode, where, batch=batch, past_len=context, steps=steps).estimate_s
-        prompts = time_of_passes(prefill, where, passes(batch, context, ENGINE_TOKENS)).estimate_s
+        pages = PromptForms(
+            prefill, partial(closed_form, decoder, stage="prefill", logits="none", deployment=deployment)
+        )
+        prompts = pages.time(where, scenario.prefill(context, batch=batch), ENGINE_TOKENS).estimate_s
         a_day = 86_400 * batch / (batch * float(seen) + prompts + steps * busy_step)
         yield (
             f"| {steps:,} | {seen * 1e3:.1f} | {first * 1e3:.1f} | {step * 1e3:.2f} "

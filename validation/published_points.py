@@ -125,6 +125,7 @@ def _known(what: str, table: Mapping[str, Any], name: str) -> Any:
 @functools.cache
 def _forms(preset: str, weights: str | None, kv: str | None, tp: int) -> dict[str, Any]:
     from fxmeter import closed_form, deploy, load_model
+    from fxmeter.annotators.studies.chunks import PromptForms
     from fxmeter.models.errors import DeploymentError
 
     try:
@@ -133,7 +134,9 @@ def _forms(preset: str, weights: str | None, kv: str | None, tp: int) -> dict[st
         raise UnexpressedError(str(error)) from None
     model = load_model(preset, dtype="float16" if weights == "float16" else "bfloat16")
     options: Any = {"causal": "exact", "logits": "last", "deployment": deployment}
-    return {stage: closed_form(model, stage=stage, **options) for stage in ("prefill", "decode")}  # type: ignore[arg-type]
+    forms: dict[str, Any] = {stage: closed_form(model, stage=stage, **options) for stage in ("prefill", "decode")}  # type: ignore[arg-type]
+    unread = functools.cache(lambda: closed_form(model, stage="prefill", **{**options, "logits": "none"}))
+    return {**forms, "prompts": PromptForms(forms["prefill"], unread)}
 
 
 def forms_of(point: Point) -> tuple[dict[str, Any], Any]:
@@ -198,12 +201,13 @@ def _server(point: Point) -> Prediction:
     """New tokens of a busy server, at its batch, or at as many sequences as fit."""
     if "osl" not in point:
         raise UnexpressedError("a server's lengths are not given")
-    from fxmeter.annotators.studies.planning.chunks import ENGINE_TOKENS, passes, time_of_passes, time_of_step
+    from fxmeter import prefill
+    from fxmeter.annotators.studies.chunks import ENGINE_TOKENS, time_of_step
 
     forms, device = forms_of(point)
     prompt, steps = point["isl"], point["osl"]
     batch = point.get("batch") or _most(forms, device, prompt + steps)
-    first = time_of_passes(forms["prefill"], device, passes(batch, prompt, ENGINE_TOKENS))
+    first = forms["prompts"].time(device, prefill(prompt, batch=batch), ENGINE_TOKENS)
     step = time_of_step(forms["decode"], device, batch=batch, past_len=prompt, steps=steps)
     parts = [first] if "decode" not in point["metric"] else []
     seconds, launch = (

@@ -6,20 +6,21 @@ from typing import Any
 
 import click
 
+from fxmeter.annotators.cli.engine import chunk_option
 from fxmeter.annotators.cli.options import encoder_len_option
 from fxmeter.annotators.cli.values import Decorator, Read, gathered, sizes
 from fxmeter.annotators.studies.axes import Axes, read_grids
 
 
-def axis_options(*, prompts: tuple[int, ...] = ()) -> Decorator:
+def axis_options(*, prompts: tuple[int, ...] = (), chunks: bool = False) -> Decorator:
     """--prefill, --decode, --crops, --batch and --steps, each a list, and --encoder-len as ``axes``; ``prompts`` where
-    none is given."""
+    none is given. With ``chunks`` --chunk too."""
 
-    def make(prefill: Any, decode: Any, crops: Any, batch: Any, steps: Any, encoder_len: int | None) -> Axes:
+    def make(prefill: Any, decode: Any, crops: Any, batch: Any, steps: Any, **single: Any) -> Axes:
         if prefill is None and decode is None and crops is None:
             prefill = prompts
         lists = {"prefill": prefill or (), "decode": decode or (), "crops": crops or (), "batch": batch, "steps": steps}
-        return Axes(**lists, encoder_len=encoder_len)
+        return Axes(**lists, **single)
 
     def option(flag: str, least: int, help: str, default: str | None = None) -> Decorator:
         kind = sizes(least)
@@ -39,4 +40,5 @@ def axis_options(*, prompts: tuple[int, ...] = ()) -> Decorator:
         option("--batch", 1, "Sequences, e.g. --batch 1,8,64.", "1"),
         option("--steps", 1, "Tokens to decode, one at a time, e.g. --steps 100.", "1"),
         encoder_len_option,
+        *((chunk_option,) if chunks else ()),
     )

@@ -38,6 +38,9 @@ cached_option = click.option(
     metavar="P",
     help="Tokens before the prompt that a prefix cache has, e.g. --prefill 1k --cached 8k.",
 )
+chunk_option = click.option(
+    "--chunk", type=size(1), metavar="N", help="Prefill in passes of N tokens, e.g. --prefill 8k --chunk 1k."
+)
 draft_option = click.option(
     "--draft", type=size(1), metavar="K", help="Drafted tokens that a decode step checks, e.g. --decode 4k --draft 4."
 )
@@ -49,9 +52,7 @@ acceptance_option = click.option(
 )
 engine_options = (
     cached_option,
-    click.option(
-        "--chunk", type=size(1), metavar="N", help="Prefill in passes of N tokens, e.g. --prefill 8k --chunk 1k."
-    ),
+    chunk_option,
     draft_option,
     acceptance_option,
     click.option(

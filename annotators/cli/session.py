@@ -164,7 +164,7 @@ class Session:
     def forms(self, axes: Axes, conventions: Conventions, deployment: Deployment) -> StageForms:
         """The closed forms of the model, with its vision tower where the axes have pages."""
 
-        def make(stage: StageName, attention: Attention) -> ClosedForm:
+        def make(stage: StageName, attention: Attention, conventions: Conventions) -> ClosedForm:
             return self.form(stage, attention, conventions, deployment, encoder_len=axes.encoder_len)
 
         return StageForms(

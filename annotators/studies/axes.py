@@ -24,7 +24,8 @@ class SweepPoint:
     """One request: a page or a prompt to prefill, tokens to decode after it, or both; None where a stage is left out.
 
     ``decode`` tokens are cached before the first of ``steps`` new ones. With ``crops``, prefill is the page's context.
-    ``encoder_len`` are the positions that the encoder of an encoder-decoder model runs on before a prompt.
+    ``encoder_len`` are the positions that the encoder of an encoder-decoder model runs on before a prompt; the prompt
+    is processed in chunks of ``chunk`` tokens, None for all at once.
     """
 
     batch: int
@@ -33,6 +34,7 @@ class SweepPoint:
     decode: int | None
     steps: int
     encoder_len: int | None = None
+    chunk: int | None = None
 
     @property
     def image_tokens(self) -> int | None:
@@ -53,7 +55,8 @@ class SweepPoint:
         if stage == "encode":
             return make.encode(self.encoder_len or 0, batch=self.batch)
         if stage == "prefill":
-            return make.prefill(self.prefill or 0, batch=self.batch, encoder_len=self.encoder_len)
+            length = self.encoder_len
+            return make.prefill(self.prefill or 0, batch=self.batch, encoder_len=length, chunk=self.chunk)
         return make.generation(self.decode or 0, steps=self.steps, batch=self.batch, encoder_len=self.encoder_len)
 
     @property
@@ -74,7 +77,7 @@ class Axes:
 
     ``crops`` (pages) stands alone: a page has its own context. ``prefill`` alone is a prompt with decode after it,
     ``decode`` alone is decode after so many tokens, both together are every pair. ``encoder_len`` is one length for
-    all, of an encoder-decoder model.
+    all, of an encoder-decoder model, and ``chunk`` the tokens of a pass of every prompt.
     """
 
     batch: tuple[int, ...] = (1,)
@@ -83,17 +86,21 @@ class Axes:
     decode: tuple[int, ...] = ()
     steps: tuple[int, ...] = (1,)
     encoder_len: int | None = None
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("batch", 1), ("prefill", 1), ("decode", 0), ("steps", 1)):
             values = tuple(whole_number(name, value, least) for value in getattr(self, name))
             object.__setattr__(self, name, distinct(name, values, str))
-        if self.encoder_len is not None:
-            object.__setattr__(self, "encoder_len", whole_number("encoder_len", self.encoder_len, 1))
+        for name in ("encoder_len", "chunk"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         grids = tuple(grid_of_crops(grid) for grid in self.crops)
         object.__setattr__(self, "crops", distinct("crops", grids, _grid))
         if self.crops and (self.prefill or self.decode):
             raise ScenarioError("a page has its own context; leave prefill and decode out, or crops")
+        if self.chunk is not None and not (self.prefill or self.crops):
+            raise ScenarioError("chunk is of prompts; give prefill or crops")
         if not (self.crops or self.prefill or self.decode):
             raise ScenarioError("nothing to go through: give crops, prefill or decode")
         longest = max((*self.prefill, *self.decode, *map(page_context, self.crops))) + max(self.steps, default=1)
@@ -114,7 +121,7 @@ class Axes:
     def points(self) -> tuple[SweepPoint, ...]:
         """Every combination; the context varies fastest, then the batch, then the steps."""
         return tuple(
-            SweepPoint(batch=batch, steps=steps, encoder_len=self.encoder_len, **context)  # type: ignore[arg-type]
+            SweepPoint(batch=batch, steps=steps, encoder_len=self.encoder_len, chunk=self.chunk, **context)  # type: ignore[arg-type]
             for steps, batch, context in itertools.product(self.steps, self.batch, self._contexts())
         )
 

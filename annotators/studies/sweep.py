@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
+from fxmeter.annotators.studies.chunks import PromptForms
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.errors import ScenarioError
@@ -93,7 +94,7 @@ class StageForms:
 
     def __init__(
         self,
-        make: Callable[[StageName, Attention], ClosedForm],
+        make: Callable[[StageName, Attention, Conventions], ClosedForm],
         info: Callable[[], ModelInfo],
         conventions: Conventions = USUAL,
         deployment: Deployment = ONE_DEVICE,
@@ -101,7 +102,7 @@ class StageForms:
         self.conventions, self.deployment = conventions, deployment
         self.model: nn.Module | None = None
         self._make, self._info = make, info
-        self._forms: dict[Key, ClosedForm] = {}
+        self._forms: dict[tuple[StageName, Attention, Conventions], ClosedForm] = {}
 
     @classmethod
     def of_model(
@@ -118,7 +119,7 @@ class StageForms:
         from fxmeter.annotators.closed.find import closed_form_by
         from fxmeter.annotators.stages.model_info import model_info
 
-        def make(stage: StageName, attention: Attention) -> ClosedForm:
+        def make(stage: StageName, attention: Attention, conventions: Conventions) -> ClosedForm:
             module = tower if stage == "vision" else model
             if module is None:
                 raise ScenarioError("pages need a model with a vision tower")
@@ -130,11 +131,17 @@ class StageForms:
         forms.model = model
         return forms
 
-    def of(self, stage: StageName, attention: Attention) -> ClosedForm:
-        """The form of a stage."""
-        if (stage, attention) not in self._forms:
-            self._forms[stage, attention] = self._make(stage, attention)
-        return self._forms[stage, attention]
+    def of(self, stage: StageName, attention: Attention, conventions: Conventions | None = None) -> ClosedForm:
+        """The form of a stage, by other conventions where they are given."""
+        key = (stage, attention, conventions or self.conventions)
+        if key not in self._forms:
+            self._forms[key] = self._make(*key)
+        return self._forms[key]
+
+    def prompts(self, attention: Attention) -> PromptForms:
+        """The forms of prompts in chunks."""
+        last = self.of("prefill", attention)
+        return PromptForms(last, lambda: self.of("prefill", attention, self.conventions.before_last))
 
     @property
     def info(self) -> ModelInfo:
@@ -175,13 +182,14 @@ def stage_column(
 ) -> list[StageFigures]:
     """One stage of every point."""
     form = forms.of(stage, attention)
-    column = []
+    column: list[StageFigures] = []
     for start in range(0, len(points), CHUNK):
         chunk = points[start : start + CHUNK]
-        column += [
-            StageFigures(point.scenario(stage), attention, cost)
-            for point, cost in zip(chunk, _costs(form, stage, chunk), strict=True)
-        ]
+        for point, cost in zip(chunk, _costs(form, stage, chunk), strict=True):
+            scenario = point.scenario(stage)
+            if isinstance(scenario, Scenario) and scenario.chunk is not None:
+                cost = forms.prompts(attention).cost(scenario, cost)
+            column.append(StageFigures(scenario, attention, cost))
         advance(len(chunk))
     return column
 

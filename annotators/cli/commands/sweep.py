@@ -31,7 +31,7 @@ from fxmeter.models.devices import Device
 
 @click.command(short_help="Costs at many sizes, into JSON, SQLite, CSV and plots.")
 @model_argument
-@axis_options()
+@axis_options(chunks=True)
 @attentions_option
 @convention_options
 @deployment_options()
@@ -82,6 +82,8 @@ def sweep(
         raise click.UsageError('plots need matplotlib: pip install "fxmeter[plot]", or leave --plots out')
     if devices and html_path is None and (plots is False or not drawable):
         raise click.UsageError("--device is for plots of times; leave --no-plots out, and install matplotlib")
+    if axes.chunk is not None and (devices or html_path is not None):
+        raise click.UsageError("--device and --html show prompts that are processed at once; leave --chunk out")
     deployments = check_page(html_path, deployment, also)
     with session(model, dtype, remember=remember, mtp=mtp, html=html_path) as work:
         from fxmeter.annotators.documents.tables.sweep_files import prepare, write

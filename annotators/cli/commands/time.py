@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from fxmeter.annotators.cli.engine import acceptance_option, cached_option, draft_option
+from fxmeter.annotators.cli.engine import acceptance_option, cached_option, chunk_option, draft_option
 from fxmeter.annotators.cli.options import (
     cache_option,
     deployment_options,
@@ -24,10 +24,12 @@ from fxmeter.annotators.cli.options import (
 from fxmeter.annotators.cli.output import exit_unless_costed, refuse_two_ways, show, write_file, write_json
 from fxmeter.annotators.cli.session import session
 from fxmeter.annotators.cli.values import sizes
+from fxmeter.annotators.studies.chunks import PromptForms
 from fxmeter.annotators.studies.planning.latency import ENGINES, latencies
 from fxmeter.models.deployment import Deployment
 from fxmeter.models.devices import Device
 from fxmeter.models.scenario import decode as one_step
+from fxmeter.models.scenario import prefill as one_prompt
 
 
 @click.command(short_help="Time to first token and per output token on devices.")
@@ -42,6 +44,7 @@ from fxmeter.models.scenario import decode as one_step
 @click.option("--batch", type=sizes(1), metavar="LIST", default="1,8,64", help="Sequences, e.g. --batch 1,8,64.")
 @encoder_len_option
 @cached_option
+@chunk_option
 @draft_option
 @acceptance_option
 @deployment_options(kernels="serving")
@@ -60,6 +63,7 @@ def time(
     batch: tuple[int, ...],
     encoder_len: int | None,
     cached: int | None,
+    chunk: int | None,
     draft: int | None,
     acceptance: float | None,
     deployment: Deployment,
@@ -89,9 +93,9 @@ def time(
     refuse_two_ways(markdown, json_path)
     if acceptance is not None and draft is None:
         raise click.UsageError("--acceptance is of drafted tokens; give --draft too")
-    if plot_path is not None and (cached or draft or not (prefill and decode)):
+    if plot_path is not None and (cached or chunk or draft or not (prefill and decode)):
         raise click.UsageError(
-            "--plot draws whole prompts and single steps: --prefill and --decode, no --cached or --draft"
+            "--plot draws whole prompts and single steps: --prefill and --decode, no --cached, --chunk or --draft"
         )
     step = one_step(0, query_len=(draft or 0) + 1, acceptance=acceptance)
     with session(model, dtype, remember=remember, mtp=mtp, json=json_path, plot=plot_path) as work:
@@ -99,10 +103,14 @@ def time(
         encoder_len = work.encoder_len(encoder_len, deployment)
         passes = partial(work.form, attention="flash", deployment=deployment, encoder_len=encoder_len)
         prompts = passes("prefill", conventions=ENGINES)
+        unread = partial(passes, "prefill", conventions=ENGINES.before_last)
         steps = passes("decode", conventions=replace(ENGINES, logits="all"))
         encoder = None if encoder_len is None else passes("encode", conventions=ENGINES)
         sizes = {"prefill": prefill, "decode": decode, "batch": batch}
-        found = latencies(prompts, steps, devices, **sizes, cached=cached or 0, step=step, encoder=encoder)
+        prompt = one_prompt(1, past_len=cached or 0, chunk=chunk)
+        found = latencies(
+            PromptForms(prompts, unread), steps, devices, **sizes, prompt=prompt, step=step, encoder=encoder
+        )
         uncosted = sum(form.sheet.for_time.uncosted for form in (prompts, steps, encoder) if form is not None)
         if plot_path is not None:
             work.say("drawing")

@@ -15,9 +15,9 @@ from fxmeter.models.names import Document, Fields
 def to_json(sweep: Sweep, run: int) -> Document:
     """A sweep as plain JSON data, schema version 2. A decode's cost is the sum over its steps."""
     given = asdict(sweep.axes)
-    encoder_len = given.pop("encoder_len")
+    single = {name: given.pop(name) for name in ("encoder_len", "chunk")}
     axes: Document = {name: list(values) for name, values in given.items()}
-    axes |= {} if encoder_len is None else {"encoder_len": encoder_len}
+    axes |= {name: value for name, value in single.items() if value is not None}
     return {
         **head(),
         "run": run,

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.planning.chunks import cost_of_passes, passes
 from fxmeter.annotators.studies.planning.rates import UNMEASURED, Measured, Rates, Utilisation
 from fxmeter.annotators.studies.planning.search import largest_that_fits
 from fxmeter.annotators.studies.planning.serving import NOTHING_ASKED, Demand, Reached, peaks_on, reached
@@ -26,6 +25,7 @@ from fxmeter.annotators.studies.sweep import StageFigures, StageForms, recorded,
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.model_info import ModelInfo
+from fxmeter.models.scenario import Scenario
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import StageCost
 
@@ -199,11 +199,11 @@ def stage_columns(
     stages = points[0].stages
     columns = {stage: stage_column(forms, stage, attention, points) for stage in stages}
     if "prefill" in columns and max_batched_tokens is not None:
-        form = forms.of("prefill", attention)
+        prompts = forms.prompts(attention)
         columns["prefill"] = [
-            replace(figures, cost=cost_of_passes(form, figures.cost, split, sums=sums))
-            for point, figures in zip(points, columns["prefill"], strict=True)
-            for split in [passes(point.batch, point.prefill or 0, max_batched_tokens, last=not sums)]
+            replace(figures, cost=prompts.cost(figures.scenario, figures.cost, max_batched_tokens, sums=sums))
+            for figures in columns["prefill"]
+            if isinstance(figures.scenario, Scenario)
         ]
     return [dict(zip(stages, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

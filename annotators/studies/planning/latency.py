@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.studies.chunks import PromptForms
 from fxmeter.annotators.studies.planning.search import largest_that_fits
 from fxmeter.models.choices import StageName
 from fxmeter.models.devices import Device
 from fxmeter.models.names import Kwargs
-from fxmeter.models.scenario import Scenario
+from fxmeter.models.scenario import Scenario, prefill
 from fxmeter.models.scenario import decode as one_token
 
 ENGINES = Conventions(causal="exact", logits="last")
 """What engines do: cores compute what their masks let through, and logits are of the last position."""
 
-ONE_TOKEN = one_token(0)
-"""A decode step as it is without drafted tokens."""
+ONE_PROMPT, ONE_TOKEN = prefill(1), one_token(0)
+"""A prompt with nothing cached before it, processed at once, and a decode step without drafted tokens."""
 
 MOST_BATCH = 4096
 """The largest batch that is tried for where decode turns compute-bound."""
@@ -71,14 +72,15 @@ class Crossing:
 class Latencies:
     """Every length and batch on every device, and the places where what binds them changes.
 
-    Prompts have ``cached`` tokens before them; of ``step`` are the new tokens of a decode step, drafted ones too.
+    Prompts are like ``prompt``, but for their length: tokens cached before them, chunks. Of ``step`` are the new tokens
+    of a decode step, drafted ones too.
     """
 
     rows: tuple[Latency, ...]
     turns: tuple[Turn, ...]
     crossings: tuple[Crossing, ...]
     sources: tuple[tuple[str, str], ...]
-    cached: int = 0
+    prompt: Scenario = ONE_PROMPT
     step: Scenario = ONE_TOKEN
 
     @property
@@ -88,21 +90,21 @@ class Latencies:
 
 
 def latencies(
-    prompts: ClosedForm,
+    prompts: PromptForms,
     steps: ClosedForm,
     devices: Sequence[Device],
     *,
     prefill: Sequence[int],
     decode: Sequence[int],
     batch: Sequence[int],
-    cached: int = 0,
+    prompt: Scenario = ONE_PROMPT,
     step: Scenario = ONE_TOKEN,
     encoder: ClosedForm | None = None,
 ) -> Latencies:
-    """The times of ``prompts`` (a prefill's form) and ``steps`` (a decode's) at all lengths and batches.
+    """The times of ``prompts`` (a prefill's forms) and ``steps`` (a decode's) at all lengths and batches.
 
-    Prompts have ``cached`` tokens before them, and a decode step has the new tokens of ``step``; ``encoder`` is the
-    form of the encoder's pass before a prompt.
+    Prompts are like ``prompt``, and a decode step has the new tokens of ``step``; ``encoder`` is the form of the
+    encoder's pass before a prompt.
 
     Returns:
         Rows by device, stage, length and batch; where decode turns compute-bound, for each device and context; where
@@ -113,14 +115,34 @@ def latencies(
         if prefill and encoder is not None:
             rows += _rows(encoder, "encode", device, [encoder.sheet.subject.encoder_len or 0], batch, {})
         if prefill:
-            rows += _rows(prompts, "prefill", device, prefill, batch, {"past_len": cached})
+            rows += _prompt_rows(prompts, device, prefill, batch, prompt)
         if decode:
             rows += _rows(steps, "decode", device, decode, batch, {"query_len": step.query_len}, step.tokens_per_step)
     new = step.query_len
     turns = [Turn(device.name, context, _turn(steps, device, context, new)) for device in devices for context in decode]
     crossings = [Crossing(size, _crossing(steps, size, new)) for size in batch] if decode else []
     sources = tuple((device.name, device.efficiency.source) for device in devices)
-    return Latencies(tuple(rows), tuple(turns), tuple(crossings), sources, cached, step)
+    return Latencies(tuple(rows), tuple(turns), tuple(crossings), sources, prompt, step)
+
+
+def _prompt_rows(
+    prompts: PromptForms, device: Device, lengths: Sequence[int], batches: Sequence[int], prompt: Scenario
+) -> list[Latency]:
+    rows = _rows(prompts.last, "prefill", device, lengths, batches, {"past_len": prompt.past_len})
+    if prompt.chunk is None:
+        return rows
+    for place, row in enumerate(rows):
+        time = prompts.time(device, replace(prompt, batch=row.batch, query_len=row.length))
+        more = row.estimate_s / time.estimate_s
+        rows[place] = replace(
+            row,
+            bound_s=time.bound_s,
+            estimate_s=time.estimate_s,
+            bound_by=time.bound_by,
+            tokens_per_s=row.tokens_per_s * more,
+            tokens_per_s_each=row.tokens_per_s_each * more,
+        )
+    return rows
 
 
 def _rows(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from fxmeter.annotators.sheets.times import time_of_pass
 from fxmeter.annotators.studies.axes import SweepPoint
-from fxmeter.annotators.studies.planning.chunks import passes, time_of_passes, time_of_step
+from fxmeter.annotators.studies.chunks import time_of_step
 from fxmeter.annotators.studies.planning.search import largest_that_fits
 from fxmeter.annotators.studies.sweep import StageForms
 from fxmeter.annotators.timing.stage_time import Time
@@ -28,6 +28,7 @@ from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.devices import Device
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.figures import TERA
+from fxmeter.models.scenario import prefill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +107,8 @@ def prompts_on(
     """Vision or encoder, and prefill, of ``batch`` requests; None without a prompt."""
     if point.prefill is None:
         return None
-    split = passes(batch, point.prefill, demand.max_batched_tokens)
-    prompts = time_of_passes(forms.of("prefill", attention), device, split)
+    whole = prefill(point.prefill, batch=batch)
+    prompts = forms.prompts(attention).time(device, whole, demand.max_batched_tokens)
     if point.encoder_len is not None:
         return forms.of("encode", attention).time(device, batch=batch).summed() + prompts
     if point.crops is None:
@@ -124,7 +125,8 @@ def peaks_on(
     """
     device, form = demand.devices[0], forms.of(stage, attention)
     if stage == "prefill":
-        time = time_of_passes(form, device, passes(point.batch, point.prefill or 0, demand.max_batched_tokens))
+        whole = prefill(point.prefill or 0, batch=point.batch)
+        time = forms.prompts(attention).time(device, whole, demand.max_batched_tokens)
         sizes = (point.batch, point.prefill or 0, 0)
     else:
         time = step_on(forms, attention, point, device, point.batch)

@@ -77,7 +77,9 @@ def _how(found: Latencies) -> str:
     how = "attention cores compute what their masks let through; logits of the last position; no scheduler"
     if found.encoder_len is not None:
         how += "; a first token takes the encoder and the prefill, one after the other"
-    how += f"; prompts after {found.cached:,} cached tokens" if found.cached else ""
+    prompt = found.prompt
+    how += f"; prompts after {prompt.past_len:,} cached tokens" if prompt.past_len else ""
+    how += f"; prompts in chunks of {prompt.chunk:,} tokens" if prompt.chunk is not None else ""
     if found.step.query_len > 1:
         expected = four_digits(found.step.tokens_per_step)
         how += f"; a decode step checks {found.step.query_len - 1:,} drafted tokens and gives {expected}"

@@ -33,6 +33,17 @@ def test_times_are_those_of_annotate_and_turns_are_exact(run, preset_model):
     assert eight["context"] < one["context"]
 
 
+def test_prompts_in_chunks_take_what_the_report_says(run, preset_model):
+    sizes = ("--prefill", 2000, "--batch", 2, "--cached", 100, "--chunk", 512)
+    data = json.loads(run("time", "llama-3.1-8b", "--device", "h100", *sizes, "--json").stdout)
+    assert (data["chunk"], data["cached"]) == (512, 100)
+    (row,) = (row for row in data["times"] if row["stage"] == "prefill")
+    prompt = prefill(2000, batch=2, past_len=100, chunk=512)
+    timed = annotate(preset_model("llama-3.1-8b"), prompt, causal="exact", logits="last").time("h100")
+    assert row["estimate_s"] == pytest.approx(timed.estimate_s, rel=1e-12)
+    assert row["tokens_per_s"] == pytest.approx(2 * 2000 / timed.estimate_s, rel=1e-12)
+
+
 def test_a_turn_is_where_decode_stays_bound_by_compute(run, preset_model):
     sizes = ("--prefill", 512, "--decode", 1024, "--batch", 1)
     data = json.loads(run("time", "llama-3.1-8b", "--device", "a100", *sizes, "--json").stdout)

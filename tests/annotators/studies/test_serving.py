@@ -10,17 +10,18 @@ from transformers import AutoConfig
 
 from fxmeter import deploy
 from fxmeter.annotators import annotate
+from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
-from fxmeter.annotators.studies.planning.capacity import capacity
-from fxmeter.annotators.studies.planning.chunks import passes
+from fxmeter.annotators.studies.chunks import packed
+from fxmeter.annotators.studies.planning.capacity import capacity, stage_columns
 from fxmeter.annotators.studies.planning.rates import Measured
 from fxmeter.annotators.studies.planning.serving import Demand, reached
-from fxmeter.annotators.studies.sweep import StageForms
+from fxmeter.annotators.studies.sweep import StageForms, run_sweep
 from fxmeter.models import decode, generation, prefill
 from fxmeter.models.devices import device
 from fxmeter.models.errors import ScenarioError
 from fxmeter.tracer import load_model
-from tests.tracer.tiny import LLAMA
+from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA
 
 H100, L4 = device("h100"), device("l4")
 
@@ -50,13 +51,42 @@ def config(tmp_path_factory):
     ],
 )
 def test_prompts_go_in_passes(batch, prompt, most, rows):
-    found = passes(batch, prompt, most)
-    assert list(zip(*(column.tolist() for column in (found.times, *found.sizes().values())), strict=True)) == rows
+    parts = [(times, part) for times, one in packed(prefill(prompt, batch=batch), most) for part in one.passes]
+    assert [(times, part.batch, part.query_len, part.past_len) for times, part in parts] == rows
 
 
 def in_passes(model):
     """2 prompts of 20 tokens in passes of at most 8, recorded afresh: each 8, 8 and 4 tokens."""
     return [annotate(model, prefill(tokens, past_len=past)) for tokens, past in [(8, 0), (8, 8), (4, 16)]]
+
+
+@pytest.mark.parametrize("config", [LLAMA, DEEPSEEK, GEMMA3], ids=lambda config: config["model_type"])
+@pytest.mark.parametrize("deployment", [deploy(), deploy(kernels="serving")], ids=lambda one: one.kernels)
+def test_chunks_of_forms_are_those_of_a_recorded_prompt(config, deployment):
+    """One description: every figure, and the time, of 20 tokens by 8 after 5 cached ones; logits in the last alone."""
+    model = load_model(AutoConfig.for_model(**config))
+    forms = StageForms.of_model(model, conventions=Conventions(logits="last"), deployment=deployment)
+    for prompts in (prefill(20, batch=2, past_len=5, chunk=8), prefill(16, chunk=8), prefill(3, chunk=8)):
+        recorded = annotate(model, prompts, logits="last", deployment=deployment)
+        form = forms.prompts("flash")
+        sizes = {"batch": prompts.batch, "query_len": prompts.query_len, "past_len": prompts.past_len}
+        assert form.cost(prompts, form.last.at(**sizes)) == recorded.cost
+        assert form.time(H100, prompts).estimate_s == pytest.approx(recorded.time(H100).estimate_s, rel=1e-12)
+
+
+def test_a_swept_prompt_in_chunks_is_the_report_s(small):
+    (figures,) = run_sweep(small, Axes(prefill=(20,), batch=(2,), chunk=8), attentions=("flash",)).figures
+    assert figures[0].cost == annotate(small.model, prefill(20, batch=2, chunk=8)).cost
+
+
+def test_the_chunks_of_a_batch_of_prompts_have_the_flops_of_the_prompts():
+    """Masks let the same pairs through, and of each prompt one position has logits, not one in each of 3 chunks."""
+    forms = StageForms.of_model(load_model(AutoConfig.for_model(**LLAMA)), deployment=deploy(kernels="serving"))
+    axes, demand = Axes(prefill=(20,), batch=(2,)), Demand(max_batched_tokens=8)
+    (row,), (chunked,) = (stage_columns(forms, "flash", axes.points(), most) for most in (None, 8))
+    assert chunked["prefill"].cost.matmul_flops == row["prefill"].cost.matmul_flops
+    (need,) = capacity(forms, axes, demand=demand).needs
+    assert need.ttft.tflops == chunked["prefill"].cost.flops / 10**12
 
 
 def test_a_chunked_prefill_costs_what_its_passes_do(small):

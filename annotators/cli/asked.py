@@ -25,9 +25,9 @@ def write_report(model: str, options: Options, path: Path, *, side: int = 0, com
     report.main([model, *words, "--json", str(path)], prog_name=f"fxmeter {command}", standalone_mode=False)
 
 
-def models_and_options(given: Sequence[str]) -> tuple[list[str], Options]:
+def models_and_options(given: Sequence[str], *, sides: int) -> tuple[list[str], Options]:
     """The models among the words of a command, and the options of ``report`` with their values, at most one for each of
-    two sides."""
+    one or two ``sides``."""
     known = {flag: option for option in report.params for flag in option.opts if option.name not in PRINTING}
     models: list[str] = []
     options: Options = []
@@ -40,16 +40,17 @@ def models_and_options(given: Sequence[str]) -> tuple[list[str], Options]:
         option = known.get(flag)
         if option is None:
             raise click.UsageError(
-                f"No such option: {flag}; diff takes those of `fxmeter report` that say what is priced"
+                f"No such option: {flag}; taken are those of `fxmeter report` that say what is priced"
             )
         if getattr(option, "is_flag", False):
             options.append((flag, ()))
             continue
         text = value if joined else next(words, None)
         if text is None:
-            raise click.UsageError(f"Option '{flag}' requires a value, or two with a comma between them")
-        values = tuple(text.split(","))
-        if len(values) > 2:
+            several = ", or two with a comma between them" if sides > 1 else ""
+            raise click.UsageError(f"Option '{flag}' requires a value{several}")
+        values = tuple(text.split(",")) if sides > 1 else (text,)
+        if len(values) > sides:
             raise click.UsageError(f"{flag} {text}: diff compares two, so it takes one value for both or one for each")
         options.append((flag, values))
     return models, options

@@ -219,8 +219,8 @@ def _stage(before: Document | None, after: Document | None) -> StageDifference:
     headline = SECONDS if timed else "io_bytes" if any_stage["stage"] == "decode" else "flops"
     roots = [None if side is None else part_of(side) for side in (before, after)]
     return StageDifference(
-        _title(before),
-        _title(after),
+        title_in(before),
+        title_in(after),
         tuple(_changes(one, other)),
         None if None in roots else paired(roots[0], roots[1], headline),
         tuple(_ops(before, after)),
@@ -242,8 +242,8 @@ def _figures(stage: Document | None) -> dict[str, Value]:
     return found
 
 
-def _title(stage: Document | None) -> str:
-    """What a stage is: its scenario and attention."""
+def title_in(stage: Document | None) -> str:
+    """What a stage of a document is: its scenario and attention."""
     if stage is None:
         return ""
     scenario = scenario_in(stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,9 @@ def locked(report: Document, model: str, options: Sequence[str], tolerances: Map
         model, options: what it was asked with.
         tolerances: figure → the share of it that may move, 0.01 for one in a hundred; 0 where none is given.
     """
-    asked = {"model": model, "options": list(options), "tolerances": dict(tolerances)}
-    return {"lock": asked, **{key: report[key] for key in _HEAD}, "stages": [_stage(item) for item in report["stages"]]}
+    stages = [_stage(item) for item in report["stages"]]
+    asked = {"model": model, "options": list(options), "tolerances": dict(tolerances), "figures": seal(stages)}
+    return {"lock": asked, **{key: report[key] for key in _HEAD}, "stages": stages}
 
 
 def lock_text(lock: Document) -> str:
@@ -98,11 +100,15 @@ def read_lock(path: Path) -> Lock:
         asked = document["lock"]
         report = {**document, "stages": [_whole_stage(stage) for stage in document["stages"]]}
         model, options = str(asked["model"]), tuple(map(str, asked["options"]))
-        tolerances = dict(asked["tolerances"])
+        tolerances, written = dict(asked["tolerances"]), asked["figures"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FxmeterError(
             f"{path}: is no whole lock ({type(error).__name__}: {error}); write it again with `fxmeter lock`"
         ) from None
+    if written != seal(document["stages"]):
+        raise FxmeterError(
+            f"{path}: its figures are not those that `fxmeter lock` wrote: edited, or merged of two; write it again"
+        )
     _check_tolerances(tolerances)
     return Lock(report, model, options, tolerances)
 
@@ -133,6 +139,11 @@ def checked(difference: Difference, lock: Lock) -> Checked:
         identity is not None and identity.differs,
         tuple(change for change in difference.versions if change.differs),
     )
+
+
+def seal(stages: Sequence[Document]) -> str:
+    """What tells whether figures in a file are those that were written into it."""
+    return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _stage(stage: Document) -> Document:

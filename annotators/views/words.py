@@ -16,7 +16,7 @@ WORD = re.compile(r"(?<= )(?!(?<=\d )(?:[kMGTP]?FLOP|[kKMGTP]?i?B|[mun]?s)\b)")
 _PATH = re.compile(r"(?<=[^\d]\.)|(?<=\d\.)(?!\d)")
 PIECE = re.compile(
     r"(?<=[_/])|(?<=\d×)"  # of names and shapes
-    r"|(?<=[^\d][.,])|(?<=\d\.)(?!\d)|(?<=\d,)(?!\d{3}(?!\d))"  # of paths and lists of layers, no decimal point
+    r"|(?<=[^\d][.,])|(?<=\d\.)(?!\d)|(?<=\d,)(?!…|\d{3}(?!\d))"  # of paths and lists of layers, no decimal point
     r"|(?<=[a-z])(?=[A-Z])|(?<=\d)(?=[A-Z][a-z])|(?<=[a-z]-)"  # of classes and devices
 )
 _LETTER = re.compile(r"(?<=\D)(?![.,]\d)|(?<=\d)(?![\d.,])")

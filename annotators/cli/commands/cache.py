@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from fxmeter.annotators.cli.output import show
 from fxmeter.annotators.sheets.kept.store import default_store
 from fxmeter.annotators.units import quantity
 
@@ -27,7 +26,10 @@ def cache(context: click.Context) -> None:
         store = default_store()
         entries = store.entries()
         size = quantity(sum(facts.st_size for _, facts in entries), "memory")
-        sys.stdout.write(f"{store.folder}\n{len(entries)} answers, {size}\n")
+        from rich.text import Text
+
+        answers = "1 answer" if len(entries) == 1 else f"{len(entries):,} answers"
+        show(Text(f"{answers}, {size}\n{store.folder}", no_wrap=True, overflow="ignore"))
 
 
 @cache.command(short_help="Remove every answer.")
@@ -37,4 +39,4 @@ def clear() -> None:
     \\b
     fxmeter cache clear
     """
-    sys.stdout.write(f"{default_store().clear()} answers removed\n")
+    click.echo(f"{default_store().clear():,} answers removed")

@@ -73,16 +73,11 @@ def ops(pattern: str) -> None:
     fxmeter ops
     fxmeter ops softmax
     """
-    from fxmeter.annotators.views.console import plain_table
+    from fxmeter.annotators.views.console import Grid, names
 
     table_file = files("fxmeter.annotators") / "rules" / "ops.json"  # the registry itself needs torch
     known: dict[str, str] = json.loads(table_file.read_text(encoding="utf-8"))
     shown = {op: equation for op, equation in known.items() if pattern in op}
     if not shown:
         raise FxmeterError(f"no rule for an op with {pattern!r} in its name; `fxmeter ops` lists them all")
-    table = plain_table()
-    table.add_column("op", overflow="fold", max_width=46)
-    table.add_column("FLOPs", overflow="fold")
-    for op, equation in shown.items():
-        table.add_row(op, equation)
-    show(table)
+    show(Grid("", names("op", "FLOPs"), [[op, equation] for op, equation in shown.items()]))

@@ -74,7 +74,7 @@ def _reports(given: Sequence[str], folder: Path) -> list[Path]:
     """The two reports, made in ``folder`` where a side is a model."""
     from fxmeter.annotators.differences.saved import is_report
 
-    models, options = models_and_options(given)
+    models, options = models_and_options(given, sides=2)
     if not models or len(models) > 2:
         raise click.UsageError(
             f"diff takes two models or saved reports, or one model and what differs; got {len(models)}"

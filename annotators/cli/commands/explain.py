@@ -17,9 +17,8 @@ def explain(term: str | None) -> None:
     fxmeter explain routing
     fxmeter explain
     """
-    from rich.text import Text
-
     from fxmeter.annotators.views.terms import term_text, terms_view
+    from fxmeter.annotators.views.words import Line
     from fxmeter.models.terms import term as term_named
 
-    show(terms_view() if term is None else Text(term_text(term_named(term))))
+    show(terms_view() if term is None else Line(term_text(term_named(term))))

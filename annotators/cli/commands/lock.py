@@ -44,7 +44,7 @@ def lock(words: tuple[str, ...], path: str, tolerances: tuple[str, ...]) -> None
     fxmeter lock llama-3.1-8b --prefill 2048 --decode 2048
     fxmeter lock python:mypackage.model:build --decode 4096 --file model.lock --tolerance io_bytes=1%
     """
-    models, options = models_and_options(words)
+    models, options = models_and_options(words, sides=1)
     if len(models) != 1:
         raise click.UsageError(f"lock takes one model, got {len(models)}")
     check_writable("--file", path)
@@ -56,8 +56,11 @@ def lock(words: tuple[str, ...], path: str, tolerances: tuple[str, ...]) -> None
         from fxmeter.annotators.differences.saved import read_report
 
         write_report(models[0], options, Path(folder) / "report.json", command="lock")
-        text = lock_text(locked(read_report(Path(folder) / "report.json"), models[0], given, allowed))
-    write_file("--file", text, path)
+        kept = locked(read_report(Path(folder) / "report.json"), models[0], given, allowed)
+    write_file("--file", lock_text(kept), path)
+    from fxmeter.annotators.views.lock import lock_view
+
+    show(lock_view(kept, path))
 
 
 @click.command(short_help="Whether a figure of a lock file has moved.")
@@ -79,7 +82,7 @@ def check(path: str, markdown: bool, json_path: str | None) -> None:
     from fxmeter.annotators.differences.lock import checked, read_lock
 
     kept = read_lock(Path(path))
-    _, options = models_and_options(kept.options)
+    _, options = models_and_options(kept.options, sides=1)
     with tempfile.TemporaryDirectory(prefix="fxmeter-") as folder:
         report = Path(folder) / "report.json"
         write_report(kept.model, options, report, command="check")
@@ -93,4 +96,6 @@ def check(path: str, markdown: bool, json_path: str | None) -> None:
 
         click.echo(check_markdown(found), nl=False) if markdown else show(check_view(found))
     if found.moved:
-        raise Failed(f"{path}: {len(found.moved)} figures have moved; `fxmeter lock` takes them over", EXIT_ERROR)
+        from fxmeter.annotators.views.lock import moved_in_words
+
+        raise Failed(f"{path}: {moved_in_words(found)}; `fxmeter lock` takes over what was meant", EXIT_ERROR)

@@ -15,6 +15,7 @@ from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA
 CONFIGS = {"deepseek": DEEPSEEK, "gemma": GEMMA3, "llama": LLAMA, "by_hand": FIELDS}
 DEVICE = ("--device", "h100-sxm5-80g")
 COMMANDS = {
+    "cache": ("cache",),
     "report": ("report", "deepseek/config.json", "--prefill", 16, "--decode", 16, "--steps", 3, *DEVICE, "--at-peak"),
     "report_windows": ("report", "gemma/config.json", "--decode", 64, "--attention", "flash", "--ops", 3),
     "time": ("time", "llama/config.json", "--prefill", "64,128", "--decode", "64,128", "--batch", "1,8", *DEVICE),
@@ -24,6 +25,27 @@ COMMANDS = {
     "models": ("models",),
     "crosscheck": ("crosscheck", "llama-3.1-8b", "--prefill", 16, "--decode", 16, "--attention", "flash"),
     "explain": ("explain",),
+    "explain_term": ("explain", "routing"),
+    "formula": ("formula", "gemma/config.json", "--stage", "decode"),
+    "sweep": ("sweep", "llama/config.json", "--decode", "64,128", "--out", "swept", "--no-plots", "--check"),
+    "explore": (
+        *(
+            "explore",
+            "llama/config.json",
+            "--set",
+            "num_hidden_layers=2,4",
+            "--set",
+            "hidden_size=32,33",
+            "--decode",
+            64,
+        ),
+        *("--pareto", "tpot,parameters", "--out", "explored", "--jobs", 1, *DEVICE),
+    ),
+    "devices": ("devices",),
+    "device": ("devices", "l4"),
+    "ops": ("ops", "softmax"),
+    "lock": ("lock", "llama/config.json", "--decode", 64),
+    "check": ("check",),
 }
 
 
@@ -37,10 +59,14 @@ def views_of(run, monkeypatch, tmp_path):
     collect = type("Collect", (), {"print": lambda self, view: found.append(view), "is_terminal": False})
     monkeypatch.setattr("fxmeter.annotators.views.console.stdout_console", collect)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FXMETER_CACHE_DIR", "kept")
     views = {}
     for name, arguments in COMMANDS.items():
+        if name == "check":
+            wider = {**LLAMA, "intermediate_size": 56, "torch_dtype": "bfloat16"}
+            (tmp_path / "llama" / "config.json").write_text(json.dumps(wider))
         done = run(*arguments)
-        assert done.returncode in (0, 1 if name == "diff" else 0), done.stderr
+        assert done.returncode in (0, 1 if name in ("diff", "check") else 0), (name, done.stderr)
         views[name] = Group(*found)
         found.clear()
     return views

@@ -93,9 +93,20 @@ def test_no_figure_of_any_command_is_cut(views, command):
     assert_nothing_is_cut(views[command], (60, 67, 78, 91, 118, 143, 199, 240))
 
 
-@pytest.mark.parametrize("command", ["time", "capacity", "crosscheck", "compare"])
+@pytest.mark.parametrize("command", ["time", "capacity", "crosscheck", "compare", "formula"])
 def test_no_figure_is_cut_at_any_width(views, command):
     assert_nothing_is_cut(views[command], range(60, 241))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["llama-3.1-8b", "deepseek-v3", "gemma-3-27b", "jamba-v0.1", "deepseek-ocr", "qwen3-next-80b-a3b"]
+)
+def test_no_figure_of_a_preset_s_report_is_cut_at_any_width(name, preset_model):
+    model = preset_model(name)
+    passes = (prefill(8192), decode(131_071, batch=64))
+    stages = [annotate(model, scenario, attention=kind) for scenario in passes for kind in ("eager", "flash")]
+    assert_nothing_is_cut(report_view(build_report(model_info(model), stages), depth=3, ops=8), range(60, 241))
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])

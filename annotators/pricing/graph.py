@@ -13,8 +13,9 @@ each edge one :class:`PricedEdge` under the key "flow":
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx
 
@@ -88,6 +89,31 @@ class PricedEdge:
 
     bytes: Size
     tensor_bytes: Size
+
+
+@dataclass(frozen=True)
+class PricedPass:
+    """A priced pass before anybody asks for its graph, which costs as much as its sums.
+
+    Attributes:
+        nodes: what the graph's nodes carry, by name and in program order.
+        floor_io_bytes: the least traffic of any implementation.
+        flows: the graph's edges: what made a tensor, what uses it, and what the edge carries.
+    """
+
+    nodes: Mapping[str, PricedNode]
+    floor_io_bytes: Size
+    flows: Callable[[], Iterable[tuple[str, str, PricedEdge]]]
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """The graph that this module documents."""
+        graph = nx.DiGraph(floor_io_bytes=self.floor_io_bytes)
+        for node in self.nodes.values():
+            add_node(graph, node)
+        for flow in self.flows():
+            add_edge(graph, *flow)
+        return graph
 
 
 def add_node(graph: nx.DiGraph, node: PricedNode) -> None:

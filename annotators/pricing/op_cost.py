@@ -32,14 +32,14 @@ class OpPrice:
 
     Attributes:
         fields: those of its Cost that are not 0.
-        reads: bytes that it reads of what each operand returned.
+        reads: bytes that it reads of each operand, by the Spec's id.
         moves: what it reads and writes of which tensor.
         costed: whether a rule knew the op.
         fuses: how it may share a kernel.
     """
 
     fields: dict[str, Size] = field(default_factory=dict)
-    reads: Mapping[fx.Node, Size] = field(default_factory=dict)
+    reads: Mapping[int, Size] = field(default_factory=dict)
     moves: Sequence[Move] = ()
     costed: bool = True
     fuses: Fuses = "alone"
@@ -91,8 +91,7 @@ def price_op(node: fx.Node, conventions: Conventions) -> OpPrice:
             if spec.storage.is_activation:
                 new[spec.storage.id] = spec.storage
     traffic.add("activation_bytes", sum(storage.nbytes for storage in new.values()))
-    reads = {source: sum(read_of.get(id(s), 0) for s in specs_of(source)) for source in node.all_input_nodes}
-    return OpPrice(traffic.fields, reads, traffic.moves, known is not None, "alone" if known is None else known.fuses)
+    return OpPrice(traffic.fields, read_of, traffic.moves, known is not None, "alone" if known is None else known.fuses)
 
 
 class _Traffic:

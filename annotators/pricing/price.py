@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import networkx as nx
 from torch import fx
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.accesses import Moved, fusion_ops, kept_tensors
 from fxmeter.annotators.pricing.fusion import FusedTraffic, fused_traffic
-from fxmeter.annotators.pricing.graph import PricedEdge, PricedNode, add_edge, add_node
+from fxmeter.annotators.pricing.graph import PricedEdge, PricedNode, PricedPass
 from fxmeter.annotators.pricing.liveness import peaks_of
 from fxmeter.annotators.pricing.op_cost import OpPrice, price_op
 from fxmeter.models.stage_cost import ZERO, Cost, Size
@@ -22,7 +21,7 @@ from fxmeter.tracer.graph.spec import Spec, Storage
 from fxmeter.tracer.private import OpOverload
 
 
-def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
+def price(recording: Recording, conventions: Conventions) -> PricedPass:
     """Price every node of a recording.
 
     Args:
@@ -30,7 +29,7 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
         conventions: what to count.
 
     Returns:
-        The graph that :mod:`fxmeter.annotators.pricing.graph` documents.
+        What :mod:`fxmeter.annotators.pricing.graph` documents.
     """
     called = [node for node in recording.graph.nodes if node.op == "call_function"]
     prices = {node: price_op(node, conventions) for node in called}
@@ -48,21 +47,25 @@ def price(recording: Recording, conventions: Conventions) -> nx.DiGraph:
     per_node = _PerNode(
         fused, resident, _cache_storage(recording), _first_readers(recording), peaks_of(recording, moving)
     )
-    graph = nx.DiGraph(floor_io_bytes=fused.floor_bytes)
     results: dict[fx.Node, tuple[Spec, ...]] = {}
-    sizes: dict[fx.Node, Size] = {}
+    priced: dict[str, PricedNode] = {}
     nodes = (node for node in recording.graph.nodes if node.op != "output")
     for order, node in enumerate(nodes):
         results[node] = tuple(specs_of(node))
-        sizes[node] = sum(spec.nbytes for spec in results[node])
         if node in prices:
             operands = tuple(spec for source in node.all_input_nodes for spec in results[source])
-            add_node(graph, _op(node, prices[node], per_node, operands, results[node], order))
-            for source in node.all_input_nodes:
-                add_edge(graph, source.name, node.name, PricedEdge(prices[node].reads.get(source, 0), sizes[source]))
+            priced[node.name] = _op(node, prices[node], per_node, operands, results[node], order)
         else:
-            add_node(graph, PricedNode(node.name, spec_of(node).role, "", 1, ZERO, (), results[node], order))
-    return graph
+            priced[node.name] = PricedNode(node.name, spec_of(node).role, "", 1, ZERO, (), results[node], order)
+    return PricedPass(priced, fused.floor_bytes, lambda: _flows(prices))
+
+
+def _flows(prices: Mapping[fx.Node, OpPrice]) -> Iterable[tuple[str, str, PricedEdge]]:
+    """What each op reads of what each operand returned."""
+    for node, price_ in prices.items():
+        for source in node.all_input_nodes:
+            read = sum(price_.reads.get(id(spec), 0) for spec in specs_of(source))
+            yield source.name, node.name, PricedEdge(read, sum(spec.nbytes for spec in specs_of(source)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,8 +181,8 @@ class Pieces(Sheet):
     def _priced(self, region: SizeRegion, recording: Recording, point: Point) -> PricedPiece:
         """Price a recording with sizes that are polynomials: comparisons go as they do at ``point``."""
         with Guards(point, region.lower, region.upper) as guards:
-            graph = price(recording, self.subject.conventions)
-            totals = totals_of(recording, graph)
+            priced = price(recording, self.subject.conventions)
+            totals, graph = totals_of(recording, priced), priced.graph
             return PricedPiece(
                 region=region,
                 guards=tuple(guards),

@@ -16,6 +16,7 @@ from fxmeter.tracer.load.vision import load_vision
 from fxmeter.tracer.run.encoder import has_encoder, with_encoder_len
 from fxmeter.tracer.run.prompt import is_encoder
 from fxmeter.tracer.run.twin import on_meta
+from fxmeter.tracer.state.tree import all_on_meta
 
 Given = nn.Module | str | Path | PreTrainedConfig
 """A model, or whatever :func:`fxmeter.load_model` makes one of."""
@@ -30,8 +31,7 @@ def model_of(given: Given, *, vision: bool = False) -> nn.Module:
     Of a model with data a copy on meta: nothing is computed, and who runs the model meanwhile is not disturbed.
     """
     if isinstance(given, nn.Module):
-        on_a_device = "_modules" in vars(given) and any(not weight.is_meta for weight in given.parameters())
-        return on_meta(given).module if on_a_device or "_modules" not in vars(given) else given
+        return given if "_modules" in vars(given) and all_on_meta(given) else on_meta(given).module
     if isinstance(given, (str, Path)) and vision:
         return load_vision(str(given))
     if isinstance(given, (str, Path, PreTrainedConfig)):

@@ -140,7 +140,7 @@ def _time(scenario: MixedStep, parts: Sequence[AnnotatedStage], joint: Annotated
 def _launches(stage: AnnotatedStage) -> dict[tuple[str, str, int], Launch]:
     """(module, op, which of several there) → the kernel, its cores computing what their masks let through."""
     exact = replace(stage.conventions, causal="exact")
-    graph = stage.graph if exact == stage.conventions else price(stage.recording, exact)
+    graph = stage.graph if exact == stage.conventions else price(stage.recording, exact).graph
     found: dict[tuple[str, str, int], Launch] = {}
     seen: dict[tuple[str, str], int] = {}
     weights = weights_read_by(stage.recording, graph)

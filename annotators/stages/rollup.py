@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import fx
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.pricing.fusion import FusionGroup, fusion_groups
-from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
+from fxmeter.annotators.pricing.graph import PricedNode, PricedPass, priced_nodes
 from fxmeter.annotators.pricing.price import price
 from fxmeter.annotators.sheets.piece import UncostedOp, uncosted_at
 from fxmeter.annotators.sheets.region import NO_SIZES
@@ -20,13 +20,12 @@ from fxmeter.annotators.sheets.tables import (
     AtPeak,
     CacheLayer,
     Executions,
-    ModuleCost,
     ModuleCosts,
     ReportedStage,
     StageTables,
     op_costs,
 )
-from fxmeter.annotators.stages.containment import PART, contained, op_totals
+from fxmeter.annotators.stages.containment import contained, op_totals, summed
 from fxmeter.annotators.stages.peak import Peak, at_peak, find_peak
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.annotators.timing.stage_time import StageTime, stage_time
@@ -75,7 +74,7 @@ class AnnotatedStage(StageTables):
     def module_graph(self) -> nx.DiGraph:
         """Stage → modules → ops, with multiplicities: the tree that :mod:`fxmeter.annotators.stages.containment`
         documents, and that the costs of the modules were summed over."""
-        return contained(self.recording, self.graph)
+        return contained(self.recording, self.modules.recorded, priced_nodes(self.graph))
 
     @property
     def fusion_groups(self) -> tuple[FusionGroup, ...]:
@@ -101,7 +100,7 @@ class AnnotatedStage(StageTables):
         if self.steps_time is not None:
             return self.steps_time(device_named(device))
         exact = replace(self.conventions, causal="exact")
-        graph = self.graph if exact == self.conventions else price(self.recording, exact)
+        graph = self.graph if exact == self.conventions else price(self.recording, exact).graph
         times = {path: module.times for path, module in self.modules.items()}
         scenario = None if isinstance(self.scenario, MixedStep) else self.scenario
         return stage_time(kernels_of(self.recording, graph, fused=fused), device, times, scenario)
@@ -137,7 +136,7 @@ class AnnotatedStage(StageTables):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """A priced graph added up.
+    """A priced pass added up.
 
     Attributes:
         modules: path → cost of every recorded module; "" is the whole pass.
@@ -152,34 +151,33 @@ class Totals:
     floor_io_bytes: Size
 
 
-def totals_of(recording: Recording, graph: nx.DiGraph) -> Totals:
-    """Add a priced graph up by module and by op, over one containment graph.
+def totals_of(recording: Recording, priced: PricedPass) -> Totals:
+    """Add a priced pass up by module and by op.
 
     Args:
         recording: the pass; its sizes may be whole numbers or polynomials.
-        graph: its ops, priced.
+        priced: its ops, priced.
     """
-    tree = contained(recording, graph)
-    parts = (part for _, part in tree.nodes(data=PART))
-    modules = {part.path: part for part in parts if isinstance(part, ModuleCost)}
+    nodes = priced.nodes.values()
+    modules = summed(recording, nodes)
     return Totals(
         ModuleCosts(modules, recording.folds(), recording.aliases),
-        op_totals(tree),
-        _uncosted(graph),
-        graph.graph["floor_io_bytes"],
+        op_totals(nodes, modules[""].cost),
+        _uncosted(nodes),
+        priced.floor_io_bytes,
     )
 
 
 def roll_up(
     recording: Recording,
-    graph: nx.DiGraph,
+    priced: PricedPass,
     conventions: Conventions,
     *,
     attention: Attention,
     scenario: Scenario | VisionScenario | None = None,
 ) -> AnnotatedStage:
-    """A priced graph as a stage."""
-    totals = totals_of(recording, graph)
+    """A priced pass as a stage."""
+    totals = totals_of(recording, priced)
     return AnnotatedStage(
         scenario=scenario,
         attention=attention,
@@ -190,7 +188,7 @@ def roll_up(
         kv_cache=cache_layers(recording),
         uncosted=uncosted_at(totals.uncosted, NO_SIZES),
         floor_io_bytes=totals.floor_io_bytes,
-        graph_once=lambda: graph,
+        graph_once=lambda: priced.graph,
         recording=recording,
     )
 
@@ -210,9 +208,9 @@ def cache_layers(recording: Recording) -> tuple[CacheLayer, ...]:
     return tuple(CacheLayer(*key, tuple(shapes[key]), sizes[key], tuple(names[key])) for key in order)
 
 
-def _uncosted(graph: nx.DiGraph) -> tuple[UncostedOp, ...]:
+def _uncosted(priced: Iterable[PricedNode]) -> tuple[UncostedOp, ...]:
     return tuple(
         UncostedOp(node.op, node.times, node.module, tuple((spec.dtype_name, spec.shape) for spec in node.operands))
-        for node in priced_nodes(graph)
+        for node in priced
         if not node.costed
     )

@@ -129,19 +129,12 @@ class Multiplicity:
 
     def __init__(self, instances: tuple[Instance, ...]) -> None:
         self._times = {"": 1} | {instance.paths[0]: instance.times for instance in instances}
-        self._folded = {"": False} | {path: True for instance in instances for path in instance.paths[1:]}
 
     def of(self, path: str) -> int:
         """Instances of a recorded module: of the innermost around it that has several."""
         if path not in self._times:
             self._times[path] = self.of(path.rpartition(".")[0])
         return self._times[path]
-
-    def folded(self, path: str) -> bool:
-        """Whether another module stands for this one, or for one around it."""
-        if path not in self._folded:
-            self._folded[path] = self.folded(path.rpartition(".")[0])
-        return self._folded[path]
 
 
 def settle_cache(recorder: Recorder, cache: AnyCache) -> tuple[CacheEntry, ...]:

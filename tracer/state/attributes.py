@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -21,10 +22,10 @@ class Attributes:
     """The attributes and submodules of all modules of a model as they were, to see and undo what a pass changes."""
 
     def __init__(self, model: nn.Module) -> None:
-        modules = walk(model)
+        self._walk = walk(model)
         self._stores = stores_of(model)
-        self._kept = [(path, module, dict(module.__dict__)) for path, module in modules]
-        self._modules = [(module, dict(module._modules)) for _, module in modules if module._modules]
+        self._tensors = self._stores.tensors()
+        self._training = [module.training for _, module in self._walk]
         self._at, self._same = passes_run(), True
 
     def _is_same(self) -> bool:
@@ -33,11 +34,20 @@ class Attributes:
             self._at, self._same = passes_run(), self._stores.same()
         return self._same
 
+    @cached_property
+    def _were(self) -> dict[int, Kwargs]:
+        """What was in each dictionary of the modules, by its id: told only where something has changed."""
+        were = self._stores.were(self._tensors)
+        for (_, module), training in zip(self._walk, self._training, strict=True):
+            were[id(module.__dict__)]["training"] = training  # which the stores may have been looked at before
+        return were
+
     def _changed(self) -> Iterator[tuple[str, nn.Module, Kwargs]]:
         if self._is_same():
             return
-        for path, module, kept in self._kept:
+        for path, module in self._walk:
             now = module.__dict__
+            kept = self._were[id(now)]
             if len(now) != len(kept) or not all(map(operator.is_, now.values(), kept.values())):
                 yield path, module, kept
 
@@ -69,7 +79,8 @@ class Attributes:
             for name in [n for n in now if not n.startswith("_") and n not in kept]:
                 del now[name]
             now.update({name: value for name, value in kept.items() if not name.startswith("_")})
-        for module, submodules in self._modules:
+        for _, module in self._walk:
+            submodules = self._were.get(id(module._modules), {})
             if not all(map(operator.is_, module._modules.values(), submodules.values())):
                 module._modules.update(submodules)
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
+from fxmeter.models.names import Kwargs
 from fxmeter.tracer.private import local_part
 
 T = TypeVar("T")
@@ -46,6 +47,16 @@ class Stores:
         self._ids = list(map(id, values))
         self._others = [value for value in values if not isinstance(value, Tensor)]
         self._tensors = [ref(value) for value in values if isinstance(value, Tensor)]
+
+    def tensors(self) -> list[Any]:
+        """The values of the dictionaries with tensors, which are not kept here, while they are the same."""
+        return list(_values(self._with_tensors))
+
+    def were(self, tensors: list[Any]) -> dict[int, Kwargs]:
+        """What every dictionary had in it, by its id, if its values are these ``tensors()``."""
+        names, values = iter(self._names), chain(self._kept, tensors)
+        sizes = zip(self._full, self._sizes, strict=True)
+        return {id(store): dict(zip(islice(names, size), values, strict=False)) for store, size in sizes}
 
     def same(self) -> bool:
         """Whether nothing was added, removed or replaced."""
@@ -176,6 +187,20 @@ def named_tensors(root: nn.Module, store: str) -> Iterator[tuple[str, Tensor]]:
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield (f"{path}.{name}" if path else name), local_part(tensor)
+
+
+def all_on_meta(root: nn.Module) -> bool:
+    """Whether no parameter has data. Looks once, and so faster than whether the tree is as it was."""
+    todo, seen = [root], {id(root)}
+    while todo:
+        module = todo.pop()
+        if any(tensor is not None and not tensor.is_meta for tensor in module._parameters.values()):
+            return False
+        for child in module._modules.values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                todo.append(child)
+    return True
 
 
 def _entry(root: nn.Module) -> _Known:

@@ -26,21 +26,16 @@ ATTEMPTS = 3
 """A busy machine may hold up an op that nobody recorded for longer than a whole pass takes."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "attention", "stage"), CASES)
-def test_nearly_all_time_of_ops_is_matched(name, attention, stage):
-    assert max(real_run(name, attention, stage).compare().matched_share for _ in range(ATTEMPTS)) >= 0.98
-
-
-@pytest.mark.parametrize(("name", "attention", "stage"), CASES)
-def test_the_time_of_ops_adds_up_and_nothing_is_missing(name, attention, stage, tmp_path):
-    run = real_run(name, attention, stage)
+def test_nearly_all_time_of_ops_is_matched_and_adds_up_and_nothing_is_missing(name, attention, stage, tmp_path):
+    runs = (real_run(name, attention, stage) for _ in range(ATTEMPTS))
+    run = next((each for each in runs if each.compare().matched_share >= 0.98), None)
+    assert run is not None
     found = run.compare()
     run.save(tmp_path / "trace.json")
     truth = op_time_by_range(events_in((tmp_path / "trace.json").read_text()))
     assert {path: part.ns for path, part in found.own.items() if part.ns} == truth
     assert found.whole.ns == found.total_ns == sum(truth.values())
-    assert found.matched_share >= 0.8  # by time, which a busy machine stretches as it likes
     assert all(not op.part.matmul_flops for op in found.missing)
 
 

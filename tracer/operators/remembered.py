@@ -3,7 +3,8 @@
 Most of a recording's own time went into meta kernels written in Python, run again for every layer, for the prompt
 before a decode step, and for the next model. What an op made is kept by all that can decide it: the op, the shape,
 strides and dtype of each tensor, every other argument with its type, and the default dtype. Only new tensors laid out
-plainly are kept: an op that changes or returns what it was given, or whose result depends on data, runs each time.
+plainly are kept, and that an op changes nothing but the values of its first argument, which it returns: one that views
+what it was given runs each time. On data nothing depends, where there is none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from fxmeter.models.names import Kwargs
 from fxmeter.tracer.graph.values import Args, Function
@@ -25,37 +27,62 @@ _META = torch.device("meta")
 _TENSORS = frozenset((Tensor, nn.Parameter))
 _LISTS = frozenset((list, tuple))
 _PLAIN = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format))
-_DEPENDS_ON_DATA = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 _Look = tuple[torch.Size, tuple[int, ...], torch.dtype]
+_ITSELF: tuple[_Look, ...] = ()
+"""In the place of what an op made: it returns its first argument."""
 _looks: dict[Args, _Look | tuple[_Look, ...] | None] = {}
 
 
 def run_or_remember(op: OpOverload, run: Function, args: Args, kwargs: Kwargs) -> Any:
     """``run(*args, **kwargs)``, or new tensors of the shapes that ``op`` gave for tensors like these."""
-    if not _makes_new_tensors(op):
+    in_place = bool(args) and _changes_its_first(op)
+    if not in_place and not _makes_new_tensors(op):
         return run(*args, **kwargs)
     key: list[Any] = [op, torch.get_default_dtype()]
     tensors: list[Tensor] = []
-    if not _describe(args, key, tensors) or not _describe(kwargs.items(), key, tensors) or not tensors:
+    if not _describe(args, key, tensors) or not _describe(kwargs.items(), key, tensors):
+        return run(*args, **kwargs)
+    if not tensors and kwargs.get("device") != _META:
         return run(*args, **kwargs)
     known = tuple(key)
     looks = _looks.get(known)
+    if looks is _ITSELF:
+        if not args[0].is_inference():
+            increment_version(args[0])
+        return args[0]
     if looks is not None:
         return _new(looks) if type(looks[0]) is torch.Size else tuple(map(_new, looks))
+    before = _place_of(args[0]) if in_place else None
     out = run(*args, **kwargs)
     if known not in _looks:
         if len(_looks) >= MOST_KEPT:
             _looks.clear()
-        _looks[known] = _looks_of(out, tensors)
+        if in_place:
+            _looks[known] = _ITSELF if out is args[0] and _place_of(out) == before else None
+        else:
+            _looks[known] = _looks_of(out, tensors)
     return out
 
 
 @cache
 def _makes_new_tensors(op: OpOverload) -> bool:
-    """Whether an op's schema lets it neither change nor return what it is given, nor ask for values."""
+    """Whether an op's schema lets it neither change nor return what it is given."""
+    return all(a.alias_info is None for a in (*op._schema.arguments, *op._schema.returns))
+
+
+@cache
+def _changes_its_first(op: OpOverload) -> bool:
+    """Whether an op's schema lets it change the values of its first argument, return that, and nothing else."""
     schema = op._schema
-    aliases = (*schema.arguments, *schema.returns)
-    return all(a.alias_info is None for a in aliases) and not _DEPENDS_ON_DATA.intersection(op.tags)
+    changed = [place for place, argument in enumerate(schema.arguments) if argument.alias_info is not None]
+    returned = [value.alias_info is not None for value in schema.returns]
+    return changed == [0] and returned == [True] and torch.Tag.inplace_view not in op.tags
+
+
+def _place_of(tensor: Tensor) -> object:
+    """Where in which memory a tensor is."""
+    storage = tensor.untyped_storage()
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.storage_offset(), storage_key(tensor), storage.nbytes()
 
 
 def _describe(values: Iterable[Any], key: list[Any], tensors: list[Tensor]) -> bool:
@@ -64,9 +91,11 @@ def _describe(values: Iterable[Any], key: list[Any], tensors: list[Tensor]) -> b
         kind = type(value)
         key.append(kind)
         if kind in _TENSORS:
-            if not value.is_meta or value.layout is not torch.strided or value.dtype.is_complex:
+            if not value.is_meta or value.layout is not torch.strided:
                 return False
             key += value.shape, value.stride(), value.dtype
+            if value.dtype.is_complex:
+                key.append(value.is_conj())
             tensors.append(value)
         elif kind in _PLAIN:
             key.append(value)
@@ -89,7 +118,8 @@ def _looks_of(out: Any, given: list[Tensor]) -> _Look | tuple[_Look, ...] | None
             return None
         plain = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
         whole = tensor.untyped_storage().nbytes() == plain.untyped_storage().nbytes()
-        if tensor.storage_offset() or tensor.dtype.is_complex or not whole or storage_key(tensor) in storages:
+        lazy = tensor.is_conj() or tensor.is_neg()
+        if tensor.storage_offset() or lazy or not whole or storage_key(tensor) in storages:
             return None
         storages.add(storage_key(tensor))
     looks = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors)

@@ -11,6 +11,8 @@ from fxmeter.tracer.operators import remembered
 from fxmeter.tracer.operators.remembered import run_or_remember
 
 aten = torch.ops.aten
+MASK = torch.empty(5, dtype=torch.bool, device="meta")
+WHOLE = {"dtype": torch.int64, "device": "meta"}
 CALLS = {
     "a product": (aten.mm.default, (torch.empty(3, 4, device="meta"), torch.empty(4, 5, device="meta"))),
     "a transposed operand": (aten.mul.Tensor, (torch.empty(3, 4, device="meta").t(), torch.empty(4, 3, device="meta"))),
@@ -23,6 +25,10 @@ CALLS = {
     "a view that its schema hides": (aten._unsafe_view.default, (torch.empty(6, device="meta"), [2, 3])),
     "a view": (aten.view.default, (torch.empty(6, device="meta"), [2, 3])),
     "in place": (aten.add_.Tensor, (torch.empty(6, device="meta"), 1)),
+    "a view in place": (aten.squeeze_.dim, (torch.empty(3, device="meta"), 0)),
+    "complex conjugates": (aten.mul.Tensor, (torch.empty(3, device="meta", dtype=torch.complex64).conj(), 2)),
+    "an index": (aten.index.Tensor, (torch.empty(5, 3, device="meta"), [torch.empty(7, 2, **WHOLE)])),
+    "a range": (aten.arange.default, (7,), {"device": torch.device("meta")}),
     "real data": (aten.mul.Tensor, (torch.ones(3), 2)),
     "complex numbers": (aten.mul.Tensor, (torch.empty(3, device="meta", dtype=torch.complex64), 2)),
     "a division in the default dtype": (aten.div.Tensor, (torch.empty(3, device="meta", dtype=torch.int64), 2)),
@@ -39,13 +45,14 @@ def look(out):
 def test_the_second_result_looks_like_the_first_and_is_another():
     remembered._looks.clear()
     for _ in range(2):  # all calls before any comes again, so that those with equal keys would meet
-        for name, (op, args) in CALLS.items():
-            out = run_or_remember(op, op, args, {})
-            assert look(out) == look(op(*args)), name
-            assert out is not run_or_remember(op, op, args, {}) or name == "in place"
+        for name, (op, args, *more) in CALLS.items():
+            kwargs = more[0] if more else {}
+            out = run_or_remember(op, op, args, kwargs)
+            assert look(out) == look(op(*args, **kwargs)), name
+            assert out is not run_or_remember(op, op, args, kwargs) or "in place" in name
 
 
-@pytest.mark.parametrize("name", ["a view that its schema hides", "a view", "in place", "real data"])
+@pytest.mark.parametrize("name", ["a view that its schema hides", "a view", "a view in place", "real data"])
 def test_what_shares_or_changes_memory_or_has_data_runs_each_time(name):
     op, args = CALLS[name]
     ran = []
@@ -57,6 +64,20 @@ def test_what_shares_or_changes_memory_or_has_data_runs_each_time(name):
     for _ in range(3):
         run_or_remember(op, run, args, {})
     assert len(ran) == 3
+
+
+def test_a_change_in_place_is_seen_though_it_does_not_run():
+    op, args = CALLS["in place"]
+    run_or_remember(op, op, args, {})
+    before = args[0]._version
+    assert run_or_remember(op, None, args, {}) is args[0]
+    assert args[0]._version == before + 1
+
+
+def test_a_mask_is_no_index_that_is_remembered():
+    for _ in range(2):
+        with pytest.raises(NotImplementedError):
+            run_or_remember(aten.index.Tensor, aten.index.Tensor, (torch.empty(5, **WHOLE), [MASK]), {})
 
 
 def test_what_is_known_does_not_run():

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fxmeter.tracer.capture.known import MODULE_INTERNALS, PLAIN, Known, changed_classes
+from fxmeter.tracer.capture.known import MODULE_INTERNALS, PLAIN, changed_classes, has_hooks, modules_of_known_code
 from fxmeter.tracer.private import local_part, storage_key
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
@@ -106,12 +106,13 @@ def _trusted(model: nn.Module) -> list[Member]:
 
 def _known(model: nn.Module) -> list[Member]:
     modules = dict(walk(model))
-    values = Known()
+    code = derived(model, modules_of_known_code)
 
     def known(path: str, members: nn.ModuleList) -> bool:
         owner = next((m for m in _around(path, modules) if not isinstance(m, _CONTAINERS)), None)
-        return (owner is None or values.runs_known(owner)) and all(
-            member is not None and all(map(values.is_known, member.modules())) for member in members
+        return (owner is None or id(owner) in code) and all(
+            member is not None and all(id(part) in code and not has_hooks(part) for part in member.modules())
+            for member in members
         )
 
     return _alike(model, known)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxmeter.tracer.state.tree import HOOKS, Stores
+from fxmeter.tracer.state.tree import HOOKS, Stores, walk
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type)
 MODULE_INTERNALS = frozenset(nn.Module().__dict__) - {"training"}
@@ -29,7 +29,7 @@ class Known:
 
     def is_known(self, module: nn.Module) -> bool:
         """Whether a module is torch's or transformers', with no hook, function or object on it that is not."""
-        return self.runs_known(module) and not any(getattr(module, hooks) for hooks in HOOKS)
+        return self.runs_known(module) and not has_hooks(module)
 
     def runs_known(self, module: nn.Module) -> bool:
         """The same, hooks apart: they run before and after it."""
@@ -62,6 +62,22 @@ class Known:
             return all(map(self.is_known, value.modules()))
         items = [*value.values()] if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
         return all(map(self.holds, (*items, *getattr(value, "__dict__", {}).values())))
+
+
+def modules_of_known_code(root: nn.Module) -> frozenset[int]:
+    """The ids of those modules in ``root`` of which :meth:`Known.runs_known` is so."""
+    known = Known()
+    return frozenset(id(module) for _, module in walk(root) if known.runs_known(module))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether anything runs before or after its forward."""
+    return any(getattr(module, hooks) for hooks in HOOKS)
+
+
+def forward_is_known(cls: type[nn.Module]) -> bool:
+    """Whether nobody has put a forward of theirs on a class."""
+    return _is_ours(cls.forward)
 
 
 def _package(cls: type) -> str:

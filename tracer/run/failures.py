@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from torch import nn
 
 from fxmeter.models.errors import FxmeterError, TraceError
 
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+_OURS = tuple(str(Path(file).parent) + os.sep for file in (torch.__file__, Path(__file__).parent))
 """Where code lies that no model's author wrote: torch's and fxmeter's."""
 _LONGEST = 300
 _NO_VALUE = "the value depends on weights, or on inputs that were given without data"

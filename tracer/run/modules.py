@@ -18,10 +18,10 @@ from fxmeter.tracer.run.calls import folded, recorded
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.patches.attention import Attention, attention_of
 from fxmeter.tracer.run.patches.autocast import autocast_without_effect
-from fxmeter.tracer.run.patches.devices import OneDevice
+from fxmeter.tracer.run.patches.devices import OneDevice, devices_answered
 from fxmeter.tracer.run.patches.higher_order import without_compiling
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
-from fxmeter.tracer.run.twin import Twin, arguments_on_meta, on_meta
+from fxmeter.tracer.run.twin import Twin, arguments_on_meta, home_of, on_meta
 from fxmeter.tracer.state.attributes import attributes_restored
 from fxmeter.tracer.state.session import one_recording
 from fxmeter.tracer.state.tree import unchanging
@@ -54,7 +54,7 @@ def record_twin(
     fold: bool | None = None,
 ) -> Recording:
     """The same for what :func:`on_meta` returned, which may be recorded again and again."""
-    module = twin.module
+    module, home = twin.module, home_of(twin.module, (args, kwargs))
 
     def call(folding: Folding | None, *, careful: bool) -> Recording:
         values = dict(twin.values)
@@ -62,9 +62,10 @@ def record_twin(
             on_twin, named = arguments_on_meta(args, kwargs, values)
         cache = next((value for value in (*on_twin, *named.values()) if isinstance(value, Cache)), None)
         device = OneDevice(_META) if careful else nullcontext()
-        with attributes_restored(module), device, autocast_without_effect() as seen:
+        at = devices_answered(module, home)
+        with attributes_restored(module), device, autocast_without_effect() as seen, at as taken:
             recording = recorded(module, on_twin, named, folding=folding, cache=cache, values=values)
-        return replace(recording, assumptions=(*recording.assumptions, *seen))
+        return replace(recording, assumptions=(*recording.assumptions, *seen, *taken))
 
     def attempt(*, careful: bool) -> Recording:
         return folded(lambda folding: call(folding, careful=careful), Folding.of(module, fold))

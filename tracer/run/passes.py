@@ -30,10 +30,11 @@ from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of, head_given, head_of, require_tokens
 from fxmeter.tracer.run.patches.attention import Attention, asks_for_a_mask, attention_of
 from fxmeter.tracer.run.patches.autocast import autocast_without_effect
-from fxmeter.tracer.run.patches.devices import OneDevice
+from fxmeter.tracer.run.patches.devices import OneDevice, devices_answered
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
 from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
 from fxmeter.tracer.run.storage import as_deployed, stored_as
+from fxmeter.tracer.run.twin import home_of
 from fxmeter.tracer.serving.experts import choosing
 from fxmeter.tracer.serving.latent import absorbing
 from fxmeter.tracer.state.attributes import Held, attributes_restored
@@ -103,7 +104,8 @@ def _recorded(wanted: _Pass, fold: bool | None, deployment: Deployment, whole: n
     """``wanted`` recorded. Of a rank of a ``whole`` model those layers are alike that are so in the whole; and only
     those whose weights are stored in the same formats."""
     model, scenario, cache = wanted.model, wanted.scenario, wanted.cache
-    with unchanging(model), autocast_without_effect() as seen:
+    answered = devices_answered(model, home_of(whole or model))
+    with unchanging(model), autocast_without_effect() as seen, answered as taken:
         stored = stored_as(model, deployment)
         folding = Folding.of(model, fold, like=whole, stored=stored)
         try:
@@ -117,7 +119,7 @@ def _recorded(wanted: _Pass, fold: bool | None, deployment: Deployment, whole: n
                 if (beyond := _beyond(model, scenario)) is not None:
                     raise TraceError(f"{type(model).__name__}: {beyond}, and its code cannot run them") from failure
                 raise failure from failure.__cause__
-    return replace(recording, assumptions=(*recording.assumptions, *seen))
+    return replace(recording, assumptions=(*recording.assumptions, *seen, *taken))
 
 
 def _beyond(model: nn.Module, scenario: Scenario) -> str | None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.questions import LARGEST
 from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.private import Cache, pytree, storage_key, uncompiled
+from fxmeter.tracer.run.patches.devices import UNKNOWN, Home
 from fxmeter.tracer.state.cache import tensors_of
 
 _META = torch.device("meta")
@@ -95,7 +97,27 @@ def on_meta(module: nn.Module, *, training: bool | None = None) -> Twin:
         twin = _copy(module, memo)
     for part in [*twin.modules()]:
         part._modules.update({name: uncompiled(child) for name, child in part._modules.items() if child is not None})
+    _homes[twin] = _homes.get(module) or _home([tensor for tensor, _ in tensors.values()])
     return Twin(twin if training is None else twin.train(training), shadows.values)
+
+
+_homes: WeakKeyDictionary[nn.Module, Home] = WeakKeyDictionary()
+
+
+def home_of(module: nn.Module, arguments: Any = ()) -> Home:
+    """Where the tensors are that those of a twin stand for, or else those among the ``arguments`` of a call."""
+    home = _homes.get(module, UNKNOWN)
+    return home if home is not UNKNOWN else _home(pytree.tree_leaves(arguments))
+
+
+def _home(values: list[Any]) -> Home:
+    devices = {value.device: None for value in values if isinstance(value, Tensor) and not value.is_meta}
+    if not devices:
+        return UNKNOWN
+    if len(devices) == 1:
+        return Home(next(iter(devices)))
+    first, *_ = names = list(map(str, devices))
+    return Home(torch.device(first), f"its tensors are on {', '.join(names)}: code that asks is told {first} of all")
 
 
 def arguments_on_meta(args: Args, kwargs: Kwargs, values: dict[int, Tensor]) -> tuple[Args, Kwargs]:

@@ -90,7 +90,13 @@ def test_a_model_with_data_computes_nothing_and_is_as_it_was_meanwhile():
     model, seen = small_llama(), []
 
     def look(module, args, out):
-        seen.append((out.device.type, "forward" in vars(model.model.layers[1]), model.config._attn_implementation))
+        seen.append(
+            (
+                out.untyped_storage().device.type,
+                "forward" in vars(model.model.layers[1]),
+                model.config._attn_implementation,
+            )
+        )
 
     model.lm_head.register_forward_hook(look)
     implementation = model.config._attn_implementation

@@ -19,7 +19,7 @@ from fxmeter.annotators.sheets.kept.document import from_document, to_document
 from fxmeter.annotators.sheets.kept.files import write_whole
 from fxmeter.annotators.sheets.kept.plain import NO_DOCUMENT
 from fxmeter.annotators.sheets.kept.sealed import sealed, unsealed
-from fxmeter.annotators.sheets.piece import cost_at
+from fxmeter.annotators.sheets.piece import Part, cost_at
 from fxmeter.annotators.sheets.region import Point
 from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.sheets.tables import StageTables
@@ -42,10 +42,10 @@ Crops: TypeAlias = tuple[ArrayLike, ArrayLike] | None
 
 
 class ModuleForm:
-    """Exact costs of one module, for one instance of it; ``path`` "" is the whole stage."""
+    """Exact costs of one module, for one instance of it, or of a pipeline stage; ``part`` "" is the whole pass."""
 
-    def __init__(self, sheet: Sheet, path: str = "") -> None:
-        self.sheet, self.path = sheet, path
+    def __init__(self, sheet: Sheet, part: Part = "") -> None:
+        self.sheet, self.part = sheet, part
         self._expressions: Mapping[str, sympy.Expr] | None = None
 
     def at(
@@ -66,7 +66,7 @@ class ModuleForm:
             ScenarioError: a size that is missing, too small, or of another stage.
         """
         point = self._point(batch, query_len, past_len, crops)
-        return cost_at(self.sheet.piece(point).modules[self.path].cost, point)
+        return cost_at(self.sheet.piece(point).cost_of(self.part), point)
 
     def _point(self, batch: int, query_len: int | None, past_len: int | None, crops: Crops) -> Point:
         point = self.sheet.check(batch, query_len, past_len, crops)
@@ -93,7 +93,7 @@ class ModuleForm:
             integers.
         """
         sizes = self.sheet.check(batch, query_len, past_len, crops)
-        return SizeGrid(sizes, self.sheet).evaluate(self.path, tuple(fields))
+        return SizeGrid(sizes, self.sheet).evaluate(self.part, tuple(fields))
 
     def generation(self, *, past_len: int, steps: int, batch: int = 1) -> StageCost:
         """The cost of a generation, equal to what ``annotate`` gives for :func:`fxmeter.generation`.
@@ -120,7 +120,7 @@ class ModuleForm:
         if self.sheet.stage != "decode":
             raise ScenarioError(f"a generation is made of decode steps, and this is the form of {self.sheet.stage}")
         return evaluate_generation(
-            self.sheet, self.path, batch=batch, past_len=past_len, steps=steps, fields=tuple(fields)
+            self.sheet, self.part, batch=batch, past_len=past_len, steps=steps, fields=tuple(fields)
         )
 
     def time(
@@ -142,7 +142,7 @@ class ModuleForm:
             DeviceError: no such device.
         """
         sizes = self.sheet.check(batch, query_len, past_len, crops)
-        return times_at(self.sheet, self.path, sizes, device_named(device))
+        return times_at(self.sheet, self.part, sizes, device_named(device))
 
     def extrapolated(
         self,
@@ -163,7 +163,7 @@ class ModuleForm:
         C = 0; vision B, h and w)."""
         if self._expressions is None:
             self._expressions = expressions_of(
-                formulas(self.sheet, model=self.sheet.subject.model_class, module=self.path)
+                formulas(self.sheet, model=self.sheet.subject.model_class, module=self.part)
             )
         return self._expressions
 
@@ -187,6 +187,13 @@ class ClosedForm(ModuleForm):
     def modules(self) -> ModuleForms:
         """The same for every module: path → form of one instance."""
         return ModuleForms(self.sheet)
+
+    @property
+    def stages(self) -> tuple[ModuleForm, ...]:
+        """The same for each pipeline stage: what a device of it computes and holds in a pass, its time that of its
+        kernels and of what it sends; the whole alone, where the deployment has none."""
+        count = int(self.sheet.subject.deployment.get("pp", 1)) if self.sheet.stage in ("prefill", "decode") else 1
+        return tuple(ModuleForm(self.sheet, part) for part in range(count)) if count > 1 else (self,)
 
     def save(self, file: str | Path) -> None:
         """Write the cost sheet: a JSON document from which :func:`fxmeter.load_sheet` answers without torch.

@@ -11,7 +11,7 @@ from fxmeter.annotators.closed.arrange import Node, Writing
 from fxmeter.annotators.closed.cases import Box, Cases, cases_of, domain
 from fxmeter.annotators.closed.languages import SYMPY, Language
 from fxmeter.annotators.closed.mesh import explore
-from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.piece import Part, Piece
 from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.symbolic import NotPolynomial
 from fxmeter.models.errors import FxmeterError, TraceError
@@ -79,23 +79,24 @@ def pieces_of(sheet: Sheet, model: str = "") -> tuple[Piece, ...]:
         raise NoFormula(f"{name}, {subject.stage}, {subject.attention} has no formula: {error}") from None
 
 
-def formulas(sheet: Sheet, *, model: str, module: str = "") -> Formulas:
+def formulas(sheet: Sheet, *, model: str, module: Part = "") -> Formulas:
     """Arrange the closed form of a stage. Raises NoFormula where there is none, FxmeterError for an unknown module."""
     every = pieces_of(sheet, model)
     modules = every[0].modules
-    if module not in modules:
-        near = difflib.get_close_matches(module, list(modules), n=1)
+    path = module if isinstance(module, str) else ""
+    if path not in modules:
+        near = difflib.get_close_matches(path, list(modules), n=1)
         hint = f"; did you mean {near[0]}?" if near else "; `fxmeter report` lists its modules"
-        raise FxmeterError(f"{model} has no module {module!r}{hint}")
+        raise FxmeterError(f"{model} has no module {path!r}{hint}")
     writing = Writing(sheet.subject.sizes, kv=sheet.stage == "decode")
-    costs = [piece.modules[module].cost for piece in every]
+    costs = [piece.cost_of(module) for piece in every]
     fields = {
         name: _arranged(cases_of(sheet.stage, every, [getattr(cost, name) for cost in costs]), writing)
         for name in EXACT
     }
-    recorded = modules[module]
+    recorded = modules[path]
     whole = domain(sheet.stage)
-    return Formulas(sheet, model, module, recorded.class_name, recorded.times, writing, whole, fields)
+    return Formulas(sheet, model, path, recorded.class_name, recorded.times, writing, whole, fields)
 
 
 def _arranged(cases: Cases, writing: Writing) -> tuple[FormulaCase, ...]:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from fxmeter.annotators.documents.head import conventions_of, head, model_of
 from fxmeter.annotators.documents.tables.sweep import sizes_of
 from fxmeter.annotators.documents.times import figures
-from fxmeter.annotators.studies.planning.capacity import Capacity, Fit, Memory, Need, OnDevice
+from fxmeter.annotators.studies.planning.capacity import Capacity, Fit, Need, OnDevice
+from fxmeter.annotators.studies.planning.memory import Memory
 from fxmeter.annotators.studies.planning.rates import Rates
 from fxmeter.models.names import Document
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 
@@ -21,10 +22,13 @@ from fxmeter.annotators.shapes.regions import Regions, config_lengths
 from fxmeter.annotators.sheets.piece import Piece
 from fxmeter.annotators.sheets.region import Point, SizeRegion
 from fxmeter.annotators.sheets.sheet import Sheet, Subject
+from fxmeter.annotators.sheets.tables import ModuleCosts, PipelineStage
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.stages.one_pass import annotate_pass, record_pass
+from fxmeter.annotators.stages.pipeline import Dealt
 from fxmeter.annotators.stages.rollup import AnnotatedStage, cache_layers, totals_of
-from fxmeter.annotators.symbolic import Guards, NotPolynomial
+from fxmeter.annotators.symbolic import Guards, NotPolynomial, value_at
+from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.annotators.timing.kernels import kernels_of
 from fxmeter.models.choices import StageName
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
@@ -183,6 +187,7 @@ class Pieces(Sheet):
         with Guards(point, region.lower, region.upper) as guards:
             priced = price(recording, self.subject.conventions)
             totals, graph = totals_of(recording, priced), priced.graph
+            kernels = kernels_of(recording, graph) if self._launches else ()
             return PricedPiece(
                 region=region,
                 guards=tuple(guards),
@@ -191,6 +196,17 @@ class Pieces(Sheet):
                 floor_io_bytes=totals.floor_io_bytes,
                 uncosted=totals.uncosted,
                 kv_cache=cache_layers(recording),
-                kernels=kernels_of(recording, graph) if self._launches else (),
+                kernels=kernels,
+                pipeline=self._pipeline(recording, graph, totals.modules, kernels, point),
                 graph=graph,
             )
+
+    def _pipeline(
+        self, recording: Recording, graph: nx.DiGraph, modules: ModuleCosts, kernels: Sequence[Kernel], point: Point
+    ) -> tuple[PipelineStage, ...]:
+        """The stages of a deployment that has several, of a pass of the layers that they share."""
+        stages = self._deployment.pp
+        if stages == 1 or self.stage not in ("prefill", "decode"):
+            return ()
+        dealt = Dealt.of(recording, graph, modules, stages, lambda size: int(value_at(size, point)))
+        return dealt.parts(graph, modules, self._deployment.ranks, kernels)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fxmeter.annotators.sheets.grid import ExactArray, broadcast, counted, whole, with_derived
-from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.piece import Part, Piece
 from fxmeter.annotators.sheets.region import Point
 from fxmeter.annotators.sheets.sheet import Find, Sheet
 from fxmeter.annotators.symbolic import terms_of
@@ -119,11 +119,11 @@ METHODS = {"sum": ExactArray.add, "max": ExactArray.grow, "last": ExactArray.put
 """How what a run has of a figure is put to that of the runs before it."""
 
 
-def _totals(runs: Iterable[Runs], path: str, fields: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Fields of a module over all steps of generations; ``runs`` are in their order."""
+def _totals(runs: Iterable[Runs], part: Part, fields: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Fields of a part of the pass over all steps of generations; ``runs`` are in their order."""
     figures = {name: ExactArray(shape) for name in fields}
     for run in runs:
-        cost = run.piece.modules[path].cost
+        cost = run.piece.cost_of(part)
         for name, figure in figures.items():
             how = FIGURES[name].over_steps
             values = run.over_steps(getattr(cost, name), how)
@@ -132,7 +132,7 @@ def _totals(runs: Iterable[Runs], path: str, fields: Sequence[str], shape: tuple
 
 
 def evaluate_generation(
-    sheet: Sheet, path: str, *, batch: ArrayLike, past_len: ArrayLike, steps: ArrayLike, fields: Sequence[str]
+    sheet: Sheet, part: Part, *, batch: ArrayLike, past_len: ArrayLike, steps: ArrayLike, fields: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """FLOPs and traffic summed over the steps, activations and peaks of the largest one, cache and weights of the last,
     for arrays of sizes that broadcast."""
@@ -147,5 +147,5 @@ def evaluate_generation(
         raise ScenarioError(
             f"past_len + steps is {int((pasts + counts).max())}; the largest accepted is {LARGEST_SIZE:,}"
         )
-    totals = _totals(runs_of(sheet.piece, batches, 1, pasts, counts), path, counted(fields), shape)
+    totals = _totals(runs_of(sheet.piece, batches, 1, pasts, counts), part, counted(fields), shape)
     return with_derived(totals, fields)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.piece import Part, Piece
 from fxmeter.annotators.sheets.region import Point
 from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.symbolic.values import SAFE, Values, bounded
@@ -18,7 +18,7 @@ from fxmeter.models.figures import counted_behind
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import DERIVED, FIGURES, StageCost
 
-Part: TypeAlias = tuple[np.ndarray, Piece, Values]
+Covered: TypeAlias = tuple[np.ndarray, Piece, Values]
 """Places in the flat array, the piece that is right at all of them, and their sizes."""
 
 BLOCK = 2**15
@@ -78,17 +78,17 @@ class SizeGrid:
         if vision and bool(np.any((self._sizes[1] == 0) != (self._sizes[2] == 0))):
             raise ScenarioError("a grid of crops needs rows and columns, or 0, 0 for none")
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[Covered]:
         """All points, those of a piece together."""
         flat = [np.broadcast_to(size, self.shape).ravel() for size in self._sizes]
         for piece, places in self._sheet.over(flat):
             yield places, piece, Values([size[places] for size in flat])
 
-    def evaluate(self, path: str, fields: Sequence[str]) -> dict[str, np.ndarray]:
-        """Every field of a module at every point."""
+    def evaluate(self, part: Part, fields: Sequence[str]) -> dict[str, np.ndarray]:
+        """Every field of a part of the pass at every point."""
         figures = {name: ExactArray(self.shape) for name in counted(fields)}
         for block, sizes in self._blocks():
-            self._put_all(figures, path, block, sizes)
+            self._put_all(figures, part, block, sizes)
         return with_derived({name: figure.array() for name, figure in figures.items()}, fields)
 
     def _blocks(self) -> Iterator[tuple[slice | None, Sequence[np.ndarray]]]:
@@ -105,19 +105,19 @@ class SizeGrid:
             yield block, [size if size.size == 1 else size[block] for size in flat]
 
     def _put_all(
-        self, figures: Mapping[str, ExactArray], path: str, block: slice | None, sizes: Sequence[np.ndarray]
+        self, figures: Mapping[str, ExactArray], part: Part, block: slice | None, sizes: Sequence[np.ndarray]
     ) -> None:
-        """A module's figures at the points of a block: with the piece of the last point, which is often the largest,
+        """A part's figures at the points of a block: with the piece of the last point, which is often the largest,
         everywhere, then with others where that one does not hold."""
         values, shape = Values(sizes), np.broadcast_shapes(*(size.shape for size in sizes))
         flat = [np.broadcast_to(size, shape).ravel() for size in sizes]
         piece = self._sheet.piece(_point(flat, -1))
-        _put(figures, block, values, piece.modules[path].cost)
+        _put(figures, block, values, piece.cost_of(part))
         uncovered = np.flatnonzero(~np.broadcast_to(piece.covers(values), shape))
         for piece, inside in self._sheet.over([size[uncovered] for size in flat]):
             places = uncovered[inside]
             first = 0 if block is None else block.start
-            _put(figures, places + first, Values([size[places] for size in flat]), piece.modules[path].cost)
+            _put(figures, places + first, Values([size[places] for size in flat]), piece.cost_of(part))
 
 
 def _point(flat: Sequence[np.ndarray], place: int) -> Point:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from fxmeter.annotators.sheets.region import Point, SizeRegion
-from fxmeter.annotators.sheets.tables import CacheLayer, ModuleCosts, Uncosted
+from fxmeter.annotators.sheets.tables import CacheLayer, ModuleCosts, PipelineStage, Uncosted
 from fxmeter.annotators.symbolic import Guard, value_at
 from fxmeter.annotators.symbolic.values import Values
 from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.models.stage_cost import FIELDS, Size, StageCost
+
+Part: TypeAlias = str | int
+"""A module, by its path ("" is the whole pass), or a pipeline stage, by its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Piece:
         uncosted: executions of ops that no rule knows.
         kv_cache: what the pass leaves in the cache, its sizes polynomials.
         kernels: what a device launches, of pieces that are for time.
+        pipeline: the stages that a deployment deals the layers out to, their costs and what they send polynomials.
         recorded: why no polynomial gives the sizes at the one point that the piece is of; "" for any other piece.
     """
 
@@ -45,7 +50,12 @@ class Piece:
     uncosted: tuple[UncostedOp, ...]
     kv_cache: tuple[CacheLayer, ...]
     kernels: tuple[Kernel, ...] = ()
+    pipeline: tuple[PipelineStage, ...] = ()
     recorded: str = ""
+
+    def cost_of(self, part: Part) -> StageCost:
+        """What a part of the pass costs."""
+        return self.modules[part].cost if isinstance(part, str) else self.pipeline[part].cost
 
     def holds(self, point: Point) -> bool:
         """Whether it is right at a point of its region."""

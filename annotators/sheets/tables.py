@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from fxmeter.annotators.conventions import Conventions
+from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.models.choices import Attention
 from fxmeter.models.figures import PassFigures
 from fxmeter.models.mixed_step import MixedStep
@@ -160,12 +161,23 @@ class Executions:
 
 @dataclass(frozen=True, slots=True)
 class PipelineStage:
-    """Layers ``first`` up to ``last`` and what belongs to them; ``sent_bytes`` of it go to the next stage."""
+    """Layers ``first`` up to ``last`` and what belongs to them.
+
+    ``send`` is what hands their output to the next stage, None in the last one. ``launches`` has, of each kernel of the
+    pass, how many the stage launches, where kernels are known.
+    """
 
     first: int
     last: int
     cost: StageCost
-    sent_bytes: int
+    send: Kernel | None
+    launches: tuple[int, ...] = ()
+
+    @property
+    def sent_bytes(self) -> int:
+        """What goes to the next stage."""
+        sent: int = 0 if self.send is None else self.send.network_bytes
+        return sent
 
 
 class OfPass(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fxmeter.annotators.sheets.grid import SizeGrid
-from fxmeter.annotators.sheets.piece import Piece
+from fxmeter.annotators.sheets.piece import Part, Piece
 from fxmeter.annotators.sheets.region import Point
 from fxmeter.annotators.sheets.sheet import Sheet
 from fxmeter.annotators.sheets.tables import within
@@ -36,20 +36,19 @@ from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import Size
 
 
-def times_at(sheet: Sheet, path: str, sizes: Sequence[ArrayLike], device: Device) -> Time:
-    """The time of a module, one instance of it, at every point of a grid of sizes, as arrays of the grid's shape."""
+def times_at(sheet: Sheet, part: Part, sizes: Sequence[ArrayLike], device: Device) -> Time:
+    """The time of a module, one instance of it, or of a pipeline stage and what it sends, at every point of a grid of
+    sizes, as arrays of the grid's shape."""
     grid = SizeGrid(sizes, sheet.for_time)
     columns = np.zeros((3 + len(ROOFS), *grid.shape))
     flat = columns.reshape(len(columns), -1)
     for places, piece, values in grid.parts():
-        instances = piece.modules[path].times
-        inside = (item for item in _timed(piece, values, device) if within(item[0].module, path))
-        time = reduce(add, (one * (kernel.times // instances) for kernel, one in inside), ZERO)
+        time = reduce(add, (one * times for one, times in _timed_in(part, piece, values, device)), ZERO)
         for column, amount in zip(flat, (time.bound_s, time.estimate_s, time.launch_s, *time.roofs_s), strict=True):
             column[places] = amount
     bound, estimate, launch, *roofs = columns
     time = Time(bound, estimate, launch, tuple(roofs))
-    return time if path else time + host_time(device, sheet.stage)
+    return time + host_time(device, sheet.stage) if part == "" else time
 
 
 def extrapolated_at(sheet: Sheet, point: Point, device: Device) -> tuple[str, ...]:
@@ -77,7 +76,7 @@ def time_of_steps(sheet: Sheet, scenario: Scenario, device: Device) -> StageTime
     found = []
     for places, piece, values in grid.parts():
         steps = len(places)
-        timed = [(kernel, _over(one, steps)) for kernel, one in _timed(piece, values, device)]
+        timed = [(kernel, _over(one, steps)) for kernel, one in _timed(piece.kernels, values, device)]
         kernels = tuple(
             TimedKernel(_mean(kernel, values, steps), one * (1 / steps), one * kernel.times, steps)
             for kernel, one in timed
@@ -104,12 +103,27 @@ def _over(one: Time, steps: int) -> Time:
     return Time(bound, estimate, launch, tuple(roofs)).summed()
 
 
-def _timed(piece: Piece, values: Values, device: Device) -> Iterator[tuple[Kernel, Time]]:
-    """Each kernel of a piece and the time of one launch, as arrays."""
+def _timed_in(part: Part, piece: Piece, values: Values, device: Device) -> Iterator[tuple[Time, int]]:
+    """The time of one launch of each kernel of a part, as arrays, and how often it is launched there."""
+    if isinstance(part, str):
+        instances = piece.modules[part].times
+        inside = [kernel for kernel in piece.kernels if within(kernel.module, part)]
+        launches = [kernel.times // instances for kernel in inside]
+    else:
+        stage = piece.pipeline[part]
+        sent = [] if stage.send is None else [stage.send]
+        inside, launches = [*piece.kernels, *sent], [*stage.launches, *(1 for _ in sent)]
+    launched = [(kernel, times) for kernel, times in zip(inside, launches, strict=True) if times]
+    timed = _timed([kernel for kernel, _ in launched], values, device)
+    return ((one, times) for (_, one), (_, times) in zip(timed, launched, strict=True))
+
+
+def _timed(kernels: Iterable[Kernel], values: Values, device: Device) -> Iterator[tuple[Kernel, Time]]:
+    """Each kernel and the time of one launch, as arrays."""
 
     def amount(size: Size) -> np.ndarray:
         return values.of(size).astype(np.float64)
 
-    for kernel in piece.kernels:
+    for kernel in kernels:
         amounts: Kwargs = {name: amount(getattr(kernel, name)) for name in AMOUNTS}
         yield kernel, Time.of(kernel_time(replace(kernel, **amounts), device))

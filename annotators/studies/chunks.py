@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 
-from fxmeter.annotators.closed.form import ClosedForm
-from fxmeter.annotators.timing.stage_time import ZERO, Time
+from fxmeter.annotators.closed.form import ClosedForm, ModuleForm
+from fxmeter.annotators.timing.stage_time import ZERO, Time, host_time
 from fxmeter.models.devices import Device
 from fxmeter.models.names import Document
 from fxmeter.models.scenario import Scenario
@@ -49,10 +51,18 @@ def packed(prompts: Scenario, most: int | None) -> Packed:
 @dataclass(frozen=True, slots=True)
 class PromptForms:
     """The closed form of a prefill, ``last``, and of the same without logits, ``before``: that of the chunks before the
-    last one of a prompt. It is asked for where there are any."""
+    last one of a prompt. It is asked for where there are any. ``place`` is that of the pipeline stage that they are
+    of, None for all."""
 
     last: ClosedForm
     before: Callable[[], ClosedForm]
+    place: int | None = None
+
+    @property
+    def stages(self) -> tuple[PromptForms, ...]:
+        """Those of each pipeline stage."""
+        count = len(self.last.stages)
+        return tuple(replace(self, place=place) for place in range(count)) if count > 1 else (self,)
 
     def cost(self, prompts: Scenario, whole: StageCost, most: int | None = None, *, sums: bool = True) -> StageCost:
         """What prompts cost in passes of at most ``most`` tokens, from what they cost in one, ``whole``: FLOPs and
@@ -73,22 +83,39 @@ class PromptForms:
         return replace(whole, **largest, **added)
 
     def time(self, device: Device, prompts: Scenario, most: int | None = None) -> Time:
-        """How long they take, one after another."""
+        """How long they take, one after another; in pipeline stages, from the first to the last."""
+        if self.place is None and len(self.stages) > 1:
+            passes = sum(times * len(one.starts) for times, one in packed(prompts, most))
+            parts = (stage.time(device, prompts, most) for stage in self.stages)
+            return reduce(add, parts) + host_time(device, "prefill") * passes
         found = ZERO
         for times, one in packed(prompts, most):
             for form, sizes in self._passes(one):
                 found += form.time(device, **sizes).summed() * times
         return found
 
-    def _passes(self, prompts: Scenario, *, ends: bool = False) -> Iterator[tuple[ClosedForm, Document]]:
+    def in_stream(self, device: Device, prompts: Scenario, most: int | None = None) -> Time:
+        """The same with as many such passes in flight as there are pipeline stages."""
+        return in_stream([stage.time(device, prompts, most) for stage in self.stages])
+
+    def _passes(self, prompts: Scenario, *, ends: bool = False) -> Iterator[tuple[ModuleForm, Document]]:
         """The passes of a prompt as sizes that a form takes. With ``ends`` only the two that have the most of
         everything that is alive at one moment: the last whole chunk, and the rest."""
         before, end = prompts.starts[-2 if ends else 0 : -1], prompts.starts[-1]
         if before:
             past = prompts.past_len + np.arange(before.start, before.stop, before.step, dtype=np.int64)
-            yield self.before(), {"batch": prompts.batch, "query_len": prompts.chunk, "past_len": past}
+            yield self._of(self.before()), {"batch": prompts.batch, "query_len": prompts.chunk, "past_len": past}
         last = {"query_len": np.array([prompts.query_len - end]), "past_len": np.array([prompts.past_len + end])}
-        yield self.last, {"batch": prompts.batch, **last}
+        yield self._of(self.last), {"batch": prompts.batch, **last}
+
+    def _of(self, form: ClosedForm) -> ModuleForm:
+        return form if self.place is None else form.stages[self.place]
+
+
+def in_stream(parts: Sequence[Time]) -> Time:
+    """How long passes take that follow one another through pipeline stages, one in each of them: all move on when the
+    slowest stage is done."""
+    return max(parts, key=lambda part: float(part.estimate_s)) * len(parts)
 
 
 MOST_STEPS = 64
@@ -96,6 +123,7 @@ MOST_STEPS = 64
 
 
 def time_of_step(form: ClosedForm, device: Device, *, batch: int, past_len: int, steps: int) -> Time:
-    """The mean of the steps of a generation."""
+    """The mean of the steps of a generation; in pipeline stages, with as many passes in flight as there are."""
     past = np.unique(np.linspace(past_len, past_len + steps - 1, min(steps, MOST_STEPS)).astype(np.int64))
-    return form.time(device, batch=batch, past_len=past).summed() * (1 / len(past))
+    times = [part.time(device, batch=batch, past_len=past).summed() * (1 / len(past)) for part in form.stages]
+    return in_stream(times)

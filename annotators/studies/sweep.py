@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fxmeter.annotators.closed.form import ClosedForm
+from fxmeter.annotators.closed.form import ClosedForm, ModuleForm
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
 from fxmeter.annotators.studies.chunks import PromptForms
@@ -179,22 +179,25 @@ def stage_column(
     attention: Attention,
     points: Sequence[SweepPoint],
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    place: int | None = None,
 ) -> list[StageFigures]:
-    """One stage of every point."""
-    form = forms.of(stage, attention)
+    """One stage of every point; of it the pipeline stage at ``place``, unless that is None."""
+    whole = forms.of(stage, attention)
+    form = whole if place is None else whole.stages[place]
     column: list[StageFigures] = []
     for start in range(0, len(points), CHUNK):
         chunk = points[start : start + CHUNK]
         for point, cost in zip(chunk, _costs(form, stage, chunk), strict=True):
             scenario = point.scenario(stage)
             if isinstance(scenario, Scenario) and scenario.chunk is not None:
-                cost = forms.prompts(attention).cost(scenario, cost)
+                cost = replace(forms.prompts(attention), place=place).cost(scenario, cost)
             column.append(StageFigures(scenario, attention, cost))
         advance(len(chunk))
     return column
 
 
-def _costs(form: ClosedForm, stage: StageName, points: Sequence[SweepPoint]) -> Iterator[StageCost]:
+def _costs(form: ModuleForm, stage: StageName, points: Sequence[SweepPoint]) -> Iterator[StageCost]:
     batch = [point.batch for point in points]
     if stage == "vision":
         crops: Any = tuple(zip(*(point.crops for point in points if point.crops is not None), strict=True))

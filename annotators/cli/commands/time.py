@@ -131,6 +131,6 @@ def time(
 
         line = f"{info.name}, {info.weights}"
         if deployment.pp > 1:
-            line += f"; {deployment.pp} pipeline stages, one after another, without what they send"
+            line += f"; {deployment.pp} pipeline stages, one after another"
         sys.stdout.write(latency_markdown(found, line)) if markdown else show(latency_view(found, line))
     exit_unless_costed(uncosted, allow_uncosted)

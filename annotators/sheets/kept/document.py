@@ -11,7 +11,7 @@ from fxmeter.annotators.sheets.numbers import Written, read
 from fxmeter.annotators.sheets.piece import Piece, UncostedOp
 from fxmeter.annotators.sheets.region import SizeRegion
 from fxmeter.annotators.sheets.sheet import Sheet, Subject
-from fxmeter.annotators.sheets.tables import CacheLayer, ModuleCost, ModuleCosts
+from fxmeter.annotators.sheets.tables import CacheLayer, ModuleCost, ModuleCosts, PipelineStage
 from fxmeter.annotators.symbolic import Guard, Relation
 from fxmeter.annotators.timing.kernel import AMOUNTS, Kernel
 from fxmeter.models.model_info import ModelInfo
@@ -58,6 +58,9 @@ def _piece(piece: Piece, numbers: Written) -> Document:
     def cost(of: StageCost) -> list[int]:
         return [numbers.place(getattr(of, name)) for name in FIELDS]
 
+    def kernel(of: Kernel) -> list[Any]:
+        return [*(getattr(of, name) for name in _FACTS), *(numbers.place(getattr(of, name)) for name in AMOUNTS)]
+
     region, place = piece.region, numbers.place
     return {
         "lower": region.lower,
@@ -80,9 +83,10 @@ def _piece(piece: Piece, numbers: Written) -> Document:
             [each.layer, each.kind, [list(map(place, shape)) for shape in each.shapes], place(each.bytes), each.names]
             for each in piece.kv_cache
         ],
-        "kernels": [
-            [*(getattr(kernel, name) for name in _FACTS), *(place(getattr(kernel, name)) for name in AMOUNTS)]
-            for kernel in piece.kernels
+        "kernels": [kernel(each) for each in piece.kernels],
+        "pipeline": [
+            [stage.first, stage.last, cost(stage.cost), stage.send and kernel(stage.send), stage.launches]
+            for stage in piece.pipeline
         ],
         "recorded": piece.recorded,
     }
@@ -124,6 +128,10 @@ def _read_piece(data: Document, values: Sequence[Size]) -> Piece:
             for layer, kind, shapes, nbytes, names in data["kv_cache"]
         ),
         kernels=tuple(_kernel(row, values) for row in data["kernels"]),
+        pipeline=tuple(
+            PipelineStage(first, last, cost(places), send and _kernel(send, values), tuple(launches))
+            for first, last, places, send, launches in data.get("pipeline", ())
+        ),
         recorded=data["recorded"],
     )
 

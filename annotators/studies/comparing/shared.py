@@ -44,7 +44,7 @@ def pipelined(
         scenario = stage.scenario
         if not isinstance(scenario, Scenario):
             continue
-        parts = pipeline(stage, deployment.pp)
+        parts = pipeline(stage, deployment.pp, deployment.ranks)
         times = {device.name: tuple(times_of(stage, stage.time(device), parts)) for device in devices}
         found.append(Pipelined(scenario, stage.attention, parts, times))
     return tuple(found)

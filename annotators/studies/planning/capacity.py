@@ -12,54 +12,22 @@ Memory is what tensors hold: no allocator's rounding, no kernel's workspace, no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.sheets.steps import per_step
 from fxmeter.annotators.studies.axes import Axes, SweepPoint
+from fxmeter.annotators.studies.planning.memory import Memory, memory_at, stage_columns
 from fxmeter.annotators.studies.planning.rates import UNMEASURED, Measured, Rates, Utilisation
 from fxmeter.annotators.studies.planning.search import largest_that_fits
 from fxmeter.annotators.studies.planning.serving import NOTHING_ASKED, Demand, Reached, peaks_on, reached
-from fxmeter.annotators.studies.sweep import StageFigures, StageForms, recorded, stage_column, uncosted
+from fxmeter.annotators.studies.sweep import StageFigures, StageForms, recorded, uncosted
 from fxmeter.models.choices import Attention, StageName
 from fxmeter.models.errors import DeploymentError
 from fxmeter.models.model_info import ModelInfo
-from fxmeter.models.scenario import Scenario
 from fxmeter.models.sizes import LARGEST_SIZE
 from fxmeter.models.stage_cost import StageCost
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes resident at the end, and at the worst moment. ``peak_stage`` is the stage with the highest peak.
-
-    ``kv_bytes`` are what a serving engine keeps. ``kv_storage_bytes`` are the most that transformers holds for it after
-    a stage: its windows are slices of a whole prompt's keys and values.
-    """
-
-    weight_bytes: int
-    kv_after_prefill_bytes: int | None
-    kv_bytes: int
-    kv_storage_bytes: int
-    peak_activation_bytes: int
-    peak_stage: StageName
-    batch: int
-
-    @property
-    def holds_more(self) -> bool:
-        """Whether transformers holds more for the cache than an engine keeps."""
-        return self.kv_storage_bytes > max(self.kv_bytes, self.kv_after_prefill_bytes or 0)
-
-    @property
-    def kv_bytes_per_sequence(self) -> int:
-        """The cache at the end of one sequence of the batch."""
-        return self.kv_bytes // self.batch
-
-    @property
-    def total_bytes(self) -> int:
-        """All three together: the weights, the whole cache, and the largest peak."""
-        return self.weight_bytes + self.kv_bytes + self.peak_activation_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +117,8 @@ def capacity(
 ) -> Capacity:
     """The needs of every point of ``axes``, and what they get on the devices of ``demand`` (in their own memory, or in
     ``memory_bytes`` of it). A measured time is of the first point. ``advance`` is told how many points are done."""
-    if forms.deployment.pp > 1:
-        raise DeploymentError(
-            "capacity is that of one device, of pipeline stages the fullest one, whose memory report --pp shows; "
-            "without --pp it is that of all stages on one device"
-        )
     points = axes.points()
+    _check_stages(forms, points[0], measured)
     rows = stage_columns(forms, attention, points, demand.max_batched_tokens)
     needs = []
     for point, stages in zip(points, rows, strict=True):
@@ -168,7 +132,8 @@ def capacity(
             OnDevice(reached(forms, attention, point, device, room.largest_batch, demand, tpot_s), room)
             for device, room in fits
         )
-        needs.append(replace(_need(point, stages, ttft_s, tpot_s, fit), on=on))
+        memory = memory_at(forms, attention, point, demand.max_batched_tokens)
+        needs.append(replace(_need(point, stages, memory, ttft_s, tpot_s, fit), on=on))
         advance(len(needs))
     keys = [(stage, attention) for stage in rows[0]]
     return Capacity(
@@ -186,37 +151,28 @@ def capacity(
     )
 
 
-def stage_columns(
-    forms: StageForms,
-    attention: Attention,
-    points: Sequence[SweepPoint],
-    max_batched_tokens: int | None = None,
-    *,
-    sums: bool = True,
-) -> list[dict[StageName, StageFigures]]:
-    """Of each point, its stages (all points have the same ones), the prefill in passes of ``max_batched_tokens``;
-    without ``sums`` only memory is right."""
-    stages = points[0].stages
-    columns = {stage: stage_column(forms, stage, attention, points) for stage in stages}
-    if "prefill" in columns and max_batched_tokens is not None:
-        prompts = forms.prompts(attention)
-        columns["prefill"] = [
-            replace(figures, cost=prompts.cost(figures.scenario, figures.cost, max_batched_tokens, sums=sums))
-            for figures in columns["prefill"]
-            if isinstance(figures.scenario, Scenario)
-        ]
-    return [dict(zip(stages, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _check_stages(forms: StageForms, point: SweepPoint, measured: Measured) -> None:
+    """A DeploymentError for what capacity does not say of pipeline stages."""
+    if forms.deployment.pp > 1 and (point.crops is not None or point.encoder_len is not None):
+        raise DeploymentError("pipeline stages share the layers of a decoder: leave --pp out, or pages and encoders")
+    if forms.deployment.pp > 1 and measured:
+        raise DeploymentError("a measured time is held to one device's peaks; leave it out, or --pp")
 
 
 def _need(
-    point: SweepPoint, stages: Mapping[StageName, StageFigures], ttft_s: float, tpot_s: float, fit: Fit | None
+    point: SweepPoint,
+    stages: Mapping[StageName, StageFigures],
+    memory: Memory,
+    ttft_s: float,
+    tpot_s: float,
+    fit: Fit | None,
 ) -> Need:
     first = StageCost.total(figures.cost for stage, figures in stages.items() if stage != "decode")
     return Need(
         point=point,
         ttft=Rates.of(first, ttft_s) if "prefill" in stages else None,
         tpot=Rates.of(_one_pass(stages["decode"]), tpot_s),
-        memory=memory_of(stages),
+        memory=memory,
         fit=fit,
     )
 
@@ -245,22 +201,6 @@ def _one_pass(figures: StageFigures) -> StageCost:
     return per_step(figures.cost, figures.steps)
 
 
-def memory_of(stages: Mapping[StageName, StageFigures]) -> Memory:
-    """What the stages of one point hold. The tower of a page stays resident beside the decoder."""
-    decode = stages["decode"].cost
-    tower = stages["vision"].cost.weight_bytes if "vision" in stages else 0
-    worst = max(stages, key=lambda stage: stages[stage].cost.peak_activation_bytes)
-    return Memory(
-        weight_bytes=decode.weight_bytes + tower,
-        kv_after_prefill_bytes=stages["prefill"].cost.kv_bytes if "prefill" in stages else None,
-        kv_bytes=decode.kv_bytes,
-        kv_storage_bytes=max(figures.cost.kv_storage_bytes for figures in stages.values()),
-        peak_activation_bytes=stages[worst].cost.peak_activation_bytes,
-        peak_stage=worst,
-        batch=stages["decode"].scenario.batch,
-    )
-
-
 def fitted(
     forms: StageForms,
     attention: Attention,
@@ -270,9 +210,8 @@ def fitted(
 ) -> Fit:
     """The largest batch and the longest context that fit, each to the last unit."""
 
-    def memory_at(changed: SweepPoint) -> Memory:
-        (stages,) = stage_columns(forms, attention, [changed], max_batched_tokens, sums=False)
-        return memory_of(stages)
+    def memory(changed: SweepPoint) -> Memory:
+        return memory_at(forms, attention, changed, max_batched_tokens)
 
     def at_batch(size: int) -> SweepPoint:
         return replace(point, batch=size)
@@ -281,11 +220,11 @@ def fitted(
         return replace(point, decode=size, prefill=size if point.prefill == point.decode else point.prefill)
 
     def search(at: Callable[[int], SweepPoint], start: int, most: int) -> tuple[int, tuple[Shortfall, ...]]:
-        size = largest_that_fits(lambda size: memory_at(at(size)).total_bytes <= memory_bytes, start=start, most=most)
+        size = largest_that_fits(lambda size: memory(at(size)).total_bytes <= memory_bytes, start=start, most=most)
         if size:
             return size, ()
-        memory = memory_at(at(1))
-        return 0, (Shortfall(at(1), memory, memory.total_bytes - memory_bytes),)
+        most_held = memory(at(1))
+        return 0, (Shortfall(at(1), most_held, most_held.total_bytes - memory_bytes),)
 
     batch, too_many = search(at_batch, point.batch, LARGEST_SIZE)
     if point.crops is not None or point.decode is None:

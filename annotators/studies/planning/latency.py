@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.chunks import PromptForms
 from fxmeter.annotators.studies.planning.search import largest_that_fits
+from fxmeter.annotators.timing.stage_time import Time
 from fxmeter.models.choices import StageName
 from fxmeter.models.devices import Device
 from fxmeter.models.names import Kwargs
@@ -35,7 +39,8 @@ class Latency:
     encoder (encode).
 
     ``tokens_per_s`` is of all sequences, those of all data-parallel groups, and ``tokens_per_s_each`` of one.
-    ``extrapolated`` says why the estimate was not held to measurements.
+    ``extrapolated`` says why the estimate was not held to measurements. Of several pipeline stages the one at
+    ``slowest`` takes ``slowest_s``, which is the pace of passes that follow one another: ``tokens_per_s`` is theirs.
     """
 
     device: str
@@ -48,6 +53,8 @@ class Latency:
     tokens_per_s: float
     tokens_per_s_each: float
     extrapolated: tuple[str, ...] = ()
+    slowest: int | None = None
+    slowest_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +120,11 @@ def latencies(
     rows: list[Latency] = []
     for device in devices:
         if prefill and encoder is not None:
-            rows += _rows(encoder, "encode", device, [encoder.sheet.subject.encoder_len or 0], batch, {})
+            rows += _rows(_passes(encoder), device, [encoder.sheet.subject.encoder_len or 0], batch)
         if prefill:
-            rows += _prompt_rows(prompts, device, prefill, batch, prompt)
+            rows += _rows(_prompts(prompts, prompt), device, prefill, batch)
         if decode:
-            rows += _rows(steps, "decode", device, decode, batch, {"query_len": step.query_len}, step.tokens_per_step)
+            rows += _rows(_passes(steps, step), device, decode, batch)
     new = step.query_len
     turns = [Turn(device.name, context, _turn(steps, device, context, new)) for device in devices for context in decode]
     crossings = [Crossing(size, _crossing(steps, size, new)) for size in batch] if decode else []
@@ -125,47 +132,65 @@ def latencies(
     return Latencies(tuple(rows), tuple(turns), tuple(crossings), sources, prompt, step)
 
 
-def _prompt_rows(
-    prompts: PromptForms, device: Device, lengths: Sequence[int], batches: Sequence[int], prompt: Scenario
-) -> list[Latency]:
-    rows = _rows(prompts.last, "prefill", device, lengths, batches, {"past_len": prompt.past_len})
-    if prompt.chunk is None:
-        return rows
-    for place, row in enumerate(rows):
-        time = prompts.time(device, replace(prompt, batch=row.batch, query_len=row.length))
-        more = row.estimate_s / time.estimate_s
-        rows[place] = replace(
-            row,
-            bound_s=time.bound_s,
-            estimate_s=time.estimate_s,
-            bound_by=time.bound_by,
-            tokens_per_s=row.tokens_per_s * more,
-            tokens_per_s_each=row.tokens_per_s_each * more,
-        )
-    return rows
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """What is timed at lengths and batches: tokens of a pass of so many, sizes as the form takes them, and how long it
+    takes, in all and in each pipeline stage."""
+
+    form: ClosedForm
+    tokens: Callable[[int], float]
+    sizes: Callable[[int, int], Kwargs]
+    time: Callable[[Device, int, int], tuple[Time, Sequence[Time]]]
 
 
-def _rows(
-    form: ClosedForm,
-    stage: StageName,
-    device: Device,
-    lengths: Sequence[int],
-    batches: Sequence[int],
-    other: Mapping[str, int],
-    tokens: float = 1,
-) -> list[Latency]:
-    column = np.array(lengths)[:, None]
-    axis = "past_len" if stage == "decode" else "query_len"
-    sizes: Kwargs = {axis: column, **other}
-    found = form.time(device, batch=np.array(batches), **sizes)
-    groups = int(form.sheet.subject.deployment.get("dp", 1))
+def _passes(form: ClosedForm, step: Scenario | None = None) -> _Timed:
+    """Decode steps, or passes of an encoder."""
+
+    def sizes(length: int, batch: int) -> Kwargs:
+        own = {"query_len": length} if step is None else {"query_len": step.query_len, "past_len": length}
+        return {"batch": batch, **own}
+
+    def time(device: Device, length: int, batch: int) -> tuple[Time, Sequence[Time]]:
+        parts = [part.time(device, **sizes(length, batch)).summed() for part in form.stages]
+        return reduce(add, parts), parts
+
+    return _Timed(form, lambda length: length if step is None else step.tokens_per_step, sizes, time)
+
+
+def _prompts(forms: PromptForms, prompt: Scenario) -> _Timed:
+    def sizes(length: int, batch: int) -> Kwargs:
+        return {"batch": batch, "query_len": length, "past_len": prompt.past_len}
+
+    def time(device: Device, length: int, batch: int) -> tuple[Time, Sequence[Time]]:
+        whole = replace(prompt, batch=batch, query_len=length)
+        return forms.time(device, whole), [stage.time(device, whole) for stage in forms.stages]
+
+    return _Timed(forms.last, float, sizes, time)
+
+
+def _rows(timed: _Timed, device: Device, lengths: Sequence[int], batches: Sequence[int]) -> list[Latency]:
+    groups = int(timed.form.sheet.subject.deployment.get("dp", 1))
     rows = []
-    for (i, length), (j, size) in ((a, b) for a in enumerate(lengths) for b in enumerate(batches)):
-        estimate = float(found.estimate_s[i, j])
-        each = (tokens if stage == "decode" else length) / estimate
-        bound, by = float(found.bound_s[i, j]), str(found.bound_by[i, j])
-        reasons = form.extrapolated(device, batch=size, **{**sizes, axis: length})
-        rows.append(Latency(device.name, stage, size, length, bound, estimate, by, each * size * groups, each, reasons))
+    for length, size in itertools.product(lengths, batches):
+        whole, parts = timed.time(device, length, size)
+        slowest = max(range(len(parts)), key=lambda place: parts[place].estimate_s)
+        paced_s = parts[slowest].estimate_s if len(parts) > 1 else whole.estimate_s
+        tokens = timed.tokens(length)
+        row = Latency(
+            device=device.name,
+            stage=timed.form.sheet.stage,
+            batch=size,
+            length=length,
+            bound_s=whole.bound_s,
+            estimate_s=whole.estimate_s,
+            bound_by=whole.bound_by,
+            tokens_per_s=tokens / paced_s * size * groups,
+            tokens_per_s_each=tokens / whole.estimate_s,
+            extrapolated=timed.form.extrapolated(device, **timed.sizes(length, size)),
+            slowest=slowest if len(parts) > 1 else None,
+            slowest_s=paced_s if len(parts) > 1 else None,
+        )
+        rows.append(row)
     return rows
 
 

@@ -102,13 +102,22 @@ def step_on(forms: StageForms, attention: Attention, point: SweepPoint, device: 
 
 
 def prompts_on(
-    forms: StageForms, attention: Attention, point: SweepPoint, device: Device, demand: Demand, batch: int
+    forms: StageForms,
+    attention: Attention,
+    point: SweepPoint,
+    device: Device,
+    demand: Demand,
+    batch: int,
+    *,
+    stream: bool = False,
 ) -> Time | None:
-    """Vision or encoder, and prefill, of ``batch`` requests; None without a prompt."""
+    """Vision or encoder, and prefill, of ``batch`` requests; None without a prompt. In pipeline stages it is from the
+    first to the last; with ``stream`` the pace of as many such batches, one in each."""
     if point.prefill is None:
         return None
     whole = prefill(point.prefill, batch=batch)
-    prompts = forms.prompts(attention).time(device, whole, demand.max_batched_tokens)
+    found = forms.prompts(attention)
+    prompts = (found.in_stream if stream else found.time)(device, whole, demand.max_batched_tokens)
     if point.encoder_len is not None:
         return forms.of("encode", attention).time(device, batch=batch).summed() + prompts
     if point.crops is None:
@@ -150,8 +159,8 @@ def _served(
     if not batch:
         return None
     step = step_s(batch)
-    prompts = prompts_on(forms, attention, point, device, demand, batch) if point.steps > 1 else None
-    devices, sequences = forms.deployment.devices, batch * forms.deployment.dp
+    prompts = prompts_on(forms, attention, point, device, demand, batch, stream=True) if point.steps > 1 else None
+    devices, sequences = forms.deployment.devices, batch * forms.deployment.dp * forms.deployment.pp
     requests = None if prompts is None else sequences / (prompts.estimate_s + point.steps * step)
     tokens = sequences / step if requests is None else point.steps * requests
     price = demand.price_of(device)

@@ -47,6 +47,18 @@ def _lines(capacity: Capacity) -> list[str]:
         f"{model.name}, {capacity.attention} attention, {model.dtype}",
         f"time to first token {ttft} · time per output token {tpot}{into}",
         f"2 FLOP/MAC · {in_words(model, capacity.conventions)}{_chunks(capacity)}",
+        *_in_flight(capacity),
+    ]
+
+
+def _in_flight(capacity: Capacity) -> list[str]:
+    stages = capacity.needs[0].memory.in_flight
+    if stages == 1:
+        return []
+    places = sorted({need.memory.place for need in capacity.needs if need.memory.place is not None})
+    return [
+        f"{stages} pipeline stages with a pass of the batch in each, so that each keeps the caches of {stages}; "
+        f"memory is that of the fullest, stage {' or '.join(map(str, places))} (the first is 0)"
     ]
 
 

@@ -66,17 +66,21 @@ def _times(title: str, found: list[Latency]) -> Grid:
             four_digits(row.tokens_per_s_each),
             four_digits(row.tokens_per_s),
             row.bound_by,
+            *([] if row.slowest_s is None else [duration(row.slowest_s), f"{row.slowest}"]),
         ]
         for row in found
     ]
     columns = numbers("tokens", "batch", "bound", "estimate", "tokens/s each", "tokens/s in all")
-    return one_device_in_title(Grid(title, [*names("device"), *columns, *names("bound by")], rows))
+    stages = numbers("slowest", "stage") if found[0].slowest_s is not None else []
+    return one_device_in_title(Grid(title, [*names("device"), *columns, *names("bound by"), *stages], rows))
 
 
 def _how(found: Latencies) -> str:
     how = "attention cores compute what their masks let through; logits of the last position; no scheduler"
     if found.encoder_len is not None:
         how += "; a first token takes the encoder and the prefill, one after the other"
+    if any(row.slowest is not None for row in found.rows):
+        how += "; tokens/s in all with a pass in each pipeline stage, paced by the slowest (the first is stage 0)"
     prompt = found.prompt
     how += f"; prompts after {prompt.past_len:,} cached tokens" if prompt.past_len else ""
     how += f"; prompts in chunks of {prompt.chunk:,} tokens" if prompt.chunk is not None else ""

@@ -16,12 +16,13 @@ from fxmeter.annotators.differences.saved import read_report
 from fxmeter.annotators.units import read_share
 from fxmeter.models.errors import FxmeterError, ScenarioError
 from fxmeter.models.names import Document, near
-from fxmeter.models.stage_cost import EXACT, FIELDS, PASS_FIGURES, StageCost
+from fxmeter.models.stage_cost import EXACT, FIELDS, PASS_FIGURES
 
 WATCHED = (*EXACT, *PASS_FIGURES)
 """Figures that a lock holds to what they were."""
 _HEAD = ("schema_version", "analytic_model_version", "versions", "model", "conventions")
 _NO_FIGURES = ("per_step", "cost", "modules", "ops", "peak", "kv_cache", "time", *PASS_FIGURES)
+LOCK = "fxmeter lock MODEL --file FILE"
 _DEEPEST = 4
 """Values that lie deeper are on one line: a module or an op, with its figures."""
 
@@ -95,22 +96,20 @@ def read_lock(path: Path) -> Lock:
     Raises:
         FxmeterError: a file that is not there, cut, no lock, or edited so that it cannot be read.
     """
-    document = read_report(path)
+    document = read_report(path, LOCK)
     try:
         asked = document["lock"]
-        report = {**document, "stages": [_whole_stage(stage) for stage in document["stages"]]}
         model, options = str(asked["model"]), tuple(map(str, asked["options"]))
         tolerances, written = dict(asked["tolerances"]), asked["figures"]
+        figures = seal(list(map(_stage, document["stages"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FxmeterError(
-            f"{path}: is no whole lock ({type(error).__name__}: {error}); write it again with `fxmeter lock`"
-        ) from None
-    if written != seal(document["stages"]):
+        raise FxmeterError(f"{path}: is not whole ({type(error).__name__}: {error}); write it with `{LOCK}`") from None
+    if written != figures:
         raise FxmeterError(
             f"{path}: its figures are not those that `fxmeter lock` wrote: edited, or merged of two; write it again"
         )
     _check_tolerances(tolerances)
-    return Lock(report, model, options, tolerances)
+    return Lock(document, model, options, tolerances)
 
 
 def read_tolerances(texts: Sequence[str]) -> dict[str, float]:
@@ -159,17 +158,6 @@ def _stage(stage: Document) -> Document:
 def _counted(cost: Document) -> Document:
     """Zeros, and what is derived from the others, are left out."""
     return {name: cost[name] for name in FIELDS if cost[name]}
-
-
-def _whole_stage(stage: Document) -> Document:
-    def whole(part: Document) -> Document:
-        return {**part, "cost": StageCost(**part["cost"]).to_dict()}
-
-    return {
-        **whole(stage),
-        "modules": [whole(row) for row in stage["modules"]],
-        "ops": [whole(row) for row in stage["ops"]],
-    }
 
 
 def _text(value: Any, depth: int) -> str:

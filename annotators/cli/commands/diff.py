@@ -30,9 +30,9 @@ from fxmeter.models.errors import FxmeterError
 def diff(sides: tuple[str, ...], depth: int, ops: int, markdown: bool, json_path: str | None) -> None:
     """What A and B differ in: figures first, then modules of the same role, then ops, and which part explains it.
 
-    A and B are models, or reports saved with `report --json FILE`. All options of `fxmeter report` that say what is
-    priced are taken; with two values and a comma between them, the first is of A and the second of B. One MODEL is
-    compared with itself. Exit code 0: no figure differs; 1: some do; 2: it could not be told.
+    A and B are models, reports saved with `report --json FILE`, or lock files. All options of `fxmeter report` that say
+    what is priced are taken; with two values and a comma between them, the first is of A and the second of B. One MODEL
+    is compared with itself where an option has two. Exit code 0: no figure differs; 1: some do; 2: none could be told.
 
     \b
     fxmeter diff llama-3.1-8b qwen3-8b --prefill 4096
@@ -79,6 +79,8 @@ def _reports(given: Sequence[str], folder: Path) -> list[Path]:
         raise click.UsageError(
             f"diff takes two models or saved reports, or one model and what differs; got {len(models)}"
         )
+    if len(models) == 1 and not any(len(values) == 2 for _, values in options):
+        raise click.UsageError(f"diff compares two: name one beside {models[0]}, or give an option two values (A,B)")
     paths = []
     for side, model in enumerate((models * 2)[:2] if len(models) == 1 else models):
         if is_report(model):

@@ -1,6 +1,11 @@
 """The command that lays a trace over the prediction."""
 
+import gzip
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -55,8 +60,16 @@ def test_the_timeline_has_the_pass_and_under_it_the_prediction(run, files, tmp_p
 def test_mistakes_are_one_line(run, files, tmp_path):
     config, trace = files
     (tmp_path / "cut.json.gz").write_bytes(trace.read_bytes()[:5000])
+    (tmp_path / "other.json.gz").write_bytes(gzip.compress(b"no trace"))
+    for name, text in (("empty", ""), ("without", '{"traceEvents": []}'), ("odd", '{"traceEvents": {"a": 1}}')):
+        (tmp_path / f"{name}.json").write_text(text)
     for arguments, code, words in (
         (["--trace", tmp_path / "cut.json.gz"], 1, "cut off"),
+        (["--trace", tmp_path / "other.json.gz"], 1, "is no Chrome trace"),
+        (["--trace", tmp_path / "empty.json"], 1, "is no Chrome trace"),
+        (["--trace", tmp_path / "odd.json"], 1, "is no Chrome trace"),
+        (["--trace", tmp_path / "without.json"], 1, "is a trace without ops"),
+        (["--trace", tmp_path], 1, "Is a directory"),
         (["--trace", config], 1, "is no Chrome trace"),
         (["--trace", tmp_path / "none.json"], 1, "No such file"),
         (["--trace", trace, "--decode", "9"], 1, "no pass in it is of this model"),
@@ -68,6 +81,36 @@ def test_mistakes_are_one_line(run, files, tmp_path):
         assert (done.returncode, done.stdout) == (code, "")
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_trace_of_300_megabytes_is_read_in_little_more_memory_than_a_small_one(files, tmp_path):
+    """The same pass again and again, a thousand times."""
+    config, trace = files
+    events = [each for each in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"] if "dur" in each]
+    apart = max(each["ts"] + each["dur"] for each in events) - min(each["ts"] for each in events) + 10
+    text, most = json.dumps(events)[1:-1], {}
+    for name, size in (("small", 1), ("large", 300 * 10**6)):
+        with (tmp_path / name).open("w") as file:
+            passes = 0
+            while file.tell() < size:
+                file.write(", " if passes else '{"traceEvents": [')
+                later = passes * apart
+                file.write(
+                    re.sub(r'"ts": ([\d.]+)', lambda found, later=later: f'"ts": {float(found[1]) + later}', text)
+                )
+                passes += 1
+            file.write("]}")
+        command = [sys.executable, "-m", "fxmeter", "compare", config, "--trace", tmp_path / name]
+        command += ["--decode", str(PROMPT), "--batch", "2", "--attention", "eager", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            document = json.loads(process.stdout.read())
+            _, code, used = os.wait4(process.pid, 0)
+            process.returncode = code
+        assert (code, document["passes"]) == (0, passes)
+        most[name] = used.ru_maxrss * 1024
+    assert passes > 500
+    assert most["large"] - most["small"] < 60 * 2**20
 
 
 def test_every_option_has_an_example():

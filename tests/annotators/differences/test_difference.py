@@ -127,6 +127,7 @@ def test_two_values_of_an_option_are_of_the_two_sides(run, tmp_path):
     [
         ([], "diff takes two models or saved reports"),
         (["a", "b", "c"], "got 3"),
+        (["llama-3.1-8b", "--decode", "8"], "name one beside llama-3.1-8b"),
         (["llama-3.1-8b", "--decode"], "'--decode' requires a value"),
         (["llama-3.1-8b", "--decode", "1,2,3"], "one value for both or one for each"),
         (["llama-3.1-8b", "--bogus", "1"], "No such option: --bogus"),
@@ -148,8 +149,8 @@ def test_bad_input_is_one_line(run, arguments, message):
         ('{"schema_version": 2, "stages"', "is no whole JSON file"),
         ('{"schema_version": 1, "stages": []}', "is of schema 1, and this fxmeter reads 2"),
         ('{"schema_version": 2}', "has no stages"),
-        ('{"schema_version": 2, "stages": [{"stage": "decode"}]}', "is no whole report"),
-        ("[]", "is no report"),
+        ('{"schema_version": 2, "stages": [{"stage": "decode"}]}', "is not whole"),
+        ("[]", "is not what `fxmeter report MODEL --json FILE` writes"),
     ],
 )
 def test_a_damaged_report_is_one_line(reports, tmp_path, text, message):
@@ -157,6 +158,18 @@ def test_a_damaged_report_is_one_line(reports, tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(FxmeterError, match=message):
         diff(reports[0], path)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda one: one.pop("model"), lambda one: one["stages"][0]["cost"].update(flops="x")]
+)
+def test_a_report_edited_by_hand_is_one_line(run, reports, tmp_path, change):
+    document = json.loads(reports[0].read_text())
+    change(document)
+    (tmp_path / "edited.json").write_text(json.dumps(document))
+    done = run("diff", reports[0], tmp_path / "edited.json")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "is not whole" in done.stderr
 
 
 def test_saved_reports_are_compared_without_torch(reports):

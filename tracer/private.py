@@ -19,7 +19,18 @@ import torch
 from torch import Tensor, fx, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from fxmeter.tracer.private_names import COMPILE, COMPILED, DRAFTING, NAMES, SCAN, SHARDING, UNCOMPILED, Name, require
+from fxmeter.tracer.private_names import (
+    COMPILE,
+    COMPILED,
+    CUSTOM_OPS,
+    DRAFTING,
+    NAMES,
+    SCAN,
+    SHARDING,
+    UNCOMPILED,
+    Name,
+    require,
+)
 
 for _name in NAMES:
     require(_name)
@@ -150,6 +161,18 @@ def taken_apart(name: str) -> bool:
     return bool(ops) and all(map(is_composite, ops))
 
 
+def primitive_body(op: OpOverload) -> Callable[..., Any] | None:
+    """How torch runs a primitive by ops of aten."""
+    body: Callable[..., Any] | None = getattr(op, "impl_aten", None)
+    return body
+
+
+def custom_op_body(op: OpOverload) -> Callable[..., Any] | None:
+    """The function that ``torch.library.custom_op`` made an op of, if it was made so."""
+    made = CUSTOM_OPS.find().get(op.name())  # type: ignore[attr-defined]
+    return None if made is None else made._init_fn
+
+
 def on_demand(name: str) -> Any:
     """An object of :data:`SHARDING` or :data:`DRAFTING`, by the first part of its attribute. Not imported before."""
     (found,) = (known for known in (*SHARDING, *DRAFTING) if known.attribute.partition(".")[0] == name)
@@ -203,6 +226,7 @@ __all__ = [
     "can_fuse",
     "choose_attention",
     "compiled_as_written",
+    "custom_op_body",
     "grouped_mm",
     "has_attention_interface",
     "has_global_hooks",
@@ -213,6 +237,7 @@ __all__ = [
     "local_part",
     "on_demand",
     "plain_form",
+    "primitive_body",
     "pytree",
     "require",
     "scan_step_by_step",

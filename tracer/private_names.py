@@ -50,6 +50,7 @@ UNCOMPILED = Uncompiled(
     Name(_FLEX, "flex_attention_hop", "record flex_attention as one core"),
 )
 SCAN = Name("torch._higher_order_ops.scan", "generic_scan", "record a scan step by step")
+CUSTOM_OPS = Name("torch._library.custom_ops", "OPDEFS", "record a custom op by what it is written in")
 
 NAMES = (
     Name("torch._ops", "OpOverload", "tell ops apart and read their schemas"),
@@ -63,6 +64,8 @@ NAMES = (
     UNCOMPILED.flex_devices,
     UNCOMPILED.flex_operator,
     SCAN,
+    CUSTOM_OPS,
+    Name("torch", "ops.prims.add.default.impl_aten", "record torch's primitives by ops that have rules"),
     Name("torch.utils._pytree", "tree_map_only", "find tensors in nested arguments"),
     Name("torch.utils._pytree", "tree_leaves", "find tensors in nested arguments"),
     Name("torch", "_C._DisableTorchDispatch", "hand a tensor on without recording it"),

@@ -22,6 +22,7 @@ from fxmeter.tracer.graph.nodes import NodeMeta, meta_of, spec_of, specs_of
 from fxmeter.tracer.graph.schema import changed_arguments
 from fxmeter.tracer.graph.spec import Spec, Storage
 from fxmeter.tracer.graph.values import Args
+from fxmeter.tracer.operators.meta_kernels import META_KERNELS
 from fxmeter.tracer.private import OpOverload, pytree, without_modes
 
 aten = torch.ops.aten
@@ -45,13 +46,24 @@ QUESTIONS = frozenset(
         aten.masked_select.default,
         aten.bincount.default,
         aten._pack_padded_sequence.default,
+        aten._ctc_loss.Tensor,
+        aten._ctc_loss_backward.Tensor,
+        aten._unique.default,
         aten._unique2.default,
+        aten.allclose.default,
         aten.unique_consecutive.default,
         aten.unique_dim.default,
         aten.repeat_interleave.Tensor,
     }
 )
 """The ops that ask for values, or for a shape that depends on them: a copy where it leaves meta, an index by a mask."""
+
+
+_WITH_LENGTHS = {
+    aten._ctc_loss.Tensor: (2, aten._ctc_loss.default),
+    aten._ctc_loss_backward.Tensor: (3, aten._ctc_loss_backward.default),
+}
+"""Op → where its two tensors of lengths are, and the same op that takes lists."""
 
 
 class UnknownValueError(Exception):
@@ -104,6 +116,11 @@ class Questions:
         if func is aten._pack_padded_sequence.default:  # how many sequences are that long is for code to read
             (lengths,) = self._asked([node.args[1]])  # type: ignore[list-item]
             return func(args[0], lengths, *args[2:], **kwargs)
+        if func in _WITH_LENGTHS:  # the op with lists of lengths in the place of tensors
+            at, plain = _WITH_LENGTHS[func]
+            lengths = tuple(tensor.tolist() for tensor in self._asked(node.args[at : at + 2]))  # type: ignore[arg-type]
+            node.target, node.args = plain, (*node.args[:at], *lengths, *node.args[at + 2 :])
+            return META_KERNELS[plain](plain, *args[:at], *lengths, *args[at + 2 :], **kwargs)
         if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
             return self._by_mask(func, node, args, kwargs)
         sources = [source for source in node.all_input_nodes if isinstance(meta_of(source).spec, Spec)]

@@ -34,12 +34,12 @@ from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_o
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.operators.devices import run_together
-from fxmeter.tracer.operators.meta_kernels import META_KERNELS
+from fxmeter.tracer.operators.meta_kernels import ASSUMED, META_KERNELS
 from fxmeter.tracer.operators.remembered import run_or_remember
+from fxmeter.tracer.operators.taken_apart import parts_of
 from fxmeter.tracer.private import (
     HigherOrderOperator,
     TorchDispatchMode,
-    is_composite,
     is_distributed,
     target_name,
     without_dispatch,
@@ -136,9 +136,9 @@ class Recorder(TorchDispatchMode):
         if isinstance(func, HigherOrderOperator):
             with self:
                 return run_higher_order(func, args, kwargs, self)
-        if is_composite(func):  # in inference mode, where torch would run it whole
+        if (parts := parts_of(func, args, kwargs)) is not None:
             with self:
-                return func.decompose(*args, **kwargs)
+                return parts(*args, **kwargs)
         if self._handed:
             self._let_go()
         self._met_meta = self._met_other = False
@@ -151,6 +151,8 @@ class Recorder(TorchDispatchMode):
         meta = describe(node, NodeMeta(module=module, calls=calls, instances=self.instances))
         began = self.moment()
         out = self._run(func, node, args, kwargs)
+        if func in ASSUMED:
+            self.assume(ASSUMED[func])
         meta.is_known = is_known(node, meta)
         if isinstance(out, Tensor):
             meta.spec = self._know(out, node, "activation", born=self.moment())

@@ -61,6 +61,55 @@ def _least_squares(func: Any, matrix: Tensor, sides: Tensor, *args: Any, **kwarg
     return sides.new_empty(shape), sides.new_empty(0), sides.new_empty(batch, dtype=torch.int64), sides.new_empty(0)
 
 
+def _histogram(func: Any, input: Tensor, bins: Any = 100, *args: Any, **kwargs: Any) -> Any:
+    """Counts, and the edges of ``bins``, a number or the edges themselves. torch has no meta kernel."""
+    if not input.is_meta:
+        return func(input, bins, *args, **kwargs)
+    edges = bins + 1 if isinstance(bins, int) else bins.numel()
+    return input.new_empty(edges - 1), input.new_empty(edges)
+
+
+def _histogram_edges(func: Any, input: Tensor, bins: list[int], *args: Any, **kwargs: Any) -> Any:
+    """The edges of each dimension's bins. torch has no meta kernel."""
+    return [input.new_empty(n + 1) for n in bins] if input.is_meta else func(input, bins, *args, **kwargs)
+
+
+def _histogram_counts(func: Any, input: Tensor, bins: list[Any], *args: Any, **kwargs: Any) -> Any:
+    """Counts of the bins of all dimensions, given by number or by their edges. torch has no meta kernel."""
+    if not input.is_meta:
+        return func(input, bins, *args, **kwargs)
+    return input.new_empty([n if isinstance(n, int) else n.numel() - 1 for n in bins])
+
+
+def _ctc_loss(func: Any, log_probs: Tensor, targets: Tensor, inputs: Any, lengths: Any, *args: Any, **kw: Any) -> Any:
+    """log_probs [T, B, C] → a loss each, and for each time and state a probability. torch has no meta kernel."""
+    if not log_probs.is_meta or isinstance(lengths, Tensor):
+        return func(log_probs, targets, inputs, lengths, *args, **kw)
+    steps, batch = log_probs.shape[0], log_probs.shape[1] if log_probs.dim() == 3 else 1
+    return log_probs.new_empty(batch), log_probs.new_empty(batch, steps, 2 * max(lengths, default=0) + 1)
+
+
+def _fake_quantized(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """As the input, with the mask of what was not cut off. torch has no meta kernel."""
+    if not input.is_meta:
+        return func(input, *args, **kwargs)
+    return torch.empty_like(input), torch.empty_like(input, dtype=torch.bool)
+
+
+def _fake_quantized_gradients(func: Any, grad: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Of the input, its scale and its zero point. torch has no meta kernel."""
+    return tuple(map(torch.empty_like, (input, *args[:2]))) if input.is_meta else func(grad, input, *args, **kwargs)
+
+
+def _like(place: int, func: Any, *args: Any, **kwargs: Any) -> Any:
+    """A gradient as what it is of. torch has no meta kernel."""
+    return torch.empty_like(args[place]) if args[place].is_meta else func(*args, **kwargs)
+
+
+ASSUMED = {
+    torch.ops.aten.linalg_matrix_exp.default: "no matrix has to be squared for its exponential: norms are at most 3"
+}
+"""What an op's price takes for granted of data, in words."""
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 META_KERNELS: dict[OpOverload, Function] = {
     torch.ops.aten._unsafe_view.default: lambda _, *given: torch.ops.aten.view.default(*given),  # three times as fast
@@ -70,6 +119,23 @@ META_KERNELS: dict[OpOverload, Function] = {
     torch.ops.aten.geqrf.default: _reflections,
     torch.ops.aten._cholesky_solve_helper.default: _cholesky_solve,
     torch.ops.aten.linalg_lstsq.default: _least_squares,
+    torch.ops.aten.fake_quantize_per_tensor_affine_cachemask.default: _fake_quantized,
+    torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default: _fake_quantized,
+    torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default: _fake_quantized,
+    torch.ops.aten._fake_quantize_learnable_per_tensor_affine.default: partial(_like, 0),
+    torch.ops.aten._fake_quantize_learnable_per_channel_affine.default: partial(_like, 0),
+    torch.ops.aten._fake_quantize_learnable_per_tensor_affine_backward.default: _fake_quantized_gradients,
+    torch.ops.aten._fake_quantize_learnable_per_channel_affine_backward.default: _fake_quantized_gradients,
+    torch.ops.aten.histogram.bin_ct: _histogram,
+    torch.ops.aten.histogram.bins_tensor: _histogram,
+    torch.ops.aten._histogramdd_bin_edges.default: _histogram_edges,
+    torch.ops.aten._histogramdd_from_bin_cts.default: _histogram_counts,
+    torch.ops.aten._histogramdd_from_bin_tensors.default: _histogram_counts,
+    torch.ops.aten._ctc_loss.default: _ctc_loss,
+    torch.ops.aten._ctc_loss_backward.default: partial(_like, 1),
+    torch.ops.aten.multi_margin_loss_backward.default: partial(_like, 1),
+    torch.ops.aten.multilabel_margin_loss_backward.default: partial(_like, 1),
+    torch.ops.aten.fractional_max_pool3d_backward.default: partial(_like, 1),
 }
 
 

@@ -21,6 +21,7 @@ _HINTS = {
     "does not require grad": "a pass is recorded as without gradients: take them inside `with torch.enable_grad():`",
     "item() cannot be called on meta": _NO_VALUE,
     "to numpy": _NO_VALUE,
+    "aten::_to_sparse": "sparse tensors have no rules; give the module with plain dense ones",
     "find the fake impl": "the op says no shapes without data: torch.library.register_fake gives it some",
     "no fake impl": "the op says no shapes without data: torch.library.register_fake gives it some",
 }

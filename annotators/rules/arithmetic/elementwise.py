@@ -42,6 +42,7 @@ ELEMENTARY = (
     "sqrt rsqrt reciprocal pow square erf maximum minimum fmax fmin relu clamp_min clamp_max floor ceil round trunc "
     "frac sign sgn erfinv asinh acosh atanh erfc lgamma digamma polygamma i0 special_i1 "
     "deg2rad rad2deg ldexp nextafter special_entr special_i0e special_i1e special_erfcx special_log_ndtr special_ndtri "
+    "special_airy_ai special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_spherical_bessel_j0 "
     "special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_modified_bessel_i0 "
     "special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_zeta igamma igammac "
     "copysign heaviside angle remainder fmod floor_divide eq ne lt le gt ge isnan isinf isfinite nan_to_num threshold"
@@ -100,6 +101,50 @@ def glu(self: Spec, *, out: Spec) -> Flops:
 def rrelu_with_noise(self: Spec) -> Flops:
     """2 per element: compare, product"""
     return Flops(vector=2 * self.numel)
+
+
+@rule(aten.mvlgamma.default, aten.mvlgamma_.default, fuses="pointwise")
+def mvlgamma(p: int, *, out: Spec) -> Flops:
+    """3·p + 1 per element: p offsets, as many log-gammas, their sum, and a constant"""
+    return Flops(vector=(3 * p + 1) * out.numel)
+
+
+@rule(aten.frexp.Tensor, fuses="pointwise")
+def frexp(self: Spec) -> Flops:
+    """1 per element, as the product with a power of two that it undoes"""
+    return Flops(vector=self.numel)
+
+
+FAKE_QUANTIZE = 7  # quotient, round, + zero point, max, min, − zero point, product
+
+
+@rule(
+    aten.fake_quantize_per_tensor_affine_cachemask.default,
+    aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default,
+    aten.fake_quantize_per_channel_affine_cachemask.default,
+    aten._fake_quantize_learnable_per_tensor_affine.default,
+    aten._fake_quantize_learnable_per_channel_affine.default,
+    fuses="pointwise",
+)
+def fake_quantize(self: Spec) -> Flops:
+    """7 per element: quotient by the scale, round, + zero point, max, min, − zero point, product with the scale"""
+    return Flops(vector=FAKE_QUANTIZE * self.numel)
+
+
+@rule(
+    aten._fake_quantize_learnable_per_tensor_affine_backward.default,
+    aten._fake_quantize_learnable_per_channel_affine_backward.default,
+)
+def fake_quantize_backward(self: Spec) -> Flops:
+    """16 per element: 4 to where it falls, two compares, a product; difference, 2 products and a sum for the scale, and
+    its and the zero point's sums with gradient and factor: 5"""
+    return Flops(vector=16 * self.numel)
+
+
+@rule(aten._fused_moving_avg_obs_fq_helper.default)
+def observe_and_fake_quantize(self: Spec) -> Flops:
+    """9 per element: smallest, largest, and as a fake quantisation; the averages are a handful of numbers"""
+    return Flops(vector=(2 + FAKE_QUANTIZE) * self.numel)
 
 
 @rule(aten.polar.default, fuses="pointwise")

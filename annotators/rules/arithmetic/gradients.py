@@ -79,6 +79,12 @@ def native_dropout_backward(grad_output: Spec) -> Flops:
     return Flops(vector=2 * grad_output.numel)
 
 
+@rule(aten._fused_dropout.default, aten._masked_scale.default, fuses="pointwise")
+def fused_dropout(self: Spec) -> Flops:
+    """2 per element: the product with the mask and the scale"""
+    return Flops(vector=2 * self.numel)
+
+
 @rule(aten.embedding_dense_backward.default, fuses="scatter")
 def embedding_dense_backward(grad_output: Spec) -> Flops:
     """1 per element of grad_output: its sum into the row"""

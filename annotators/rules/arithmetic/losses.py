@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from fxmeter.annotators.rules.cost import Flops, Moves
@@ -73,9 +76,27 @@ for _name, (_forward, _backward) in PER_ELEMENT.items():
 @rule(aten.multi_margin_loss.default, fuses="reduction")
 def multi_margin_loss(self: Spec, weight: Spec | None, p: float, reduction: int) -> Flops:
     """4 per element (two differences, maximum, sum), 1 more with p = 2, 1 with weight; a quotient per row"""
-    rows = self.numel // self.shape[-1]
+    rows = math.prod(self.shape[:-1])
     per_element = 4 + (p == 2) + (weight is not None)
     return Flops(vector=per_element * self.numel + (1 + (reduction != 0)) * rows + (reduction == 1))
+
+
+@rule(aten.multi_margin_loss_backward.default, fuses="pointwise")
+def multi_margin_loss_backward(self: Spec, weight: Spec | None, p: float) -> Flops:
+    """5 per element (two differences, compare, quotient, sum into the target's), 2 more with p = 2, 1 with weight"""
+    return Flops(vector=(5 + 2 * (p == 2) + (weight is not None)) * self.numel)
+
+
+@rule(aten.multilabel_margin_loss_forward.default, fuses="reduction")
+def multilabel_margin_loss(self: Spec, *, out: Sequence[Spec]) -> Flops:
+    """4 per pair of classes (two differences, maximum, sum), as if each row's targets were all of them; 1 per row"""
+    return Flops(vector=4 * self.numel * self.shape[-1] + math.prod(self.shape[:-1])) if self.shape else Flops(vector=5)
+
+
+@rule(aten.multilabel_margin_loss_backward.default)
+def multilabel_margin_loss_backward(self: Spec) -> Flops:
+    """5 per pair of classes (two differences, compare, two sums), as if each row's targets were all; 1 per element"""
+    return Flops(vector=5 * self.numel * self.shape[-1] + self.numel) if self.shape else Flops(vector=6)
 
 
 @rule(aten.binary_cross_entropy_with_logits.default, fuses="reduction")
@@ -85,16 +106,27 @@ def binary_cross_entropy_with_logits(self: Spec, weight: Spec | None, pos_weight
     return Flops(vector=per_element * self.numel + (reduction == 1))
 
 
-def _states(log_probs: Spec, target_lengths: list[int]) -> Size:
-    """(time, state) pairs of each sequence: a state for each label and for each blank around it."""
-    return log_probs.shape[0] * sum(2 * length + 1 for length in target_lengths)
+def _states(input_lengths: list[int], target_lengths: list[int]) -> Size:
+    """(time, state) pairs of all sequences: a state for each label and for each blank around it."""
+    return sum(steps * (2 * labels + 1) for steps, labels in zip(input_lengths, target_lengths, strict=True))
 
 
 @rule(aten._ctc_loss.default)
-def ctc_loss(log_probs: Spec, target_lengths: list[int]) -> Flops:
+def ctc_loss(input_lengths: list[int], target_lengths: list[int]) -> Flops:
     """13 per time and state: the log-sum-exp of the three states before it, 11, and two sums
 
     Graves et al., "Connectionist Temporal Classification", ICML 2006, equation 6, in logarithms: 2 maxima, 3
     differences, 3 exponentials, 2 sums, a logarithm, and 2 sums with the maximum and the label's probability: 13.
     """
-    return Flops(vector=13 * _states(log_probs, target_lengths))
+    return Flops(vector=13 * _states(input_lengths, target_lengths))
+
+
+@rule(aten._ctc_loss_backward.default)
+def ctc_loss_backward(log_probs: Spec, input_lengths: list[int], target_lengths: list[int]) -> Flops:
+    """21 per time and state, 6 per element of log_probs
+
+    The same recursion backwards, 13; the sum with the forward one, 1, and the log-sum-exp into its label's, 7: maximum,
+    2 differences, 2 exponentials, sum, logarithm with the maximum, of equation 16 in logarithms. Then for each label
+    of the alphabet two exponentials, two sums, a difference and the product with the gradient.
+    """
+    return Flops(vector=21 * _states(input_lengths, target_lengths) + 6 * log_probs.numel)

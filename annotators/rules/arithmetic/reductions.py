@@ -56,7 +56,12 @@ per_element(
             aten.argsort.stable,
             aten.histc.default,
             aten.bincount.default,
+            aten._unique.default,
             aten._unique2.default,
+            aten.histogram.bin_ct,
+            aten.histogram.bins_tensor,
+            aten._histogramdd_from_bin_cts.default,
+            aten._histogramdd_from_bin_tensors.default,
             aten.unique_consecutive.default,
             aten.unique_dim.default,
             aten.median.default,
@@ -73,6 +78,9 @@ per_element(
 )
 per_element({aten.logcumsumexp.default: 4}, of="self")  # max, difference, exp, sum
 per_element({aten.aminmax.default: 2}, of="self", fuses="reduction")
+per_element({aten._masked_softmax.default: 5}, of="self", fuses="reduction")
+per_element({aten._histogramdd_bin_edges.default: 2}, of="self")  # smallest and largest
+per_element({aten._segment_reduce_backward.default: 1}, of="data")
 free(
     {
         aten.any.default: "boolean",
@@ -98,6 +106,9 @@ free(
     {
         aten._local_scalar_dense.default: "hands one value to the program",
         aten.nonzero.default: "an index of what is not zero",
+        aten.nonzero_static.default: "an index of what is not zero",
+        aten.hash_tensor.default: "integer arithmetic",
+        aten.allclose.default: "hands one value to the program",
     }
 )
 
@@ -147,3 +158,21 @@ def logsumexp(self: Spec, *, out: Spec) -> Flops:
 def renorm(self: Spec) -> Flops:
     """3 per element: square, sum; scale"""
     return Flops(vector=3 * self.numel)
+
+
+@rule(aten.embedding_renorm_.default)
+def embedding_renorm_(self: Spec, indices: Spec) -> Flops:
+    """3 per element of the rows looked up, as if each were another: square, sum; scale"""
+    return Flops(vector=3 * indices.numel * self.shape[-1])
+
+
+@rule(aten.segment_reduce.default)
+def segment_reduce(data: Spec, reduce: str, *, out: Spec) -> Flops:
+    """1 per element of data; for a mean a quotient for each of out"""
+    return _floats(data.numel + (reduce == "mean") * out.numel, data)
+
+
+@rule(aten.linalg__powsum.default, fuses="reduction")
+def powsum(self: Spec) -> Flops:
+    """2 per element of self (power, sum)"""
+    return _floats(2 * self.numel, self)

@@ -116,6 +116,17 @@ def grid_sampler_3d(grid: Spec, interpolation_mode: int, *, out: Spec) -> Flops:
     return Flops(vector=sample * out.numel + place * (grid.numel // 3))
 
 
+@rule(aten.grid_sampler_3d_backward.default)
+def grid_sampler_3d_backward(grad_output: Spec, grid: Spec, interpolation_mode: int, output_mask: list[bool]) -> Flops:
+    """per element of grad_output and tap (eight; nearest one) 2 into the input, 8 into the grid; the places again
+
+    Into the grid: for each of three coordinates a product with two weights, and one with the gradient; their sums.
+    """
+    to_input, to_grid = output_mask
+    taps, place, moved = (1, 12, False) if interpolation_mode == _NEAREST_MODE else (8, 42, to_grid)
+    return Flops(vector=taps * (2 * to_input + 8 * moved) * grad_output.numel + place * (grid.numel // 3))
+
+
 @rule(aten.affine_grid_generator.default)
 def affine_grid_generator(theta: Spec, *, out: Spec) -> Flops:
     """out[N, positions, d] = base[positions, d + 1] @ theta[N, d, d + 1]ᵀ"""

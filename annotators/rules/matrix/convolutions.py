@@ -59,3 +59,10 @@ def convolution_backward(
     to_input, to_weight, to_bias = output_mask
     each = products(input.numel if transposed else grad_output.numel, weight)
     return Flops(matmul=each.matmul * (to_input + to_weight), vector=grad_output.numel * to_bias)
+
+
+@rule(aten.conv_tbc.default)
+def conv_tbc(self: Spec, weight: Spec, *, out: Spec) -> Flops:
+    """2 · elements of out · (taps of weight[taps, in, out] · in), and the bias"""
+    taps, channels, _ = weight.shape
+    return Flops(matmul=2 * out.numel * taps * channels, vector=out.numel)

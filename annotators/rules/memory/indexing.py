@@ -33,7 +33,17 @@ def _rows(self: Spec, out: Spec) -> Moves:
 
 
 free(
-    dict.fromkeys([aten.gather.default, aten.index_select.default, aten.index.Tensor, aten.take.default], GATHER),
+    dict.fromkeys(
+        [
+            aten.gather.default,
+            aten.index_select.default,
+            aten.index.Tensor,
+            aten._unsafe_index.Tensor,
+            aten._unsafe_masked_index.default,
+            aten.take.default,
+        ],
+        GATHER,
+    ),
     fuses="gather",
     moves=_rows,
 )
@@ -74,7 +84,7 @@ def _broadcast(shapes: list[tuple[Size, ...]]) -> Size:
     return count
 
 
-@rule(aten.index_put_.default, fuses="scatter", moves=_put_moves)
+@rule(aten.index_put_.default, aten._index_put_impl_.default, fuses="scatter", moves=_put_moves)
 def index_put_(self: Spec, values: Spec, accumulate: bool) -> Flops:
     """writes the elements that the indices pick; with accumulate, one sum for each"""
     return Flops(vector=values.numel if accumulate and self.is_float else 0)
@@ -85,7 +95,13 @@ def _put_whole(self: Spec, out: Spec) -> Moves:
     return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
 
 
-@rule(aten.index_put.default, fuses="scatter", moves=_put_whole)
+@rule(
+    aten.index_put.default,
+    aten._index_put_impl.default,
+    aten._unsafe_index_put.default,
+    fuses="scatter",
+    moves=_put_whole,
+)
 def index_put(self: Spec, values: Spec, accumulate: bool) -> Flops:
     """copies, then writes the elements that the indices pick; with accumulate, one sum for each"""
     return Flops(vector=values.numel if accumulate and self.is_float else 0)
@@ -95,6 +111,23 @@ def index_put(self: Spec, values: Spec, accumulate: bool) -> Flops:
 def put(self: Spec, source: Spec, accumulate: bool) -> Flops:
     """copies, then writes the elements that the index picks; with accumulate, one sum for each"""
     return Flops(vector=source.numel if accumulate and self.is_float else 0)
+
+
+def _put_elements(self: Spec, index: Spec, accumulate: bool) -> Moves:
+    touched = index.numel * self.itemsize
+    return Moves(read={"self": touched if accumulate else 0}, written={"self": touched})
+
+
+@rule(aten.put_.default, fuses="scatter", moves=_put_elements)
+def put_(self: Spec, source: Spec, accumulate: bool) -> Flops:
+    """writes the elements that the index picks; with accumulate, one sum for each"""
+    return put(self, source, accumulate)
+
+
+@rule(aten._unsafe_masked_index_put_accumulate.default, fuses="scatter", moves=_put_whole)
+def masked_index_put_accumulate(self: Spec, values: Spec) -> Flops:
+    """copies, then one sum for each of the values, as if the mask kept all"""
+    return Flops(vector=values.numel if self.is_float else 0)
 
 
 def _scatter_moves(self: Spec, index: Spec) -> Moves:
@@ -253,7 +286,13 @@ def embedding_bag(
     return Flops(vector=(1 + (per_sample_weights is not None)) * rows + (mode == 1) * first(out).numel)
 
 
-@rule(aten._embedding_bag_dense_backward.default, fuses="scatter")
+@rule(aten._embedding_bag_per_sample_weights_backward.default)
+def embedding_bag_weights_backward(grad: Spec, indices: Spec) -> Flops:
+    """2 per element looked up: its product with the gradient, and their sum"""
+    return Flops(vector=2 * indices.numel * grad.shape[-1])
+
+
+@rule(aten._embedding_bag_dense_backward.default, aten._embedding_bag_backward.default, fuses="scatter")
 def embedding_bag_backward(grad: Spec, indices: Spec, mode: int) -> Flops:
     """1 per element looked up: its sum into the row; a quotient each for a mean"""
     rows = indices.numel * grad.shape[-1]

@@ -38,7 +38,7 @@ free(
         "view reshape _unsafe_view _reshape_alias expand expand_as permute transpose t unsqueeze squeeze slice select "
         "split split_with_sizes chunk unbind narrow as_strided unfold diagonal detach alias view_as_complex "
         "view_as_real _conj _neg_view real imag movedim swapaxes unsafe_split unsafe_chunk unsafe_split_with_sizes "
-        "view_as _view_dtype set_ lift_fresh numpy_T mT flatten unflatten resolve_conj",
+        "view_as _view_dtype set_ lift_fresh numpy_T mT flatten unflatten resolve_conj _lazy_clone",
         VIEW,
     ),
     fuses="pointwise",  # where one of them has to copy
@@ -49,7 +49,8 @@ free(
         "diag_embed im2col pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle reflection_pad1d "
         "alias_copy as_strided_copy conj_physical detach_copy diagonal_copy expand_copy lift_fresh_copy narrow_copy "
         "permute_copy rot90 select_copy slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy "
-        "unbind_copy unfold_copy unsqueeze_copy view_copy "
+        "unbind_copy unfold_copy unsqueeze_copy view_copy _conj_copy _conj_physical _neg_view_copy "
+        "_reshape_copy _reshape_alias_copy _stack _chunk_cat _pin_memory "
         "block_diag reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d complex",
         COPY,
     ),
@@ -80,7 +81,7 @@ def _fills(out: Spec) -> Moves:
 free(
     _named(
         "arange tril_indices triu_indices zeros ones full scalar_tensor zeros_like ones_like full_like new_zeros "
-        "new_ones new_full eye linspace logspace hann_window",
+        "new_ones new_full eye linspace logspace hann_window range fft_fftfreq fft_rfftfreq",
         FILL,
     ),
     fuses="pointwise",
@@ -103,7 +104,7 @@ free(_named("searchsorted bucketize", INTEGER))
 free(
     _named(
         "rand randn rand_like randn_like randint randint_like randperm bernoulli normal poisson multinomial uniform "
-        "exponential cauchy geometric log_normal",
+        "exponential cauchy geometric log_normal normal_functional binomial _standard_gamma _sample_dirichlet",
         "draws random numbers",
         in_place=False,
     ),
@@ -112,13 +113,18 @@ free(
 )
 
 
+free(_named("fill zero", FILL, in_place=False), fuses="pointwise", moves=_fills)
+free(_named("copy", COPY, in_place=False), fuses="pointwise", moves=_fills)
+
+
 def _allocates(out: Spec) -> Moves:
     return Moves(read={"self": 0}, written={"out": 0})
 
 
 free(
     _named(
-        "empty empty_like empty_strided empty_permuted new_empty new_empty_strided _efficientzerotensor",
+        "empty empty_like empty_strided empty_permuted new_empty new_empty_strided _efficientzerotensor "
+        "resize_ resize_as_ _resize_output_",
         "allocates, writes nothing",
     ),
     fuses="pointwise",

@@ -122,6 +122,8 @@ _IS_ON = {
 _DEVICE = Tensor.device.__get__
 _CARRY_DATA = frozenset({torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor})
 """Functions whose result has values that code may ask for: made where they are known."""
+_ON_THE_HOST = frozenset({torch.tensor_split, Tensor.tensor_split})
+"""Functions whose second argument, where it is a tensor, is to be on the CPU: they read its values."""
 _NAMES = re.compile(r"(cpu|cuda|meta|mps|mtia|npu|hpu|xla|xpu)(:\d+)?$")
 
 
@@ -140,6 +142,8 @@ class _AtHome(TorchFunctionMode):
         if func in _ASKS:
             if args[0].is_meta and not _is_ours((asking := _caller(sys._getframe(1))).f_code):
                 return self._answer(func, args, kwargs, asking)
+        elif func in _ON_THE_HOST and isinstance(args[1], Tensor):
+            args = (args[0], args[1].tolist(), *args[2:])
         elif func in _TRANSFERS:
             return self._moved(func, *args, **kwargs)
         elif kwargs.get("device") is self._device and func not in _CARRY_DATA:
@@ -166,11 +170,10 @@ class _AtHome(TorchFunctionMode):
     def _moved(self, func: Function, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         """A tensor where it is wanted; what is at home already, or goes there, is on meta."""
         named = _DESTINATION[func](args, kwargs)
-        if func is Tensor.type_as or isinstance(named, Tensor):
-            other = args[0] if args else next(iter(kwargs.values()))
-            kwargs = {name: value for name, value in kwargs.items() if name != "other"} | {"dtype": other.dtype}
-            func, args, named = Tensor.to, args[1:], self._device if other.is_meta else other.device
-            kwargs["device"] = named
+        if isinstance(named, Tensor):
+            beside, named = named, self._device if named.is_meta else named.device
+            func, args = Tensor.to, (named, beside.dtype, *args[1:])
+            kwargs.pop("other", None)
         if named is None or not self._is_home(named):
             return func(tensor, *args, **kwargs)
         where = tensor.device if self._device.type == "cpu" else _META

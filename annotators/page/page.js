@@ -60,9 +60,8 @@ const powersOfTwo = (first, last) => {
 };
 
 /** Show the page: fill the choices, then work out everything anew whenever one changes. */
-function show(content, formulas) {
+function show(content, sheets) {
   const form = byId("controls");
-  const sheets = content.sheets.map((sheet, index) => ({ ...sheet, formulas: formulas[index] }));
   const choices = ["stage", "attention", "kernels", "weights", "kv", "tp"];
   const state = { by: "flops", inside: "all", ...Object.fromEntries(choices.map((name) => [name, sheets[0][name]])), ...content.start };
   const deviceNow = () => content.devices.find((device) => device.name === state.device);
@@ -398,4 +397,5 @@ function show(content, formulas) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
   offer();
   restore();
+  document.body.dataset.shown = "yes";
 }

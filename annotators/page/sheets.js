@@ -1,5 +1,18 @@
 "use strict";
 
+/** Run the scripts that are in this file compressed: the plotting library, and each cost sheet. */
+async function unpack() {
+  if (typeof DecompressionStream === "undefined") {
+    document.getElementById("answer").textContent = "This browser is too old to open the page: any of 2023 or later does.";
+    return new Promise(() => {});
+  }
+  for (const packed of document.querySelectorAll("script[type='text/deflate']")) {
+    const bytes = Uint8Array.from(atob(packed.textContent), (letter) => letter.charCodeAt(0));
+    const text = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+    packed.replaceWith(Object.assign(document.createElement("script"), { textContent: await text }));
+  }
+}
+
 /* Exact arithmetic: whole numbers are BigInt. The formulas call these by name. */
 
 const floor = (left, right) => {

@@ -39,7 +39,7 @@ class Browser:
 
         self.driver.get("about:blank")
         self.driver.get(f"{file.as_uri()}#{state}")
-        ready = "return location.protocol === 'file:' && document.readyState === 'complete'"
+        ready = "return location.protocol === 'file:' && document.body?.dataset.shown === 'yes'"
         WebDriverWait(self.driver, 30).until(lambda driver: driver.execute_script(ready))
 
     def look(self, *, width: int = 1280, dark: bool = False) -> None:

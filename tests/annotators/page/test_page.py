@@ -7,7 +7,7 @@ import random
 import pytest
 from transformers import AutoConfig
 
-from fxmeter import annotate, closed_form, decode, deploy, load_model, prefill
+from fxmeter import FxmeterError, annotate, closed_form, decode, deploy, load_model, prefill
 from fxmeter.annotators.page.page import Alternative, Start, page_html
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.units import quantity
@@ -98,6 +98,18 @@ def assert_page_shows(browser, form, kind, batch, length, chosen):
             quantity(cost.io_bytes, "byte"),
         ]
         assert modules[path][1:] == [*expected, resident, timed], (path, sizes)
+
+
+def test_a_page_is_small_and_one_that_is_too_large_says_how_much_fits(page, small, tmp_path, monkeypatch):
+    """Six sheets: prefill and decode of flash and eager, and of serving kernels. A page without the last two fits."""
+    tags = 200
+    size = page[0].stat().st_size
+    assert size < 2.5 * 10**6
+    fewer = page_file(small, tmp_path)[0].stat().st_size
+    monkeypatch.setattr("fxmeter.annotators.page.page.MOST_BYTES", fewer + tags)
+    with pytest.raises(FxmeterError, match=rf"would take {size / 1e6:.1f}: 4 of its 6 cost sheets fit") as caught:
+        page_file(small, tmp_path, ("transformers", "serving"))
+    assert "\n" not in str(caught.value)
 
 
 def test_every_figure_at_random_settings_is_that_of_the_closed_form(page, browser):

@@ -10,12 +10,14 @@ import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from fxmeter.annotators.cli.options import cache_option, dtype_option, model_argument, mtp_option
 from fxmeter.annotators.cli.output import check_writable, progress
+from fxmeter.annotators.cli.values import Decorator, gathered
 from fxmeter.annotators.closed.form import ClosedForm
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.sheets.kept.document import from_document, to_document
@@ -226,6 +228,14 @@ def session(
     name = source.name if isinstance(source, Preset) else model
     with progress(f"looking for {name}") as say:
         yield Session(name, source, dtype, say, default_store() if remember and is_settled() else None, sets or {}, mtp)
+
+
+Begin = Callable[..., AbstractContextManager[Session]]
+
+
+def model_options(*more: Decorator) -> Decorator:
+    """MODEL, --dtype, --mtp, ``more`` and --no-cache as ``begin``: :func:`session` on that model, but for the files."""
+    return gathered("begin", partial(partial, session), model_argument, dtype_option, mtp_option, *more, cache_option)
 
 
 def load_libraries() -> None:

@@ -11,18 +11,14 @@ import click
 from fxmeter.annotators.cli.axes import axis_options
 from fxmeter.annotators.cli.options import (
     attention_option,
-    cache_option,
     conventions_as,
     deployment_options,
     devices_option,
-    dtype_option,
     json_option,
-    model_argument,
-    mtp_option,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, refuse_two_ways, show, write_json
-from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.session import Begin, model_options
 from fxmeter.annotators.cli.values import Read, gathered, size
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.studies.axes import Axes
@@ -85,13 +81,11 @@ demand_options = gathered(
 
 
 @click.command(short_help="What fits, what devices reach and serve, and what targets take.")
-@model_argument
 @axis_options(prompts=DEFAULT_PROMPTS)
 @attention_option
 @conventions_as(replace(USUAL, logits="last"))
 @deployment_options(kernels="serving")
-@dtype_option
-@mtp_option
+@model_options()
 @click.option(
     "--ttft", type=TIME, default="1s", show_default=True, help="Target: time to first token, e.g. --ttft 500ms."
 )
@@ -103,16 +97,13 @@ demand_options = gathered(
 @measured_options
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. capacity M --markdown.")
 @json_option
-@cache_option
 @uncosted_option
 def capacity(
-    model: str,
+    begin: Begin,
     axes: Axes,
     attention: Attention,
     conventions: Conventions,
     deployment: Deployment,
-    dtype: str | None,
-    mtp: bool,
     ttft: float,
     tpot: float,
     memory: int | None,
@@ -120,7 +111,6 @@ def capacity(
     measured: Measured,
     markdown: bool,
     json_path: str | None,
-    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """What devices reach and serve of MODEL, or what a machine must do and hold, by input shape.
@@ -147,7 +137,7 @@ def capacity(
     fxmeter capacity qwen3-8b --prefill 4k --measured-prefill-ms 83 --device h100
     """
     _check(axes, asked, measured, memory, markdown, json_path)
-    with session(model, dtype, remember=remember, mtp=mtp, json=json_path) as work:
+    with begin(json=json_path) as work:
         from fxmeter.annotators.studies.planning import capacity as study
         from fxmeter.annotators.studies.planning.serving import Demand
 

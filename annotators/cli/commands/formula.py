@@ -7,18 +7,9 @@ from typing import Literal
 
 import click
 
-from fxmeter.annotators.cli.options import (
-    attention_option,
-    cache_option,
-    convention_options,
-    deployment_options,
-    dtype_option,
-    encoder_len_option,
-    model_argument,
-    mtp_option,
-)
+from fxmeter.annotators.cli.options import attention_option, convention_options, deployment_options, encoder_len_option
 from fxmeter.annotators.cli.output import show, write_json
-from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.session import Begin, model_options
 from fxmeter.annotators.cli.values import choice
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.models.choices import Attention
@@ -26,7 +17,6 @@ from fxmeter.models.deployment import Deployment
 
 
 @click.command(short_help="What a stage costs as formulas in batch and lengths.")
-@model_argument
 @choice(
     "--stage",
     Literal["vision", "prefill", "decode"],
@@ -38,27 +28,22 @@ from fxmeter.models.deployment import Deployment
 @click.option("--module", default="", metavar="PATH", help="One module, e.g. --module model.layers.1.mlp.")
 @convention_options
 @deployment_options()
-@dtype_option
-@mtp_option
+@model_options()
 @encoder_len_option
 @click.option("--latex", "written", flag_value="latex", help="As LaTeX (amsmath), e.g. formula M --latex.")
 @click.option("--json", "written", flag_value="json", help="As JSON with sympy's strings, e.g. formula M --json.")
 @click.option(
     "--python", "written", flag_value="python", help="As a function to paste, e.g. formula M --python > cost.py."
 )
-@cache_option
 def formula(
-    model: str,
+    begin: Begin,
     stage: Literal["vision", "prefill", "decode"],
     attention: Attention,
     module: str,
     conventions: Conventions,
     deployment: Deployment,
-    dtype: str | None,
-    mtp: bool,
     encoder_len: int | None,
     written: str | None,
-    remember: bool,
 ) -> None:
     """Every figure of a stage of MODEL as a formula: exact for every batch and length.
 
@@ -72,12 +57,12 @@ def formula(
     fxmeter formula deepseek-v3 --kernels serving --kv fp8
     fxmeter formula deepseek-ocr --stage vision --python > vision.py
     """
-    with session(model, dtype, remember=remember, mtp=mtp) as work:
+    with begin() as work:
         from fxmeter.annotators.closed.formulas import formulas
         from fxmeter.annotators.documents.formula import to_json, to_latex, to_python
 
         form = work.form(stage, attention, conventions, deployment, encoder_len=encoder_len, use="formula")
-        arranged = formulas(form.sheet, model=model, module=module)
+        arranged = formulas(form.sheet, model=work.name, module=module)
         work.keep()
     if written == "json":
         write_json(to_json(arranged), "-")

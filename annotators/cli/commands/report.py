@@ -10,14 +10,10 @@ import click
 
 from fxmeter.annotators.cli.options import (
     attentions_option,
-    cache_option,
     convention_options,
     deployment_options,
     devices_option,
-    dtype_option,
     json_option,
-    model_argument,
-    mtp_option,
     plot_option,
     set_option,
     uncosted_option,
@@ -25,7 +21,7 @@ from fxmeter.annotators.cli.options import (
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
 from fxmeter.annotators.cli.page import also_option, check_page, html_option, page_of
 from fxmeter.annotators.cli.scenarios import Scenarios, scenario_options
-from fxmeter.annotators.cli.session import Session, load_libraries, session
+from fxmeter.annotators.cli.session import Begin, Session, load_libraries, model_options
 from fxmeter.annotators.cli.values import choice, size
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.report import Report, build_report
@@ -44,14 +40,13 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="What prefill and decode of a model cost.")
-@model_argument
 @scenario_options
 @attentions_option
 @convention_options
 @deployment_options()
-@dtype_option
-@mtp_option
-@set_option("A field of the config with another value, e.g. --set num_hidden_layers=16.", metavar="FIELD=VALUE")
+@model_options(
+    set_option("A field of the config with another value, e.g. --set num_hidden_layers=16.", metavar="FIELD=VALUE")
+)
 @click.option(
     "--depth",
     type=size(0),
@@ -82,17 +77,13 @@ if TYPE_CHECKING:
 @plot_option
 @html_option
 @also_option
-@cache_option
 @uncosted_option
 def report(
-    model: str,
+    begin: Begin,
     scenarios: Scenarios,
     attentions: tuple[Attention, ...],
     conventions: Conventions,
     deployment: Deployment,
-    dtype: str | None,
-    mtp: bool,
-    sets: dict[str, str],
     depth: int,
     ops: int,
     ops_by: OpsBy | None,
@@ -103,7 +94,6 @@ def report(
     plot_path: str | None,
     html_path: str | None,
     also: tuple[str, ...],
-    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """What one prefill and one decode step of MODEL cost.
@@ -131,7 +121,7 @@ def report(
         raise click.UsageError("--plot draws kernels under the roofs of a device; give --device")
     deployments = check_page(html_path, deployment, also)
     files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path, "html": html_path}
-    with session(model, dtype, remember=remember, mtp=mtp, sets=sets, **files) as work:
+    with begin(**files) as work:
         asked = {
             "scenarios": [repr(scenario) for scenario in scenarios],
             "attentions": attentions,

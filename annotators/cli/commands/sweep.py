@@ -10,18 +10,14 @@ import click
 from fxmeter.annotators.cli.axes import axis_options
 from fxmeter.annotators.cli.options import (
     attentions_option,
-    cache_option,
     convention_options,
     deployment_options,
     devices_option,
-    dtype_option,
-    model_argument,
-    mtp_option,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import EXIT_ERROR, Failed, bar, exit_unless_costed, progress, show, write_file
 from fxmeter.annotators.cli.page import also_option, check_page, first_passes, html_option, page_of
-from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.session import Begin, model_options
 from fxmeter.annotators.conventions import Conventions
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.models.choices import Attention
@@ -30,36 +26,30 @@ from fxmeter.models.devices import Device
 
 
 @click.command(short_help="Costs at many sizes, into JSON, SQLite, CSV and plots.")
-@model_argument
 @axis_options(chunks=True)
 @attentions_option
 @convention_options
 @deployment_options()
-@dtype_option
-@mtp_option
+@model_options()
 @click.option("--out", required=True, metavar="DIR", help="Folder to write into, made or extended, e.g. --out ocr.")
 @click.option("--plots/--no-plots", default=None, help="Draw plots (default: if matplotlib is there), e.g. --no-plots.")
 @devices_option()
 @html_option
 @also_option
 @click.option("--check", "checked", is_flag=True, help="Exit 1 where a sanity ratio breaks, e.g. sweep M --check.")
-@cache_option
 @uncosted_option
 def sweep(
-    model: str,
+    begin: Begin,
     axes: Axes,
     attentions: tuple[Attention, ...],
     conventions: Conventions,
     deployment: Deployment,
-    dtype: str | None,
-    mtp: bool,
     out: str,
     plots: bool | None,
     devices: tuple[Device, ...],
     html_path: str | None,
     also: tuple[str, ...],
     checked: bool,
-    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """What every stage of MODEL costs at many sizes, written to DIR.
@@ -85,7 +75,7 @@ def sweep(
     if axes.chunk is not None and (devices or html_path is not None):
         raise click.UsageError("--device and --html show prompts that are processed at once; leave --chunk out")
     deployments = check_page(html_path, deployment, also)
-    with session(model, dtype, remember=remember, mtp=mtp, html=html_path) as work:
+    with begin(html=html_path) as work:
         from fxmeter.annotators.documents.tables.sweep_files import prepare, write
         from fxmeter.annotators.studies.comparing.ratios import check
         from fxmeter.annotators.studies.sweep import run_sweep

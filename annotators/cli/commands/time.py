@@ -10,19 +10,15 @@ import click
 
 from fxmeter.annotators.cli.engine import acceptance_option, cached_option, chunk_option, draft_option
 from fxmeter.annotators.cli.options import (
-    cache_option,
     deployment_options,
     devices_option,
-    dtype_option,
     encoder_len_option,
     json_option,
-    model_argument,
-    mtp_option,
     plot_option,
     uncosted_option,
 )
 from fxmeter.annotators.cli.output import exit_unless_costed, refuse_two_ways, show, write_file, write_json
-from fxmeter.annotators.cli.session import session
+from fxmeter.annotators.cli.session import Begin, model_options
 from fxmeter.annotators.cli.values import sizes
 from fxmeter.annotators.studies.chunks import PromptForms
 from fxmeter.annotators.studies.planning.latency import ENGINES, latencies
@@ -33,7 +29,6 @@ from fxmeter.models.scenario import prefill as one_prompt
 
 
 @click.command(short_help="Time to first token and per output token on devices.")
-@model_argument
 @devices_option(required=True)
 @click.option(
     "--prefill", type=sizes(1), metavar="LIST", default="512,2048,8192", help="Prompt lengths, e.g. --prefill 1k,8k."
@@ -48,15 +43,13 @@ from fxmeter.models.scenario import prefill as one_prompt
 @draft_option
 @acceptance_option
 @deployment_options(kernels="serving")
-@dtype_option
-@mtp_option
+@model_options()
 @click.option("--markdown", is_flag=True, help="Markdown instead of tables, e.g. time M --device h100 --markdown.")
 @plot_option
 @json_option
-@cache_option
 @uncosted_option
 def time(
-    model: str,
+    begin: Begin,
     devices: tuple[Device, ...],
     prefill: tuple[int, ...],
     decode: tuple[int, ...],
@@ -67,12 +60,9 @@ def time(
     draft: int | None,
     acceptance: float | None,
     deployment: Deployment,
-    dtype: str | None,
-    mtp: bool,
     markdown: bool,
     plot_path: str | None,
     json_path: str | None,
-    remember: bool,
     allow_uncosted: bool,
 ) -> None:
     """How long prefill (time to first token) and a decode step (time per output token) of MODEL take on devices.
@@ -98,7 +88,7 @@ def time(
             "--plot draws whole prompts and single steps: --prefill and --decode, no --cached, --chunk or --draft"
         )
     step = one_step(0, query_len=(draft or 0) + 1, acceptance=acceptance)
-    with session(model, dtype, remember=remember, mtp=mtp, json=json_path, plot=plot_path) as work:
+    with begin(json=json_path, plot=plot_path) as work:
         info = work.info(deployment)
         encoder_len = work.encoder_len(encoder_len, deployment)
         passes = partial(work.form, attention="flash", deployment=deployment, encoder_len=encoder_len)

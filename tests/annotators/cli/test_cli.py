@@ -223,9 +223,9 @@ def test_models_and_ops_list_everything(run):
     from fxmeter.models.presets import preset_names
 
     assert all(name in listed for name in preset_names())
-    table = run("ops").stdout
-    assert re.search(r"aten\.mm\.default +out\[M, N\] = self\[M, K\] @ mat2\[K, N\]", table)
-    assert re.search(r"aten\.view\.default +0: a view", table)
+    table = " ".join(run("ops").stdout.split())  # a name is as wide as two thirds of a file, so equations fold
+    assert "aten.mm.default out[M, N] = self[M, K] @ mat2[K, N]" in table
+    assert "aten.view.default 0: a view" in table
 
 
 def test_the_peak_of_every_stage_is_in_the_json_with_all_that_is_alive_there(run, tiny):

@@ -7,6 +7,7 @@ loop and an attention core taken apart.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -56,6 +57,13 @@ def local_part(tensor: Tensor) -> Tensor:
     """What this rank holds of a distributed tensor; any other tensor itself."""
     part: Tensor = getattr(tensor, "_local_tensor", tensor)
     return part
+
+
+def kept_in_float32(model: nn.Module, *, strictly: bool) -> re.Pattern[str] | None:
+    """Which of a model's names transformers keeps in float32, under bfloat16 too ("strictly") or under float16 alone;
+    None where there are none. A quantiser leaves the latter as they are."""
+    patterns = getattr(model, "_keep_in_fp32_modules_strict" if strictly else "_keep_in_fp32_modules", None)
+    return re.compile("|".join(rf"((^|\.){pattern}($|\.))" for pattern in sorted(patterns))) if patterns else None
 
 
 def is_distributed(types: tuple[type, ...]) -> bool:

@@ -23,6 +23,7 @@ from fxmeter.tracer.graph.spec import Spec, Storage, specs_in
 from fxmeter.tracer.private import OpOverload
 
 _TOPK = torch.ops.aten.topk.default
+_LOOK_UPS = (torch.ops.aten.index.Tensor, torch.ops.aten.embedding.default, torch.ops.aten.index_select.default)
 _GROUPED = torch.ops.aten._grouped_mm.default
 
 
@@ -128,17 +129,23 @@ _NO_MOVES = Moves()
 
 
 def _routing_of(node: fx.Node) -> Routed | None:
-    """The top-k selection that a grouped product's group offsets come from, nearest first; None where there is none."""
+    """The choice that a grouped product's group offsets come from, nearest first; None where there is none.
+
+    A top-k selection, or rows looked up in a table of expert numbers (hash routing: [vocabulary, k], whose rows name k
+    different experts).
+    """
     offsets = node.args[2] if len(node.args) > 2 else node.kwargs.get("offs")
     left, right = (spec_of(operand) for operand in node.all_input_nodes[:2])
     rows, experts = left.shape[0], right.shape[0]
     queue, seen = [offsets] if isinstance(offsets, fx.Node) else [], set()
     while queue:
         current = queue.pop(0)
-        if current.target is _TOPK:
+        if current.target is _TOPK or current.target in _LOOK_UPS:
             *tokens, top_k = next(specs_of(current)).shape
-            routed = _routed(rows, experts, math.prod(tokens), top_k, spec_of(current.all_input_nodes[0]).shape[-1])
-            if routed is not None:
+            source = spec_of(current.all_input_nodes[0])
+            of_all = source.shape[-1] if current.target is _TOPK else experts
+            routed = _routed(rows, experts, math.prod(tokens), top_k, of_all)
+            if routed is not None and (current.target is _TOPK or source.role == "weight"):
                 return routed
         for source in current.all_input_nodes:
             if source not in seen:

@@ -17,8 +17,7 @@ from fxmeter.models.deployment import deploy
 from fxmeter.models.errors import ScenarioError, TraceError
 from fxmeter.models.scenario import decode
 from fxmeter.models.stage_cost import Size
-from fxmeter.tracer.graph.nodes import meta_of, spec_of
-from fxmeter.tracer.graph.spec import Spec
+from fxmeter.tracer.graph.nodes import specs_of
 from fxmeter.tracer.run.encoder import fixed_positions, has_encoder
 
 _IN_16_BITS = deploy(weights="bfloat16")
@@ -53,13 +52,12 @@ def _read(stage: AnnotatedStage) -> int:
 
 def _bytes(node: fx.Node, graph: nx.DiGraph) -> Size:
     """Bytes that ops read of a tensor, looking through views; looking rows up does not count."""
-    storage = spec_of(node).storage
+    storage = next(specs_of(node)).storage
     nbytes: Size = 0
     for user in node.users:
         if user.op != "call_function":
             continue
-        spec = meta_of(user).spec
-        if isinstance(spec, Spec) and spec.storage is storage:
+        if {spec.storage for spec in specs_of(user)} == {storage}:  # a view, or several
             nbytes += _bytes(user, graph)
         elif user.target is not _LOOK_UP:
             nbytes += priced_edge(graph, node.name, user.name).bytes

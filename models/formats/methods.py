@@ -21,8 +21,10 @@ def formats_of_config(fields: Fields, *, expert_dtype: str | None = None) -> Wei
     """The formats that a ``quantization_config`` describes. Raises DeploymentError for a method nobody has priced.
 
     ``expert_dtype`` is a config's own word for its routed experts where they differ ("fp4" in DeepSeek-V4: blocks of 32
-    with a shared exponent, beside FP8 for the rest).
+    with a shared exponent, beside FP8 for the rest); some say it here, some beside it.
     """
+    expert_dtype = expert_dtype or fields.get("expert_dtype")
+    fields = {**fields, "expert_dtype": expert_dtype}
     method = str(fields.get("quant_method", "")).lower().replace("_", "-")
     if not method and (fields.get("load_in_4bit") or fields.get("load_in_8bit")):
         method = "bitsandbytes"
@@ -74,9 +76,20 @@ def _fp8(fields: Fields) -> WeightFormats:
             height, width = map(int, block)
         except (TypeError, ValueError):
             raise DeploymentError(f"quantization_config: weight_block_size must be two sizes, not {block!r}") from None
-        return _one("fp8", blocked_fp8(height, width), fields)
+        return _one("fp8", blocked_fp8(height, width, _scale_bytes(fields, (height, width))), fields)
     static = fields.get("activation_scheme") == "static"
     return _one("fp8", weight_format("fp8-static" if static else "fp8"), fields)
+
+
+def _scale_bytes(fields: Fields, block: tuple[int, int]) -> int:
+    """``scale_fmt`` "ue8m0" says that scales are powers of two. DeepSeek-V3.1 and V3.2 keep those in float32 all the
+    same; one byte each is what files have that keep their experts in FP4 (DeepSeek-V4), and those of smaller blocks
+    (MXFP8)."""
+    scale = fields.get("scale_fmt") or "float"
+    if scale not in ("float", "ue8m0"):
+        raise unpriced("fp8", f"scale_fmt {scale!r}", "float and ue8m0")
+    one_byte = fields.get("expert_dtype") == "fp4" or block != (128, 128)
+    return 1 if scale == "ue8m0" and one_byte else 4
 
 
 def _gptq(fields: Fields) -> WeightFormats:

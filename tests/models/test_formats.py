@@ -147,6 +147,29 @@ def test_experts_of_a_dtype_of_their_own():
     assert mixed.of(matrix("model.layers.3.mlp.experts.gate_up_proj", "experts")).name == "mxfp4"
     assert mixed.of(matrix("model.layers.3.self_attn.o_proj")).name == "fp8-block"
     assert mixed.label == "mxfp4 and fp8-block"
+    assert formats_of_config({**BLOCKS, "expert_dtype": "fp4"}).label == mixed.label
+
+
+@pytest.mark.parametrize(
+    ("said", "scale"),
+    [
+        ({}, 4),
+        ({"scale_fmt": "float"}, 4),
+        ({"scale_fmt": "ue8m0"}, 4),  # DeepSeek-V3.1 keeps its powers of two in float32
+        ({"scale_fmt": "ue8m0", "expert_dtype": "fp4"}, 1),
+        ({"scale_fmt": "ue8m0", "weight_block_size": [32, 32]}, 1),
+    ],
+    ids=str,
+)
+def test_scales_of_blocks(said, scale):
+    item = formats_of_config({**BLOCKS, **said}).of(matrix("model.layers.3.self_attn.o_proj"))
+    height, width = said.get("weight_block_size", (128, 128))
+    assert item.nbytes(OUT, IN) == OUT * IN + OUT // height * IN // width * scale
+
+
+def test_scales_of_an_unknown_kind_are_refused():
+    with pytest.raises(DeploymentError, match="scale_fmt 'e5m2' is not priced; float and ue8m0 are"):
+        formats_of_config({**BLOCKS, "scale_fmt": "e5m2"})
 
 
 def test_a_scheme_for_named_modules_goes_before_that_of_the_class():

@@ -30,6 +30,7 @@ from fxmeter.tracer.load.drafting import COUNTS, DraftingDecoder, further_layers
 from fxmeter.tracer.load.factory import built_by, fingerprint
 from fxmeter.tracer.load.parts import encoder_decoder_class, left_out, text_decoder
 from fxmeter.tracer.load.reading import one_line, read_fields, shown, unknown_word
+from fxmeter.tracer.private import kept_in_float32
 from fxmeter.tracer.state.session import one_building
 
 DTYPES = {name: getattr(torch, name) for name in get_args(Dtype)}
@@ -159,7 +160,8 @@ def _read(source: str | Path | Fields | PreTrainedConfig) -> tuple[PreTrainedCon
         if quantised is None:
             return config, None, sha256
         del config.quantization_config
-        return config, _formats(quantised if isinstance(quantised, dict) else quantised.to_dict()), sha256
+        fields = quantised if isinstance(quantised, dict) else quantised.to_dict()
+        return config, _formats(fields, expert_dtype=getattr(config, "expert_dtype", None)), sha256
     fields, origin = (source, _name_in(source)) if isinstance(source, Mapping) else read_fields(source)
     quantised = _quantisation_in(fields)
     if quantised is not None and not isinstance(quantised, dict):
@@ -236,16 +238,12 @@ def dtype_of(dtype: str | torch.dtype | None, fields: Fields) -> torch.dtype:
 
 def _keep_in_float32(model: nn.Module, dtype: torch.dtype) -> None:
     """Give float32 to the parameters and buffers that ``from_pretrained`` keeps in it (a router's correction bias)."""
-    patterns = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
-    if dtype == torch.float16:
-        patterns |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    if not patterns or dtype not in (torch.float16, torch.bfloat16):
-        return
-    kept = re.compile("|".join(rf"((^|\.){pattern}($|\.))" for pattern in patterns))
-    for path, module in model.named_modules():
+    lists = {torch.bfloat16: (True,), torch.float16: (True, False)}.get(dtype, ())
+    patterns = [kept for strictly in lists if (kept := kept_in_float32(model, strictly=strictly))]
+    for path, module in model.named_modules() if patterns else ():
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():
-                if tensor is not None and tensor.dtype == dtype and kept.search(f"{path}.{name}"):
+                if tensor is not None and tensor.dtype == dtype and any(p.search(f"{path}.{name}") for p in patterns):
                     tensor.data = tensor.data.to(torch.float32)
 
 

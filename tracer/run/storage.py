@@ -18,7 +18,7 @@ from fxmeter.models.formats import KvFormat, Parameter, Role, StorageFormat, Wei
 from fxmeter.tracer.capture.recording import Paging, Recording, Weight
 from fxmeter.tracer.graph.nodes import executed, spec_of, specs_of
 from fxmeter.tracer.operators.ops import cache_append
-from fxmeter.tracer.private import local_part
+from fxmeter.tracer.private import kept_in_float32, local_part
 from fxmeter.tracer.serving.heads import heads_once
 from fxmeter.tracer.state.tree import derived, named_tensors, walk
 
@@ -115,7 +115,8 @@ def _role(model: nn.Module, path: str, parameter: Tensor, is_head: bool) -> tupl
     """A parameter's role, and whether it is an embedding that is the head too."""
     owner, _, name = path.rpartition(".")
     module = model.get_submodule(owner)
-    if owner in getattr(model, "unconverted", ()):
+    kept = kept_in_float32(model, strictly=False)
+    if owner in getattr(model, "unconverted", ()) or (kept is not None and kept.search(path)):
         return "other", False
     if isinstance(module, nn.Linear) and name == "weight":
         return "head" if is_head else "experts" if "experts" in owner else "linear", False

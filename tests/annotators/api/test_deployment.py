@@ -69,6 +69,29 @@ def test_deepseek_v3_in_fp8_with_its_extra_layer():
     assert info.weight_bytes - model_info(plain).weight_bytes == more
 
 
+def test_deepseek_v4_with_experts_in_fp4():
+    """Published for V4-Pro: 864,704,792,696 bytes of tensors, of 61 layers and one that predicts a second token. FP8 in
+    blocks with one byte of scale, experts in FP4 with one byte for 32, what compresses the cache in bfloat16. Norms are
+    bfloat16 in the file, and float32 as transformers runs them."""
+
+    def fp8(rows: int, columns: int) -> int:
+        return rows * columns + -(-rows // 128) * -(-columns // 128)
+
+    hidden, heads, head, q_rank, o_rank, groups, inner, experts, streams = 7168, 128, 512, 1536, 1024, 16, 3072, 384, 4
+    attention = fp8(q_rank, hidden) + fp8(heads * head, q_rank) + fp8(head, hidden) + heads * 4  # and sinks
+    attention += fp8(groups * o_rank, heads * head // groups) + fp8(hidden, groups * o_rank)
+    router = experts * hidden * 2 + experts * 4
+    feed_forward = 3 * fp8(inner, hidden) + experts * 3 * inner * hidden * (16 + 1) // 32
+    of_streams = ((2 + streams) * streams * streams * hidden + (2 + streams) * streams + 3) * 4
+    norms = (2 * hidden + q_rank + head) * 2
+    further = 2 * fp8(hidden, hidden) + 3 * hidden * 2 + (streams * streams * hidden + streams + 1) * 4
+    predicting = attention + router + feed_forward + 2 * of_streams + norms + further
+    widened = 2 * (61 * (2 * hidden + q_rank + head) + 61 * head + 30 * 128 + hidden)  # 30 layers have an indexer
+    info = model_info(load_model("deepseek-v4-pro"))
+    assert info.weights == "mxfp4 and fp8-block-ue8m0"
+    assert info.checkpoint_bytes - widened + predicting == 864_704_792_696
+
+
 KEPT_AS_THEY_ARE = [
     ["lm_head", r"re:.*layers\.2\..*"],
     ["lm_head", "model.layers.0.mlp.down_proj"],

@@ -38,3 +38,13 @@ def test_k_of_e_experts():
     expert = 3 * 32 * 16
     idle = 3 * (4 - 2) * expert + 40 * 32
     assert active_parameters(model) == sum(p.numel() for p in model.parameters()) - idle
+
+
+def test_a_table_of_experts_names_different_ones_and_a_split_parameter_is_read_whole():
+    """DeepSeek-V4's first layers look the k experts of a token up; parts of a hyper-connection's bias are split off. A
+    second token closes no block of the compressed cache, so what closes one is not read."""
+    model = load_model("deepseek-v4-flash")
+    unread = ("embed_tokens.", "position_bias", "compressor.kv_norm", "indexer.kv_norm")
+    idle = sum(p.numel() for path, p in model.named_parameters() if any(name in path for name in unread))
+    experts = sum(p.numel() for path, p in model.named_parameters() if ".experts." in path)
+    assert active_parameters(model) == sum(p.numel() for p in model.parameters()) - idle - experts * (256 - 6) // 256

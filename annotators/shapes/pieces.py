@@ -167,7 +167,7 @@ class Pieces(Sheet):
     def _alone(self, point: Point, reason: str) -> Piece:
         """A point by itself. Raises TraceError where it cannot be recorded."""
         region = SizeRegion(point, point, (point[1] + point[2],) * 2)
-        priced = self._priced(region, self._record(point), point)
+        priced = self._priced(region, self._regions.samples.recording(point), point)
         return replace(Piece(**{each.name: getattr(priced, each.name) for each in fields(Piece)}), recorded=reason)
 
     def _record(self, point: Point, more: int = 0) -> Recording:

@@ -65,7 +65,7 @@ class Regions:
         failure: FxmeterError = NotPolynomial(f"no polynomial gives the sizes at {point}")
         kinds: tuple[bool, ...] = (True, False) if point[0] == 1 else (False,)
         try:
-            self.samples.at(point)
+            self.samples.at(point, keep=True)
             kinds = self._kinds_of_batch(point)
         except TraceError as error:
             failure = error
@@ -77,7 +77,18 @@ class Regions:
             region = self._known(point)
             if region is not None:
                 return region
-        raise failure
+        if isinstance(failure, NotPolynomial) and self._asked_with_other_batches(point):
+            self._lone(point[1:], one=False)  # of several batches at these lengths: the batch, at least, goes by a form
+            region = self._known(point)
+        if region is None:
+            raise failure
+        return region
+
+    def _asked_with_other_batches(self, point: Point) -> bool:
+        """Whether this is not the first batch of several sequences at its lengths. One alone is a recording, a form for
+        all of them five."""
+        batch, *place = point
+        return batch > 1 and any([*at] == place and b != batch for b, *at in self.samples.points(one=False))
 
     def reach(self, axis: int) -> None:
         """Find every region along an axis, of several sequences. Raises NotPolynomial where there are none, or too

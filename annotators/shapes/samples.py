@@ -65,6 +65,11 @@ class Samples:
                 self._whole = point, recording
         return self._taken[point]
 
+    def recording(self, point: Point) -> Recording:
+        """The recording at a point: the one that was kept last, where it is of this point."""
+        kept, self._whole = self._whole, None
+        return kept[1] if kept is not None and kept[0] == point else self._record(point)
+
     def _by_rows(self, point: Point) -> tuple[Sample, Sample]:
         """The sizes at a point as (what does not go by the rows of a rank, what each of its rows adds). Raises
         NotPolynomial where one row more makes other ops."""
@@ -80,9 +85,7 @@ class Samples:
 
     def with_sizes(self, fit: Fit) -> Recording:
         """The recording that the fit began with, polynomials in the place of its sizes."""
-        kept = self._whole[1] if self._whole is not None and self._whole[0] == fit.at else self._record(fit.at)
-        self._whole = None
-        return put_together(kept, fit.sizes)
+        return put_together(self.recording(fit.at), fit.sizes)
 
     def agrees(self, fit: Fit, point: Point) -> bool:
         """Whether the recording at ``point`` is what the fit says. Where the model cannot run, nothing is."""

@@ -142,10 +142,10 @@ def _routing_of(node: fx.Node) -> Routed | None:
         current = queue.pop(0)
         if current.target is _TOPK or current.target in _LOOK_UPS:
             *tokens, top_k = next(specs_of(current)).shape
-            source = spec_of(current.all_input_nodes[0])
-            of_all = source.shape[-1] if current.target is _TOPK else experts
+            table = spec_of(current.all_input_nodes[0])
+            of_all = table.shape[-1] if current.target is _TOPK else experts
             routed = _routed(rows, experts, math.prod(tokens), top_k, of_all)
-            if routed is not None and (current.target is _TOPK or source.role == "weight"):
+            if routed is not None and (current.target is _TOPK or table.role == "weight"):
                 return routed
         for source in current.all_input_nodes:
             if source not in seen:

@@ -111,3 +111,19 @@ def test_cells_lie_between_breakpoints_in_both_lengths_and_their_sum():
 def test_hints_are_all_whole_numbers_of_a_config():
     config = {"window": 128, "rope": {"length": 4096.0, "theta": 1.5}, "layers": [1, 2, 77]}
     assert config_lengths(config) == {128, 4096, 77}
+
+
+def test_batches_at_a_length_that_goes_by_no_form_have_one():
+    """A floor of the length: the first batch is refused, the second finds what holds for all of them."""
+    regions = regions_of(lambda b, x, y: [b * (x // 4) + 1])
+    with pytest.raises(NotPolynomial):
+        regions.find((2, 900, 0))
+    sizes = [regions.found[regions.find((batch, 900, 0))] for batch in (3, 4, 1, 5000)]
+    assert [value_at(size[0], (batch, 900, 0)) for size, batch in zip(sizes, (3, 4, 1, 5000), strict=True)] == [
+        676, 901, 226, 1_125_001,
+    ]  # fmt: skip
+    recorded = len(regions.samples)
+    regions.find((77, 900, 0))
+    assert len(regions.samples) == recorded
+    with pytest.raises(NotPolynomial):
+        regions.find((2, 901, 0))

@@ -98,6 +98,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "xmod": LANGUAGE,
     # widths that must fit one another
     "falcon_h1": {"mamba_d_ssm": 8 * HEAD_DIM, "mamba_n_heads": 8, "mamba_d_head": HEAD_DIM},
+    "glm5_next_text": {"qk_rope_head_dim": 0, "head_dim": 0, "qk_head_dim": HEAD_DIM, "index_kpool": 4},
+    "mistral4": {"qk_nope_head_dim": 8, "qk_head_dim": HEAD_DIM, "head_dim": HEAD_DIM},
     "mamba2": {"num_heads": 8, "head_dim": HEAD_DIM, "n_groups": 2},
     "xlstm": {"qk_dim_factor": 1.0},
     "reformer": {"axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},

@@ -8,8 +8,11 @@ from fxmeter.tracer.load.loading import load_config
 from validation import sharding
 
 
-@pytest.mark.parametrize("model_type", ["gemma3_text", "bailing_hybrid", "gpt_oss"])
-def test_tied_hybrid_and_transposed_models_are_shared(model_type):
+@pytest.mark.parametrize(
+    "model_type",
+    ["gemma3_text", "bailing_hybrid", "gpt_oss", "gemma3n_text", "longcat_flash", "dots3_note", "inkling_text"],
+)
+def test_tied_hybrid_transposed_and_odd_models_are_shared(model_type):
     assert sharding.held(model_type, 2) == sharding.Held()
 
 
@@ -33,4 +36,4 @@ def test_every_type_with_a_plan_is_shared(tp):
     assert len(found) > 100
     failing = {model_type for model_type, held in found.items() if not held.holds}
     failing -= {"mimo_v2_flash"} if tp == 4 else set()  # no small config of it has four heads of keys and values
-    assert failing == set(sharding.NOT_SHARED)
+    assert failing == set()

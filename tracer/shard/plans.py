@@ -7,7 +7,7 @@ parts: the heads of latent and of plain attention, gated MLPs, stacked experts, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -40,8 +40,9 @@ def tensor_plan(model: nn.Module, deployment: Deployment) -> dict[str, str]:
         return {}
     own = _own(model, "tp_plan")
     plan = {**_beyond(model, {name.rpartition(".")[0] for name in own}), **_named(model, own)}
-    spread = tuple(experts_plan(model, deployment))
-    plan = {name: style for name, style in plan.items() if not spread or not name.startswith(spread)}
+    plan |= dict.fromkeys(_reducing_own_parts(model, plan), "moe_tp_experts")
+    elsewhere = (*experts_plan(model, deployment), *_embeddings_with_parts(model))
+    plan = {name: style for name, style in plan.items() if not elsewhere or not name.startswith(elsewhere)}
     if not plan:
         raise DeploymentError(f"{type(model).__name__} has no part that is known to be sharded over tp={deployment.tp}")
     return plan
@@ -70,6 +71,20 @@ def _own(model: nn.Module, which: str) -> Plan:
     """The plan of the outermost module that has one, its names as ``model`` has them."""
     path, module = next((path, module) for path, module in walk(model) if hasattr(module, which))
     return {f"{path}.{name}" if path else name: style for name, style in (getattr(module, which) or {}).items()}
+
+
+def _reducing_own_parts(model: nn.Module, plan: Plan) -> Iterator[str]:
+    """Modules whose outputs are summed over the ranks, and that compute with parts of parameters of their own: as
+    stacked experts do, with what this rank has."""
+    for path, module in walk(model):
+        if plan.get(path) == "all_reduce" and any(f"{path}.{name}" in plan for name in module._parameters):
+            yield path
+
+
+def _embeddings_with_parts(model: nn.Module) -> Iterator[str]:
+    """Embeddings that hand their rows to a norm of their own, which needs them summed over the ranks before a hook on
+    the embedding would: they stay whole."""
+    return (path for path, module in walk(model) if isinstance(module, nn.Embedding) and module._modules)
 
 
 def _beyond(model: nn.Module, planned: Collection[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -73,6 +73,7 @@ def _rank(
     tied = _untied(rank)
     try:
         on_demand("apply_tensor_parallelism")(rank, meshes.tensor, plan)
+        _own_widths(rank, plan)
         if experts:
             spread = on_demand("apply_expert_parallelism")
             spread(rank, meshes.experts, meshes.tensor, experts, ep_implementation=exchange)
@@ -159,6 +160,22 @@ def _heads(config: Any, kind: str) -> int | None:
     except Exception:  # configs whose layers differ refuse to say, each in its own way
         return None
     return count if isinstance(count, int) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _OfLayer:
+    """What the style of latent projections reads of a config: its layer's width of rotated keys."""
+
+    qk_rope_head_dim: int
+
+
+def _own_widths(rank: nn.Module, plan: Mapping[str, str]) -> None:
+    """Give that style the width of each layer, where the layer has one: the config's may differ from layer to layer."""
+    modules = dict(walk(rank))
+    for name in (name for name, style in plan.items() if style == "mla_kv_a_proj" and name in modules):
+        width = getattr(modules[name.rpartition(".")[0]], "qk_rope_head_dim", None)
+        if isinstance(width, int):
+            cast(Any, modules[name]).config = _OfLayer(width)
 
 
 def _untied(model: nn.Module) -> bool:

@@ -17,11 +17,16 @@ function sizeAxis(title, sizes) {
   return { type: "log", title: { text: title }, tickvals: marked, ticktext: marked.map(grouped) };
 }
 
-/** Marks of a logarithmic axis: every power of ten where there are several, else 2 and 5 too. */
-function decades(values) {
+/** An axis of values: where they grow tenfold a logarithmic one, marked at powers of ten or, of few, at 2 and 5 too. */
+function valueAxis(values) {
   const known = values.filter((value) => value > 0);
-  return { dtick: Math.max(...known) / Math.min(...known) > 100 ? 1 : "D2", exponentformat: "none" };
+  const growth = Math.max(...known) / Math.min(...known);
+  return growth > 10 ? { type: "log", dtick: growth > 100 ? 1 : "D2", exponentformat: "none" } : { rangemode: "tozero" };
 }
+
+/** As wide as the text of a sheet of paper, in A4 or letter. */
+const PAPER = 640;
+const printing = () => document.documentElement.classList.contains("printing");
 
 const byId = (id) => document.getElementById(id);
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -33,7 +38,8 @@ function draw(id, description, traces, layout = {}) {
   const plain = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 8, r: 8, t: 8, b: 8 } };
   const axes = { xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis } };
   byId(id).setAttribute("aria-label", description);
-  Plotly.react(id, traces, { height: 320, font, legend: LEGEND, ...plain, ...axes, ...others }, { responsive: true, displayModeBar: false });
+  const width = printing() ? PAPER : undefined;
+  Plotly.react(id, traces, { height: 320, width, autosize: !width, font, legend: LEGEND, ...plain, ...axes, ...others }, { responsive: true, displayModeBar: false });
 }
 
 function cells(body, rows) {
@@ -223,7 +229,7 @@ function show(content, sheets) {
         pathbar: { visible: true },
         tiling: { orientation: innerWidth < 600 ? "v" : "h" },
       },
-    ], { height: 420, margin: { l: 0, r: 0, t: 28, b: 0 }, uniformtext: { minsize: 10, mode: "hide" } });
+    ], { height: 420, margin: { l: 0, r: 0, t: 28, b: 0 }, uniformtext: printing() ? {} : { minsize: 10, mode: "hide" } });
   }
 
   function memoryCurve(sheet, most) {
@@ -256,7 +262,7 @@ function show(content, sheets) {
     draw(id, `${by.name} over the ${axis}`, [
       { x, y: y.map(scaled), mode: "lines+markers", line: { color: color("first") }, showlegend: false, hovertemplate: `%{x}: %{y} ${name}<extra></extra>` },
       { x: [now], y: [scaled(height(now))], mode: "markers", marker: { color: color("second"), size: 12, symbol: "diamond" }, showlegend: false, hoverinfo: "skip" },
-    ], { xaxis: sizeAxis(axis, sizes), yaxis: { type: "log", title: { text: `${by.name}, ${name}` }, ...decades(y) } });
+    ], { xaxis: sizeAxis(axis, sizes), yaxis: { title: { text: `${by.name}, ${name}` }, ...valueAxis(y) } });
   }
 
   function curves(sheet, by) {
@@ -345,6 +351,8 @@ function show(content, sheets) {
     const most = device ? largestBatch(sheet, device.memory_bytes) : 0;
     const by = state.by === "time" && !time ? BY.flops : BY[state.by];
     const rows = found.modules();
+    const labels = [...form.querySelectorAll("label:not([hidden]) select")].map((select) => [select.closest("label").firstChild.textContent.trim(), select.value || "none"]);
+    byId("chosen").textContent = labels.map((pair) => pair.join(" ")).join(" · ");
     answer(sheet, found, time, most);
     notes(sheet, found, time);
     figures(found, time);
@@ -353,12 +361,20 @@ function show(content, sheets) {
     conventions(sheet);
     document.querySelectorAll(".by-name").forEach((each) => (each.textContent = by.name));
     cancelAnimationFrame(update.frame);
-    update.frame = requestAnimationFrame(() => {
+    const pictures = () => {
       icicle(rows, by, time);
       memoryCurve(sheet, most);
       curves(sheet, by);
       roofline(time);
-    });
+    };
+    if (printing()) pictures();
+    else update.frame = requestAnimationFrame(pictures);
+  }
+
+  /** Before a page is printed its pictures are drawn in dark on white, as wide as paper; afterwards as before. */
+  function print(on) {
+    document.documentElement.classList.toggle("printing", on);
+    update();
   }
 
   function remember() {
@@ -394,6 +410,8 @@ function show(content, sheets) {
   });
   form.addEventListener("focusout", fill);
   addEventListener("hashchange", restore);
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
   offer();
   restore();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from transformers import AutoConfig
@@ -205,3 +206,21 @@ def test_every_figure_of_a_preset(name, preset_model, browser, tmp_path):
         assert_page_shows(browser, forms[kind], kind, *others)
     browser.drawn()
     assert browser.errors() == []
+
+
+def test_a_printed_page_is_dark_on_white_and_as_wide_as_paper(page, browser):
+    browser.open(page[0], "device=h100-sxm5-80g")
+    browser.look(dark=True)
+    text = "return getComputedStyle(document.body).color"
+    plots = "document.querySelectorAll('.js-plotly-plot .main-svg')"
+    widths = f"return [...{plots}].map((one) => one.getBoundingClientRect().width)"
+    on_screen = browser.run(text), max(browser.run(widths))
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert (
+        sum(map(int, re.findall(r"\d+", browser.run(text)))) < 3 * 64 < sum(map(int, re.findall(r"\d+", on_screen[0])))
+    )
+    assert set(browser.run(widths)) == {640}
+    assert browser.run("return document.getElementById('chosen').textContent").startswith("Stage decode · Attention ")
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    browser.drawn()
+    assert (browser.run(text), max(browser.run(widths))) == on_screen

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from fxmeter.annotators.cli.output import complain
+from fxmeter.annotators.page.content import MOST_STEPS
 from fxmeter.annotators.page.page import Alternative, Start, check_installed, page_html
 from fxmeter.annotators.studies.axes import Axes
 from fxmeter.annotators.units import read_size
@@ -18,14 +20,13 @@ from fxmeter.models.devices import device, device_names
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.formats import weight_formats
 from fxmeter.models.page import page_context
-from fxmeter.models.scenario import Scenario, decode, prefill
+from fxmeter.models.scenario import Scenario, VisionScenario, decode, prefill, vision
 
 if TYPE_CHECKING:
     from fxmeter.annotators.cli.session import Session
     from fxmeter.annotators.conventions import Conventions
     from fxmeter.models.devices import Device
     from fxmeter.models.mixed_step import MixedStep
-    from fxmeter.models.scenario import VisionScenario
 
 STAGES: tuple[StageName, ...] = ("prefill", "decode")
 html_option = click.option(
@@ -52,12 +53,13 @@ def check_page(path: str | None, asked: Deployment, also: Sequence[str]) -> list
     return deployments_of(asked, also)
 
 
-def first_passes(axes: Axes) -> tuple[Scenario, ...]:
-    """A prompt and a decode step at the first sizes of a sweep."""
+def first_passes(axes: Axes) -> tuple[Scenario | VisionScenario, ...]:
+    """A prompt and a decode step at the first sizes of a sweep, and its first page."""
     pages = tuple(map(page_context, axes.crops))
     prompts, contexts = axes.prefill or axes.decode or pages, axes.decode or axes.prefill or pages
     batch = axes.batch[0]
-    return prefill(max(1, prompts[0]), batch=batch), decode(contexts[0], batch=batch)
+    seen = [vision(crops=crops, batch=batch) for crops in axes.crops[:1]]
+    return *seen, prefill(max(1, prompts[0]), batch=batch), decode(contexts[0], batch=batch)
 
 
 def deployments_of(asked: Deployment, also: Sequence[str]) -> list[Deployment]:
@@ -95,6 +97,7 @@ def page_of(
         ScenarioError: there is none. NoFormula: the model's costs have no closed form.
     """
     passes = [one for one in scenarios if isinstance(one, Scenario)]
+    seen = next((one for one in scenarios if isinstance(one, VisionScenario)), None)
     if not passes:
         raise ScenarioError("--html shows prompts and decode steps: give --prefill or --decode")
     last = passes[-1]
@@ -106,14 +109,20 @@ def page_of(
         prefill=next((one.query_len for one in passes if one.stage == "prefill"), max(1, last.past_len)),
         decode=next((one.past_len for one in passes if one.stage == "decode"), last.query_len),
         device=devices[0].name if devices else "",
+        steps=min(last.steps, MOST_STEPS),
+        rows=seen.crops[0] if seen else 0,
+        columns=seen.crops[1] if seen else 0,
     )
+    stages: tuple[StageName, ...] = (*STAGES, "vision") if seen else STAGES
     alternatives = []
     for deployment in deployments:
         info = work.info(deployment)
         served: Sequence[Attention] = ("flash",) if deployment.kernels == "serving" else attentions
-        for stage, attention in itertools.product(STAGES, served):
+        for stage, attention in itertools.product(stages, served):
             form = work.form(stage, attention, conventions, deployment, encoder_len=last.encoder_len, use="formula")
             alternatives.append(Alternative(form, info))
+    if last.steps > MOST_STEPS:
+        complain(f"a page adds up {MOST_STEPS} steps at most, and begins with so many")
     work.say("writing the page")
     known = [device(name) for name in device_names()]
     own = [one for one in devices if one.name not in device_names()]

@@ -23,6 +23,8 @@ from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES, StageCost
 from fxmeter.models.version import versions
 
 Content = dict[str, Any]
+MOST_STEPS = 256
+"""Steps of a generation that a page adds up, one by one and for each point of its curves."""
 SHOWN: tuple[Figure, ...] = shown(FIGURES, PASS_FIGURES)
 _OF_MODULES = tuple(figure.name for figure in SHOWN if figure.whole and figure.name in FIGURES)
 
@@ -37,7 +39,8 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the page shows first; ``device`` is the name of one, or "" for none."""
+    """What the page shows first: tokens of a prompt and cached ones of ``steps`` decode steps, rows and columns of a
+    page's crops; ``device`` is the name of one, or "" for none."""
 
     stage: str
     attention: str
@@ -45,6 +48,9 @@ class Start:
     prefill: int
     decode: int
     device: str
+    steps: int = 1
+    rows: int = 0
+    columns: int = 0
 
 
 def content_of(
@@ -75,6 +81,8 @@ def content_of(
                 "under": row.under,
                 "hidden_at_zero": row.hidden_at_zero,
                 "if_other": row.if_other,
+                "over_steps": row.over_steps,
+                "over_parts": row.over_parts,
             }
             for row in SHOWN
         ],
@@ -83,6 +91,7 @@ def content_of(
         "devices": [_device(device, sorted(dtypes)) for device in devices],
         "limits": _limits(devices),
         "largest_size": LARGEST_SIZE,
+        "most_steps": MOST_STEPS,
         "start": asdict(start),
     }
     return content, texts

@@ -9,6 +9,15 @@ const BY = {
   time: { name: "time", unit: "second", of: (cost, time) => time.estimate },
 };
 
+/** Of each stage the size that its curves go over, and its name. */
+const STAGES = {
+  decode: { length: "decode", words: "Cached tokens" },
+  prefill: { length: "prefill", words: "Prompt tokens" },
+  vision: { length: "rows", words: "Rows of crops" },
+};
+/** Sizes that can be chosen, and the least of each. */
+const LEAST = { batch: 1, prefill: 1, decode: 0, steps: 1, rows: 0, columns: 0 };
+
 const LEGEND = { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 };
 
 /** An axis of sizes that double, marked at few of them. */
@@ -71,13 +80,18 @@ function show(content, sheets) {
   const choices = ["stage", "attention", "kernels", "weights", "kv", "tp"];
   const state = { by: "flops", inside: "all", ...Object.fromEntries(choices.map((name) => [name, sheets[0][name]])), ...content.start };
   const deviceNow = () => content.devices.find((device) => device.name === state.device);
-  const lengthName = () => (state.stage === "decode" ? "decode" : "prefill");
-  const pointOf = (batch, length) => {
+  const lengthName = () => STAGES[state.stage].length;
+  const lengthWords = () => STAGES[state.stage].words;
+  /** The passes that are asked for, each [batch, query length, past length]; of vision [batch, rows, columns]. */
+  const passesOf = (batch, length) => {
     const [b, x] = [BigInt(batch), BigInt(length)];
-    return state.stage === "decode" ? [b, 1n, x] : [b, x, 0n];
+    if (state.stage === "vision") return [[b, x && state.columns ? x : 0n, x ? BigInt(state.columns) : 0n]];
+    if (state.stage === "prefill") return [[b, x, 0n]];
+    return Array.from({ length: state.steps }, (_, step) => [b, 1n, x + BigInt(step)]);
   };
   const sheetNow = () => sheets.find((sheet) => choices.every((name) => sheet[name] === state[name]));
-  const timeOf = (sheet, point) => (deviceNow() ? timeAt(sheet, point, deviceNow()) : null);
+  const costOf = (sheet, batch, length) => costOver(content, sheet, passesOf(batch, length));
+  const timeOf = (sheet, batch, length) => (deviceNow() ? timeOver(sheet, passesOf(batch, length), deviceNow()) : null);
 
   function offer() {
     for (const name of choices) {
@@ -98,7 +112,7 @@ function show(content, sheets) {
   /** The largest batch whose weights, cache and peak fit into a memory; 0 where none does. */
   function largestBatch(sheet, memory) {
     const fits = (batch) => {
-      const found = costAt(content, sheet, pointOf(batch, state[lengthName()]));
+      const found = costOf(sheet, batch, state[lengthName()]);
       return found !== null && heldBytes(found.cost) <= memory;
     };
     let [low, high] = [0, 1];
@@ -115,7 +129,12 @@ function show(content, sheets) {
     const [cost, device] = [found.cost, deviceNow()];
     const [batch, length] = [state.batch, grouped(state[lengthName()])];
     const who = batch === 1 ? "one sequence" : `${grouped(batch)} sequences`;
-    const pass = state.stage === "decode" ? `A decode step for ${who} with ${length} cached tokens` : `A prompt of ${length} tokens for ${who}`;
+    const pages = batch === 1 ? "a page" : `${grouped(batch)} pages`;
+    const pass = {
+      decode: state.steps > 1 ? `Generating ${grouped(state.steps)} tokens for ${who} with ${length} cached ones` : `A decode step for ${who} with ${length} cached tokens`,
+      prefill: `A prompt of ${length} tokens for ${who}`,
+      vision: `Reading ${pages} of ${state.rows && state.columns ? `${length}×${state.columns}` : "no"} crops`,
+    }[state.stage];
     const said = [
       `${pass} takes ${quantity(cost.flops, "flop")} and moves ${quantity(cost.io_bytes, "byte")}.`,
       `It holds ${quantity(heldBytes(cost), "memory")}: weights ${quantity(cost.weight_bytes, "memory")}, ` +
@@ -123,13 +142,13 @@ function show(content, sheets) {
     ];
     if (device) {
       const memory = quantity(device.memory_bytes, "memory");
-      said.push(most ? `In the ${memory} of ${device.name} fit up to ${grouped(most)} such sequences.` : `Not even one such sequence fits into the ${memory} of ${device.name}.`);
+      said.push(most ? `In the ${memory} of ${device.name} fit up to ${grouped(most)} such ${state.stage === "vision" ? "pages" : "sequences"}.` : `Not even one such ${state.stage === "vision" ? "page" : "sequence"} fits into the ${memory} of ${device.name}.`);
     }
     if (time) {
-      const tokens = state.stage === "decode" ? batch : batch * state.prefill;
+      const done = batch * { decode: state.steps, prefill: state.prefill, vision: 1 }[state.stage];
       said.push(
         `${most ? "There it takes" : "If they did, it would take"} about ${quantity(time.total.estimate, "second")}, at least ${quantity(time.total.bound, "second")}, ` +
-          `mostly bound by ${time.boundBy}: ${grouped(toEven(tokens / time.total.estimate))} tokens/s.`,
+          `mostly bound by ${time.boundBy}: ${grouped(toEven(done / time.total.estimate))} ${state.stage === "vision" ? "pages" : "tokens"}/s.`,
       );
     }
     byId("answer").textContent = said.join(" ");
@@ -137,7 +156,7 @@ function show(content, sheets) {
 
   function notes(sheet, found, time) {
     const [said, device, length] = [[], deviceNow(), state[lengthName()]];
-    const positions = state.stage === "decode" ? length + 1 : length;
+    const positions = { decode: length + state.steps, prefill: length, vision: 0 }[state.stage];
     const limit = content.model.max_positions;
     if (sheet.encoder_len) said.push(`The output of the encoder has ${grouped(sheet.encoder_len)} positions.`);
     if (sheet.rank) said.push(`All of this is of one rank: ${sheet.rank}.`);
@@ -145,8 +164,9 @@ function show(content, sheets) {
     if (found.piece.uncosted) said.push(`${found.piece.uncosted} op executions have no rule: their FLOPs are missing.`);
     if (device && !time) said.push(`No time: nothing is known of the links of ${device.name}, over which ranks exchange bytes.`);
     if (time) {
-      const { prefill, decode } = content.limits;
-      const beyond = state.stage === "decode" ? (state.batch > decode.batch ? [decode.reason] : []) : state.batch * length < prefill.tokens ? [prefill.reason] : [];
+      const limit = content.limits[state.stage];
+      const exceeds = { decode: () => state.batch > limit.batch, prefill: () => state.batch * length < limit.tokens, vision: () => false };
+      const beyond = exceeds[state.stage]() ? [limit.reason] : [];
       const reasons = [...beyond, ...sheet.extrapolated[device.name]];
       if (reasons.length) said.push(`The estimate is an extrapolation: ${reasons.join("; ")}.`);
       else said.push(`Efficiencies: ${device.source}.`);
@@ -236,12 +256,12 @@ function show(content, sheets) {
     const device = deviceNow();
     const last = Math.max(64, 2 * state.batch, 4 * most);
     const batches = powersOfTwo(1, Math.min(last, content.largest_size));
-    const costs = batches.map((batch) => costAt(content, sheet, pointOf(batch, state[lengthName()]))?.cost);
+    const costs = batches.map((batch) => costOf(sheet, batch, state[lengthName()])?.cost);
     const gib = (value) => Number(value) / 2 ** 30;
     const area = (name, key, tone) => ({ x: batches, y: costs.map((cost) => (cost ? gib(cost[key]) : null)), name, stackgroup: "held", mode: "lines", line: { color: color(tone) } });
     const traces = [area("weights", "weight_bytes", "first"), area("KV cache", "kv_bytes", "second"), area("peak activations", "peak_activation_bytes", "third")];
     const line = (x, y, name, dash) => ({ x, y, name, mode: "lines", line: { color: color("text"), dash } });
-    const top = 1.1 * Math.max(device ? gib(device.memory_bytes) : 0, ...costs.map((cost) => (cost && !device ? gib(heldBytes(cost)) : 0)), gib(heldBytes(costAt(content, sheet, pointOf(state.batch, state[lengthName()])).cost)));
+    const top = 1.1 * Math.max(device ? gib(device.memory_bytes) : 0, ...costs.map((cost) => (cost && !device ? gib(heldBytes(cost)) : 0)), gib(heldBytes(costOf(sheet, state.batch, state[lengthName()]).cost)));
     if (device) traces.push(line([batches[0], batches.at(-1)], Array(2).fill(gib(device.memory_bytes)), device.name, "dash"));
     if (most) traces.push(line([most, most], [0, top], `largest batch ${grouped(most)}`, "dot"));
     const said = device ? (most ? `${device.name} holds a batch of up to ${grouped(most)}.` : `No batch fits into ${device.name}.`) : "Choose a device to see what fits.";
@@ -249,10 +269,10 @@ function show(content, sheets) {
     draw("memory", `Memory in GiB over the batch. ${said}`, traces, { legend: { ...LEGEND, traceorder: "normal" }, xaxis: sizeAxis("batch", batches), yaxis: { title: { text: "GiB" }, range: [0, top] } });
   }
 
-  function curve(id, axis, sizes, point, now, sheet, by) {
+  function curve(id, axis, sizes, sizesOf, now, sheet, by) {
     const height = (size) => {
-      const found = costAt(content, sheet, point(size));
-      const time = by === BY.time ? timeOf(sheet, point(size)) : null;
+      const found = costOf(sheet, ...sizesOf(size));
+      const time = by === BY.time ? timeOf(sheet, ...sizesOf(size)) : null;
       return !found || (by === BY.time && !time) ? null : Number(by.of(found.cost, time?.total));
     };
     const [x, y] = [sizes, sizes.map(height)];
@@ -267,9 +287,9 @@ function show(content, sheets) {
 
   function curves(sheet, by) {
     const [batch, length] = [state.batch, state[lengthName()]];
-    const longest = Math.max(content.model.max_positions ?? 131072, length);
-    curve("over-batch", "batch", powersOfTwo(1, Math.max(1024, batch)), (size) => pointOf(size, length), batch, sheet, by);
-    curve("over-length", state.stage === "decode" ? "cached tokens" : "prompt tokens", powersOfTwo(16, longest), (size) => pointOf(batch, size), length, sheet, by);
+    const [first, longest] = state.stage === "vision" ? [1, 32] : [16, content.model.max_positions ?? 131072];
+    curve("over-batch", "batch", powersOfTwo(1, Math.max(1024, batch)), (size) => [size, length], batch, sheet, by);
+    curve("over-length", lengthWords().toLowerCase(), powersOfTwo(first, Math.max(longest, length)), (size) => [batch, size], length, sheet, by);
   }
 
   function roofline(time) {
@@ -288,7 +308,7 @@ function show(content, sheets) {
         name: kind,
         mode: "markers",
         hoverinfo: "text",
-        marker: { color: color(tone), opacity: 0.75, size: chosen.map(({ times, time: one }) => 6 + 40 * Math.sqrt((times * one.estimate) / time.total.estimate)) },
+        marker: { color: color(tone), opacity: 0.75, size: chosen.map(({ times, time: one }) => 6 + 40 * Math.sqrt((times * one.estimate) / time.last.estimate)) },
       };
     };
     const all = dots.map(intensity);
@@ -333,21 +353,25 @@ function show(content, sheets) {
       if (document.activeElement !== slider) slider.value = toSlider(state[name()], steps);
       slider.setAttribute("aria-valuetext", grouped(state[name()]));
     }
-    byId("tokens").min = state.stage === "decode" ? 0 : 1;
-    byId("tokens-label").textContent = state.stage === "decode" ? "Cached tokens" : "Prompt tokens";
+    byId("tokens").min = LEAST[lengthName()];
+    byId("tokens-label").textContent = lengthWords();
+    for (const [name, stage] of [["columns", "vision"], ["steps", "decode"]]) {
+      const field = form.elements[name];
+      if (document.activeElement !== field) field.value = state[name];
+      field.closest("label").hidden = state.stage !== stage;
+    }
   }
 
   function update() {
     const sheet = sheetNow();
-    const point = pointOf(state.batch, state[lengthName()]);
-    const found = sheet && costAt(content, sheet, point);
+    const found = sheet && costOf(sheet, state.batch, state[lengthName()]);
     fill();
     document.querySelector("main").classList.toggle("uncovered", !found);
     if (!found) {
       byId("answer").textContent = sheet ? "The cost sheets in this page do not cover such a pass." : "This combination is not in this page.";
       return;
     }
-    const [time, device] = [timeOf(sheet, point), deviceNow()];
+    const [time, device] = [timeOf(sheet, state.batch, state[lengthName()]), deviceNow()];
     const most = device ? largestBatch(sheet, device.memory_bytes) : 0;
     const by = state.by === "time" && !time ? BY.flops : BY[state.by];
     const rows = found.modules();
@@ -378,16 +402,16 @@ function show(content, sheets) {
   }
 
   function remember() {
-    const { batch, prefill, decode, inside, ...words } = state;
-    history.replaceState(null, "", `#${new URLSearchParams({ ...words, batch, prefill, decode })}`);
+    const { inside, ...others } = state;
+    history.replaceState(null, "", `#${new URLSearchParams(others)}`);
   }
 
   /** Take what a text says, as far as it can be. */
   function take(name, text) {
-    if (["batch", "prefill", "decode"].includes(name)) {
-      const least = name === "decode" ? 0 : 1;
+    if (name in LEAST) {
       const size = Number(text);
-      if (text !== "" && Number.isInteger(size) && size >= least && size <= content.largest_size) state[name] = size;
+      const most = name === "steps" ? content.most_steps : content.largest_size;
+      if (text !== "" && Number.isInteger(size) && size >= LEAST[name] && size <= most) state[name] = size;
     } else if (choices.includes(name) ? sheets.some((sheet) => sheet[name] === text) : [...(form.elements[name]?.options ?? [])].some((option) => option.value === text)) {
       state[name] = text;
     }

@@ -76,18 +76,50 @@ function costAt(content, sheet, point) {
   const piece = sheet.pieces.find((each) => holds(each, point, value));
   if (!piece) return null;
   const names = content.figures_of_modules;
-  const of = (places) => {
-    const cost = Object.fromEntries(names.map((name, index) => [name, value(places[index])]));
-    for (const row of content.figures.filter((figure) => figure.unit === "ratio")) {
-      const [over, under] = row.sources.map((source) => cost[source]);
-      cost[row.name] = under ? Number(over) / Number(under) : 0;
-    }
-    return cost;
-  };
+  const of = (places) => withRatios(content, Object.fromEntries(names.map((name, index) => [name, value(places[index])])));
   const row = ([path, kind, times, places]) => ({ path, kind, times, cost: of(places) });
   const whole = of(piece.modules.find(([path]) => path === "")[3]);
   for (const [name, place] of Object.entries(piece.of_pass)) whole[name] = value(place);
   return { piece, value, cost: whole, modules: () => piece.modules.map(row) };
+}
+
+/** A cost with the figures that are one counted figure over another. */
+function withRatios(content, cost) {
+  for (const row of content.figures.filter((figure) => figure.unit === "ratio")) {
+    const [over, under] = row.sources.map((source) => cost[source]);
+    cost[row.name] = under ? Number(over) / Number(under) : 0;
+  }
+  return cost;
+}
+
+/** The cost of several passes one after another: each figure adds up, or is that of the largest or the last of them, as
+ * the table of figures says. What parts of the largest one add up to is that of the pass which makes most. */
+function costOver(content, sheet, points) {
+  const each = points.map((point) => costAt(content, sheet, point));
+  if (each.includes(null)) return null;
+  const last = each.at(-1);
+  if (each.length === 1) return last;
+  const most = each.reduce((found, one) => (one.cost.activation_bytes >= found.cost.activation_bytes ? one : found));
+  const fullest = each.indexOf(most);
+  const over = (costs) =>
+    withRatios(
+      content,
+      Object.fromEntries(
+        content.figures
+          .filter(({ name, unit }) => unit !== "ratio" && name in costs.at(-1))
+          .map(({ name, over_steps, over_parts }) => {
+            const values = costs.map((cost) => cost?.[name] ?? 0n);
+            if (over_steps === "sum") return [name, values.reduce((sum, value) => sum + value)];
+            if (over_steps === "last") return [name, values.at(-1)];
+            return [name, over_parts === "sum" ? values[fullest] : largest(...values)];
+          }),
+      ),
+    );
+  const modules = () => {
+    const rows = each.map((one) => new Map(one.modules().map((row) => [row.path, row.cost])));
+    return last.modules().map((row) => ({ ...row, cost: over(rows.map((costs) => costs.get(row.path))) }));
+  };
+  return { ...last, cost: over(each.map(({ cost }) => cost)), modules };
 }
 
 const heldBytes = (cost) => cost.weight_bytes + cost.kv_bytes + cost.peak_activation_bytes;
@@ -157,6 +189,23 @@ function timeAt(sheet, point, device) {
   }
   modules[""] = total;
   return { total, modules, kernels, boundBy: ROOFS[total.roofs.indexOf(Math.max(...total.roofs))] };
+}
+
+/** The time of several passes one after another; kernels and their total are those of the last. */
+function timeOver(sheet, points, device) {
+  const each = points.map((point) => timeAt(sheet, point, device));
+  if (each.includes(null)) return null;
+  const last = each.at(-1);
+  const modules = {};
+  for (const time of each) {
+    for (const [path, one] of Object.entries(time.modules)) {
+      const sum = (modules[path] ??= nothing());
+      for (const name of ["bound", "estimate", "launch"]) sum[name] += one[name];
+      one.roofs.forEach((seconds, roof) => (sum.roofs[roof] += seconds));
+    }
+  }
+  const total = modules[""];
+  return { total, modules, kernels: last.kernels, last: last.total, boundBy: ROOFS[total.roofs.indexOf(Math.max(...total.roofs))] };
 }
 
 /* Numbers as text, as the command line shows them. */

@@ -8,7 +8,7 @@ import re
 import pytest
 from transformers import AutoConfig
 
-from fxmeter import FxmeterError, annotate, closed_form, decode, deploy, load_model, prefill
+from fxmeter import FxmeterError, annotate, closed_form, decode, deploy, generation, load_model, prefill
 from fxmeter.annotators.page.page import Alternative, Start, page_html
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.units import quantity
@@ -101,15 +101,17 @@ def assert_page_shows(browser, form, kind, batch, length, chosen):
         assert modules[path][1:] == [*expected, resident, timed], (path, sizes)
 
 
-def test_a_page_is_small_and_one_that_is_too_large_says_how_much_fits(page, small, tmp_path, monkeypatch):
+def test_a_page_is_small_and_one_that_is_too_large_says_how_much_fits(page, small, monkeypatch):
     """Six sheets: prefill and decode of flash and eager, and of serving kernels. A page without the last two fits."""
-    tags = 200
-    size = page[0].stat().st_size
+    file, forms = page
+    size, tags, info = file.stat().st_size, 200, model_info(small, None)
+    alternatives = [Alternative(form, info) for form in forms.values()]
+    start = Start(stage="decode", attention="flash", batch=8, prefill=512, decode=4096, device="")
     assert size < 2.5 * 10**6
-    fewer = page_file(small, tmp_path)[0].stat().st_size
+    fewer = len(page_html(alternatives[:4], DEVICES, start).encode())
     monkeypatch.setattr("fxmeter.annotators.page.page.MOST_BYTES", fewer + tags)
-    with pytest.raises(FxmeterError, match=rf"would take {size / 1e6:.1f}: 4 of its 6 cost sheets fit") as caught:
-        page_file(small, tmp_path, ("transformers", "serving"))
+    with pytest.raises(FxmeterError, match=r"would take 2\.\d: 4 of its 6 cost sheets fit") as caught:
+        page_html(alternatives, DEVICES, start)
     assert "\n" not in str(caught.value)
 
 
@@ -134,6 +136,41 @@ def test_figures_are_what_annotate_gives(small, page, browser):
         assert figures["flops"][2] == f"{cost.flops:,}"
         assert figures["weight_read_bytes"][2] == f"{cost.weight_read_bytes:,}"
         assert figures["peak_activation_bytes"][2] == f"{cost.peak_activation_bytes:,}"
+
+
+def test_a_generation_is_the_sum_of_its_steps(small, page, browser):
+    browser.open(page[0], "stage=decode&attention=flash&device=a100-sxm4-80g")
+    browser.choose(batch=3, tokens=50, steps=9)
+    stage = annotate(small, generation(50, steps=9, batch=3), attention="flash")
+    time, figures = stage.time("a100-sxm4-80g"), browser.table("figures")
+    for row in (row for row in SHOWN if row.name in figures and row.whole):
+        assert figures[row.name][2] == f"{stage.reported().value(row.name):,}", row.name
+    for name in ("bound_s", "estimate_s", "launch_s"):
+        assert figures[name][1] == quantity(float(getattr(time, name)), "second")
+    for path, cells in browser.table("modules").items():
+        cost = stage.modules[path].cost
+        told = [(cost.flops, "flop"), (cost.io_bytes, "byte"), (cost.weight_bytes + cost.kv_bytes, "memory")]
+        assert cells[3:6] == [quantity(value, unit) for value, unit in told], path
+    assert browser.errors() == []
+
+
+@pytest.mark.slow
+def test_pages_of_crops_are_what_the_vision_tower_costs(browser, tmp_path):
+    form = closed_form("deepseek-ocr", stage="vision")
+    info = model_info(load_model("deepseek-ocr"), None)
+    start = Start("vision", "flash", batch=2, prefill=1, decode=1, device="", rows=1, columns=2)
+    (tmp_path / "page.html").write_text(page_html([Alternative(form, info)], DEVICES, start), encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    for rows, columns, batch in ((1, 2, 2), (0, 0, 5), (3, 2, 1)):
+        browser.choose(tokens=rows, columns=columns, batch=batch, device="h100-sxm5-80g")
+        figures, cost = browser.table("figures"), form.at(batch=batch, crops=(rows, columns))
+        for name in ("matmul_flops", "io_bytes", "peak_activation_bytes", "weight_bytes"):
+            assert figures[name][2] == f"{getattr(cost, name):,}", (name, rows)
+        seconds = form.time("h100-sxm5-80g", batch=batch, crops=(rows, columns)).estimate_s
+        assert figures["estimate_s"][1] == quantity(float(seconds), "second")
+    assert "Reading a page of 3×2 crops" in browser.run("return document.getElementById('answer').textContent")
+    browser.drawn()
+    assert browser.errors() == []
 
 
 def test_the_largest_batch_that_is_named_is_the_last_that_fits(page, browser):

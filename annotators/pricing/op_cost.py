@@ -141,7 +141,7 @@ def _routing_of(node: fx.Node) -> Routed | None:
     while queue:
         current = queue.pop(0)
         if current.target is _TOPK or current.target in _LOOK_UPS:
-            *tokens, top_k = next(specs_of(current)).shape
+            *tokens, top_k = specs_of(current)[0].shape
             table = spec_of(current.all_input_nodes[0])
             of_all = table.shape[-1] if current.target is _TOPK else experts
             routed = _routed(rows, experts, math.prod(tokens), top_k, of_all)

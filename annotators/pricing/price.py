@@ -51,7 +51,7 @@ def price(recording: Recording, conventions: Conventions) -> PricedPass:
     priced: dict[str, PricedNode] = {}
     nodes = (node for node in recording.graph.nodes if node.op != "output")
     for order, node in enumerate(nodes):
-        results[node] = tuple(specs_of(node))
+        results[node] = specs_of(node)
         if node in prices:
             operands = tuple(spec for source in node.all_input_nodes for spec in results[source])
             priced[node.name] = _op(node, prices[node], per_node, operands, results[node], order)

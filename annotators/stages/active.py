@@ -52,7 +52,7 @@ def _read(stage: AnnotatedStage) -> int:
 
 def _bytes(node: fx.Node, graph: nx.DiGraph) -> Size:
     """Bytes that ops read of a tensor, looking through views; looking rows up does not count."""
-    storage = next(specs_of(node)).storage
+    storage = specs_of(node)[0].storage
     nbytes: Size = 0
     for user in node.users:
         if user.op != "call_function":

@@ -44,11 +44,12 @@ _DIM = {
 
 CHOICES = frozenset(_NAMES)
 """Ops that pick positions: what they return last."""
+_IDS = frozenset(map(id, CHOICES))
 
 
 def chooses(node: fx.Node) -> bool:
     """Whether an op picks positions by values that nothing but weights decides. A top-k does, whatever it is given."""
-    if node.target not in CHOICES:
+    if id(node.target) not in _IDS:
         return False
     return node.target is aten.topk.default or not all(meta_of(source).is_known for source in node.all_input_nodes)
 

@@ -73,7 +73,7 @@ class UnknownValueError(Exception):
 def is_known(node: fx.Node, meta: NodeMeta) -> bool:
     """Whether the values of a node follow from constants, positions and tokens, so that a question has an answer."""
     if node.op == "call_function":
-        return chooses(node) or all(meta_of(source).is_known for source in node.all_input_nodes)
+        return all(meta_of(source).is_known for source in node.all_input_nodes) or chooses(node)
     spec = meta.spec
     if not isinstance(spec, Spec):
         return False

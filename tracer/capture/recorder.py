@@ -13,7 +13,6 @@ import sys
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from fxmeter.models.names import Kwargs
 from fxmeter.tracer.capture.choices import chooses
+from fxmeter.tracer.capture.facts import Facts, facts_of
 from fxmeter.tracer.capture.folding import CannotFoldError
 from fxmeter.tracer.capture.higher_order import run_higher_order
 from fxmeter.tracer.capture.names import names_of
@@ -34,14 +34,12 @@ from fxmeter.tracer.graph.nodes import NodeMeta, changed_specs, describe, meta_o
 from fxmeter.tracer.graph.spec import Role, Spec, Storage
 from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.operators.devices import run_together
-from fxmeter.tracer.operators.meta_kernels import ASSUMED, META_KERNELS
 from fxmeter.tracer.operators.remembered import run_or_remember
 from fxmeter.tracer.operators.taken_apart import parts_of
 from fxmeter.tracer.private import (
     HigherOrderOperator,
     TorchDispatchMode,
     is_distributed,
-    target_name,
     without_dispatch,
 )
 from fxmeter.tracer.state.session import running
@@ -136,30 +134,31 @@ class Recorder(TorchDispatchMode):
         if isinstance(func, HigherOrderOperator):
             with self:
                 return run_higher_order(func, args, kwargs, self)
-        if (parts := parts_of(func, args, kwargs)) is not None:
+        facts = facts_of(func)
+        if facts.has_body and (parts := parts_of(func, args, kwargs)) is not None:
             with self:
                 return parts(*args, **kwargs)
         if self._handed:
             self._let_go()
         self._met_meta = self._met_other = False
         arguments, keywords = self._to_nodes(args), self._to_nodes(kwargs)
-        node = self.graph.create_node("call_function", func, name=target_name(func))
+        node = self.graph.create_node("call_function", func, name=facts.name)
         node.args = arguments  # not at once: fx would search them for symbols, for a quarter of its time
         if keywords:
             node.kwargs = keywords
         module, calls = self._stack[-1]
         meta = describe(node, NodeMeta(module=module, calls=calls, instances=self.instances))
         began = self.moment()
-        out = self._run(func, node, args, kwargs)
-        if func in ASSUMED:
-            self.assume(ASSUMED[func])
+        out = self._run(facts, node, args, kwargs)
+        if facts.assumed:
+            self.assume(facts.assumed)
         meta.is_known = is_known(node, meta)
         if isinstance(out, Tensor):
             meta.spec = self._know(out, node, "activation", born=self.moment())
         elif isinstance(out, (tuple, list)):
             meta.spec = tuple(self._part(item, node, index) for index, item in enumerate(out))
         meta.span = (began, self.moment())
-        for changed in changed_specs(node):
+        for changed in changed_specs(node) if facts.changes else ():
             self.questions.changed(node, changed.storage)
         return out
 
@@ -181,9 +180,9 @@ class Recorder(TorchDispatchMode):
         finally:
             self._thread = thread
 
-    def _run(self, func: Any, node: fx.Node, args: Any, kwargs: Kwargs) -> Any:
+    def _run(self, facts: Facts, node: fx.Node, args: Any, kwargs: Kwargs) -> Any:
         """What the op returns, or else the answer to what it asks about data."""
-        run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
+        func, run = facts.op, facts.run
         makes_elsewhere = not self._met_meta and kwargs.get("device") not in (None, _META)
         try:
             if self._on_meta and (self._met_other or makes_elsewhere):

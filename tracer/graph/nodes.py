@@ -64,9 +64,10 @@ def spec_of(node: fx.Node) -> Spec:
     return spec
 
 
-def specs_of(node: fx.Node) -> Iterator[Spec]:
+def specs_of(node: fx.Node) -> tuple[Spec, ...]:
     """Every tensor that a node returns."""
-    return specs_in(meta_of(node).spec)
+    made = node.meta[_KEY].spec
+    return (made,) if type(made) is Spec else tuple(specs_in(made))
 
 
 def arguments_of(node: fx.Node, op: OpOverload) -> Kwargs:

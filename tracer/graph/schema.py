@@ -54,15 +54,27 @@ def functional(op: OpOverload) -> OpOverload | None:
 class _Signature:
     """What a schema says, read once: asking torch for it again and again is slow."""
 
+    op: OpOverload
     name: str
     defaults: Mapping[str, Any]
     changed: frozenset[str]
 
 
-@cache
+_signatures: dict[int, _Signature] = {}
+"""By the op's id: it hashes slowly. The signature keeps it, so that no other comes to have its id."""
+
+
 def _signature(op: OpOverload) -> _Signature:
+    known = _signatures.get(id(op))
+    if known is None:
+        known = _signatures[id(op)] = _read(op)
+    return known
+
+
+def _read(op: OpOverload) -> _Signature:
     arguments = op._schema.arguments
     return _Signature(
+        op,
         op._schema.name.split("::")[-1],
         {argument.name: argument.default_value for argument in arguments},
         frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write),

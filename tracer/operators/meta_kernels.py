@@ -149,6 +149,7 @@ class MetaKernels(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
         run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
-        if any(isinstance(value, Tensor) and not value.is_meta for value in args):
-            return run_together(run, args, kwargs)
+        for value in args:
+            if isinstance(value, Tensor) and not value.is_meta:
+                return run_together(run, args, kwargs)
         return run_or_remember(func, run, args, kwargs)

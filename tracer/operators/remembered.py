@@ -10,7 +10,6 @@ what it was given runs each time. On data nothing depends, where there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import torch
@@ -35,10 +34,10 @@ _looks: dict[Args, _Look | tuple[_Look, ...] | None] = {}
 
 def run_or_remember(op: OpOverload, run: Function, args: Args, kwargs: Kwargs) -> Any:
     """``run(*args, **kwargs)``, or new tensors of the shapes that ``op`` gave for tensors like these."""
-    in_place = bool(args) and _changes_its_first(op)
-    if not in_place and not _makes_new_tensors(op):
+    kept, in_place = _kept(op)
+    if not kept:
         return run(*args, **kwargs)
-    key: list[Any] = [op, torch.get_default_dtype()]
+    key: list[Any] = [id(op), torch.get_default_dtype()]
     tensors: list[Tensor] = []
     if not _describe(args, key, tensors) or not _describe(kwargs.items(), key, tensors):
         return run(*args, **kwargs)
@@ -64,13 +63,24 @@ def run_or_remember(op: OpOverload, run: Function, args: Args, kwargs: Kwargs) -
     return out
 
 
-@cache
+def _kept(op: OpOverload) -> tuple[bool, bool]:
+    """Whether what an op gives may be kept, and whether that is its first argument."""
+    known = _ops.get(id(op))
+    if known is None:
+        in_place = _changes_its_first(op)
+        known = _ops[id(op)] = op, (in_place or _makes_new_tensors(op), in_place)
+    return known[1]
+
+
+_ops: dict[int, tuple[OpOverload, tuple[bool, bool]]] = {}
+"""By the op's id: it hashes slowly. It is kept beside, so that no other comes to have its id."""
+
+
 def _makes_new_tensors(op: OpOverload) -> bool:
     """Whether an op's schema lets it neither change nor return what it is given."""
     return all(a.alias_info is None for a in (*op._schema.arguments, *op._schema.returns))
 
 
-@cache
 def _changes_its_first(op: OpOverload) -> bool:
     """Whether an op's schema lets it change the values of its first argument, return that, and nothing else."""
     schema = op._schema

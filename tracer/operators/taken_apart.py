@@ -25,7 +25,7 @@ def parts_of(op: OpOverload, args: Args, kwargs: Kwargs) -> Function | None:
     A composite is taken apart by torch itself, unless in inference mode. A user's op is where it can be: it is written
     in torch, and asks for no values.
     """
-    body = _body(op)
+    body = body_of(op)
     return None if body is None or (op.namespace not in _TORCH_S and not _runs_on_shapes(body, args, kwargs)) else body
 
 
@@ -33,7 +33,8 @@ _TORCH_S = frozenset({"aten", "prims"})
 
 
 @cache
-def _body(op: OpOverload) -> Function | None:
+def body_of(op: OpOverload) -> Function | None:
+    """What an op may be taken apart into."""
     if is_composite(op):
         return op.decompose
     if op.namespace == "prims":

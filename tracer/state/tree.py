@@ -194,8 +194,9 @@ def all_on_meta(root: nn.Module) -> bool:
     todo, seen = [root], {id(root)}
     while todo:
         module = todo.pop()
-        if any(tensor is not None and not tensor.is_meta for tensor in module._parameters.values()):
-            return False
+        for tensor in module._parameters.values():
+            if tensor is not None and not tensor.is_meta:
+                return False
         for child in module._modules.values():
             if child is not None and id(child) not in seen:
                 seen.add(id(child))

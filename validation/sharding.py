@@ -117,7 +117,7 @@ def _other_bytes(one: AnnotatedStage, rank: AnnotatedStage, tp: int) -> list[str
     found = []
     for name, whole, part in (
         ("weight_bytes", *({weight.path: weight.nbytes for weight in s.recording.weights} for s in (one, rank))),
-        ("kv_bytes", *({(layer.layer, layer.kind): layer.bytes for layer in s.kv_cache} for s in (one, rank))),
+        ("kv_bytes", *({(each.layers, each.name): each.nbytes for each in s.recording.cache} for s in (one, rank))),
     ):
         odd = [key for key in dict.fromkeys([*whole, *part]) if part.get(key) not in _parts(whole.get(key, 0), tp)]
         again = sum(tp * nbytes - whole.get(key, 0) for key, nbytes in part.items())

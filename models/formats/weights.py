@@ -58,11 +58,12 @@ def _scaled(scales: Callable[[int, int], int]) -> Callable[[int, int], Parts]:
 
 
 def blocked_fp8(height: int, width: int, scale_bytes: int = 4) -> StorageFormat:
-    """FP8 with one scale for each block of ``height`` x ``width``: of 128 x 128 in DeepSeek's, in float32, or one byte
-    where it is a power of two (UE8M0)."""
+    """FP8 with one scale for each block of ``height`` x ``width``: of 128 x 128 in DeepSeek's, in float32; in
+    bfloat16 in Qwen's files, of which no field of a config tells; one byte where it is a power of two (UE8M0)."""
     sides = "" if (height, width) == (128, 128) else f"-{height}x{width}"
+    scales = {1: "-ue8m0", 2: "-bf16"}.get(scale_bytes, "")
     return StorageFormat(
-        f"fp8-block{sides}{'-ue8m0' * (scale_bytes == 1)}",
+        f"fp8-block{sides}{scales}",
         _scaled(lambda rows, columns: over(rows, height) * over(columns, width) * scale_bytes),
         "fp8",
         QUANTISES,
@@ -89,6 +90,7 @@ _PLAIN: dict[str, StorageFormat] = {
         StorageFormat("fbgemm-fp8", _scaled(lambda rows, columns: rows * 4), "fp8", QUANTISES),
         blocked_fp8(128, 128),
         blocked_fp8(128, 128, scale_bytes=1),
+        blocked_fp8(128, 128, scale_bytes=2),
         StorageFormat("int8", _scaled(lambda rows, columns: rows * 2), "int8", QUANTISES),
         StorageFormat("int8-weight-only", _scaled(lambda rows, columns: rows * 2), "", DEQUANTISES),
         StorageFormat(

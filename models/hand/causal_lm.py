@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from fxmeter.models.choices import Attention, Logits
 from fxmeter.models.errors import ModelError
-from fxmeter.models.hand.layer import BOOL_BYTES, Embedding, Layer, RMSNorm, TypedLayer, pointwise
+from fxmeter.models.hand.layer import BOOL_BYTES, INT64_BYTES, Embedding, Layer, RMSNorm, TypedLayer, pointwise
 from fxmeter.models.names import Fields
 from fxmeter.models.sizes import Size
-from fxmeter.models.stage_cost import ZERO, StageCost
+from fxmeter.models.stage_cost import StageCost
 
 
 def require(config: Fields, name: str) -> Any:
@@ -25,9 +25,10 @@ def require(config: Fields, name: str) -> Any:
 class Decoder(TypedLayer):
     """``model`` of a Hugging Face causal LM: embedding, decoder layers, final norm, rotary embedding.
 
-    Its own work, eager only, is the causal mask (``eager_mask`` of masking_utils.py): a boolean S_q·S_kv,
-    written and read, and the additive mask B·S_q·S_kv in the model's dtype. It is all comparisons of
-    integers: no FLOPs.
+    Its own work is the positions of the S_q new tokens, int64 and the same for all sequences: counted from 0, then
+    moved by the cached length. Eager makes the causal mask too (``eager_mask`` of masking_utils.py): a boolean
+    S_q·S_kv, written and read, and the additive mask B·S_q·S_kv in the model's dtype. It is all integers and
+    comparisons: no FLOPs.
     """
 
     vocab_size: int
@@ -43,11 +44,13 @@ class Decoder(TypedLayer):
         return {"embed_tokens": table, **layers, "norm": self.norm, "rotary_emb": self.rotary_emb}
 
     def own(self, batch: Size, query_len: Size, kv_len: Size) -> StageCost:
+        position_bytes = query_len * INT64_BYTES
+        positions = pointwise(0, read=position_bytes, write=2 * position_bytes)
         if self.attention == "flash":
-            return ZERO
+            return positions
         boolean_bytes = query_len * kv_len * BOOL_BYTES
         mask_bytes = batch * query_len * kv_len * self.element_bytes
-        return pointwise(0, read=boolean_bytes, write=boolean_bytes + mask_bytes)
+        return positions + pointwise(0, read=boolean_bytes, write=boolean_bytes + mask_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

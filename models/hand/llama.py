@@ -35,8 +35,9 @@ class LlamaRotaryEmbedding(TypedLayer):
 
     Su et al., 2021 (arXiv:2104.09864); element-wise in transformers 5.23, so no matmul and no B.
     Vector: S_q·d/2 angles by 1 product; over S_q·d (the angles twice): cos 1, sin 1, and each times the
-    scaling 1. Tensors: positions (int64, cast to float32), angles, angles twice, cos, sin and both scaled
-    (float32), both cast. The buffer inv_freq (d/2 float32) is read; it is not a parameter.
+    scaling 1. Tensors: positions (int64, cast to float32), angles, angles twice (one read joins them with
+    themselves), cos, sin and both scaled (float32), both cast. The buffer inv_freq (d/2 float32) is read; it is
+    not a parameter.
     """
 
     head_dim: int
@@ -45,11 +46,11 @@ class LlamaRotaryEmbedding(TypedLayer):
         up, down = cast_bytes(self.element_bytes)
         angles = query_len * (self.head_dim // 2)
         elements = 2 * angles
-        position_bytes = query_len * FLOAT32_BYTES
+        position_bytes, angles_bytes = query_len * FLOAT32_BYTES, angles * FLOAT32_BYTES
         return StageCost(weight_read_bytes=self.head_dim // 2 * FLOAT32_BYTES) + pointwise(
             angles + 4 * elements,
-            read=query_len * INT64_BYTES + position_bytes + elements * (5 * FLOAT32_BYTES + 2 * up),
-            write=position_bytes + angles * FLOAT32_BYTES + elements * (5 * FLOAT32_BYTES + 2 * down),
+            read=query_len * INT64_BYTES + position_bytes + angles_bytes + elements * (4 * FLOAT32_BYTES + 2 * up),
+            write=position_bytes + angles_bytes + elements * (5 * FLOAT32_BYTES + 2 * down),
         )
 
 

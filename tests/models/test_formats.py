@@ -28,6 +28,7 @@ BYTES = [
     ("fp8", OUT * IN + 4),
     ("fp8-channel", OUT * IN + OUT * 2),
     ("fp8-block", OUT * IN + 32 * 112 * 4),
+    ("fp8-block-bf16", OUT * IN + 32 * 112 * 2),
     ("int8", OUT * IN + OUT * 2),
     ("bnb-int8", OUT * IN + OUT * 4),
     ("mxfp4", OUT * IN // 2 + OUT * IN // 32),

@@ -42,7 +42,6 @@ EQUAL: Band = (1.0, 1.0)
 
 BANDS: Mapping[tuple[str, str], Band] = {
     # (hand-written class, attention, or "absorbed" for latent attention in a serving kernel): traced / hand-written
-    ("LlamaRotaryEmbedding", "both"): (0.92, 1.0),
     ("MoEGate", "both"): (0.999, 1.0),
     ("DeepseekV2Experts", "both"): (1.0, 1.008),
     ("DeepseekV2MoE", "both"): (1.0, 1.003),
@@ -52,13 +51,12 @@ BANDS: Mapping[tuple[str, str], Band] = {
     ("DeepseekV2DecoderLayer", "eager"): (1.0, 4 / 3),
     ("DeepseekV2DecoderLayer", "flash"): (1.0, 1.003),
     ("Decoder", "eager"): (1.0, 4 / 3),
-    ("Decoder", "flash"): (0.9999, 1.002),
+    ("Decoder", "flash"): (1.0, 1.002),
     ("LlamaModel", "eager"): (1.0, 4 / 3),
-    ("LlamaModel", "flash"): (0.9999, 1.002),
     ("DeepseekModel", "eager"): (1.0, 4 / 3),
-    ("DeepseekModel", "flash"): (0.9999, 1.002),
+    ("DeepseekModel", "flash"): (1.0, 1.002),
     ("DeepseekOCRModel", "eager"): (1.0, 4 / 3),
-    ("DeepseekOCRModel", "flash"): (0.9999, 1.002),
+    ("DeepseekOCRModel", "flash"): (1.0, 1.002),
     ("DeepseekV2AbsorbedAttention", "absorbed"): (1.0, 1.5),
     ("DeepseekV2DecoderLayer", "absorbed"): (1.0, 1.3),
     ("Decoder", "absorbed"): (1.0, 1.2),

@@ -25,7 +25,7 @@ from fxmeter.models.hand.llama import (
     LlamaRotaryEmbedding,
     rotate_half_cost,
 )
-from fxmeter.models.stage_cost import FIELDS, ZERO
+from fxmeter.models.stage_cost import FIELDS
 
 LLAMA_2_7B = {
     "hidden_size": 4096,
@@ -152,7 +152,7 @@ OWN_WORK = {
         materialised(  # positions cast, angles, angles twice, cos, scaled, sin, scaled, both cast
             vector_flops=3 * 3 + 3 * 6 * (1 + 1 + 1 + 1),
             weight_read_bytes=3 * 4,
-            read=3 * 8 + 3 * 4 + 3 * 6 * (4 + 4 + 4 + 4 + 4 + 4 + 4),
+            read=3 * 8 + 3 * 4 + 3 * 3 * 4 + 3 * 6 * (4 + 4 + 4 + 4 + 4 + 4),
             write=3 * 4 + 3 * 3 * 4 + 3 * 6 * (4 + 4 + 4 + 4 + 4 + 2 + 2),
         ),
     ),
@@ -161,7 +161,7 @@ OWN_WORK = {
         materialised(
             vector_flops=3 * 3 + 3 * 6 * (1 + 1 + 1 + 1),
             weight_read_bytes=3 * 4,
-            read=3 * 8 + 3 * 4 + 3 * 6 * (4 + 4 + 4 + 4 + 4),
+            read=3 * 8 + 3 * 4 + 3 * 3 * 4 + 3 * 6 * (4 + 4 + 4 + 4),
             write=3 * 4 + 3 * 3 * 4 + 3 * 6 * (4 + 4 + 4 + 4 + 4),
         ),
     ),
@@ -218,7 +218,7 @@ OWN_WORK = {
     ),
     "causal mask, eager": (
         Decoder(vocab_size=13, hidden_size=7, layers=(), norm=Layer(), rotary_emb=Layer(), attention="eager"),
-        materialised(read=3 * 5 * 1, write=3 * 5 * 1 + 2 * 3 * 5 * 2),
+        materialised(read=3 * 8 + 3 * 5 * 1, write=2 * 3 * 8 + 3 * 5 * 1 + 2 * 3 * 5 * 2),
     ),
     "causal mask, eager, float32": (
         Decoder(
@@ -230,11 +230,11 @@ OWN_WORK = {
             attention="eager",
             element_bytes=4,
         ),
-        materialised(read=3 * 5 * 1, write=3 * 5 * 1 + 2 * 3 * 5 * 4),
+        materialised(read=3 * 8 + 3 * 5 * 1, write=2 * 3 * 8 + 3 * 5 * 1 + 2 * 3 * 5 * 4),
     ),
-    "causal mask, flash: none": (
+    "positions, and with flash no causal mask": (
         Decoder(vocab_size=13, hidden_size=7, layers=(), norm=Layer(), rotary_emb=Layer(), attention="flash"),
-        ZERO,
+        materialised(read=3 * 8, write=2 * 3 * 8),
     ),
 }
 

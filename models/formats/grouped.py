@@ -76,6 +76,24 @@ def aqlm(codebooks: int, bits: int, rows_of: int, columns_of: int) -> StorageFor
     return StorageFormat(f"aqlm-{codebooks}x{bits}", parts, "", DEQUANTISES, (rows_of, columns_of))
 
 
+def _higgs(bits: int) -> Callable[[int], StorageFormat]:
+    """HIGGS: codes packed into int16, a 16-bit scale for each group of a row, and two 16-bit tables a matrix, of
+    single values and of pairs of pairs."""
+
+    def made(group: int) -> StorageFormat:
+        def parts(rows: int, columns: int) -> Parts:
+            return {
+                "weights": packed(rows, columns, bits),
+                "scales": rows * over(columns, group) * 2,
+                "tables": (2**bits + 2 * 4**bits) * 2,
+            }
+
+        adds = f"{DEQUANTISES}; activations are rotated before each product"
+        return StorageFormat(f"higgs-int{bits}-g{group}", parts, "", adds, (1, group), (16, group))
+
+    return made
+
+
 def _nf4(name: str, *, double: bool) -> Callable[[int], StorageFormat]:
     """bitsandbytes: a float32 maximum for each block, or an 8-bit one and a float32 for 256 of those; a table of 16
     values (and of 256). The JSON that a file keeps beside them is no part of what an engine holds."""
@@ -109,6 +127,7 @@ GROUPED: dict[str, Callable[[int], StorageFormat]] = {
     "awq-int4-gemv": _gemv,
     **{f"hqq-int{b}": _grouped(f"hqq-int{b}", b, zero=2) for b in (1, 2, 4, 8)},
     "hqq-int3": _hqq3,
+    **{f"higgs-int{b}": _higgs(b) for b in (2, 3, 4)},
     "torchao-int4": _grouped("torchao-int4", 4, zero=2),
     "quanto-int4": _grouped("quanto-int4", 4, zero=2),
     "quanto-int2": _grouped("quanto-int2", 2, zero=2),

@@ -28,6 +28,12 @@ def formats_of_config(fields: Fields, *, expert_dtype: str | None = None) -> Wei
     method = str(fields.get("quant_method", "")).lower().replace("_", "-")
     if not method and (fields.get("load_in_4bit") or fields.get("load_in_8bit")):
         method = "bitsandbytes"
+    if method in _SAID_ELSEWHERE:
+        what, near = _SAID_ELSEWHERE[method]
+        raise DeploymentError(
+            f"quantization_config has quant_method {fields.get('quant_method')!r}, which fxmeter cannot price: {what}. "
+            f"Nearest is {near} (--weights FORMAT, deploy(weights=...)), or bfloat16"
+        )
     if method not in _METHODS:
         raise DeploymentError(
             f"quantization_config has quant_method {fields.get('quant_method')!r}, which fxmeter cannot price; it "
@@ -202,6 +208,23 @@ def _aqlm(fields: Fields) -> WeightFormats:
     return WeightFormats("aqlm", (("Linear", aqlm(*(_number(fields, *size) for size in sizes))),), kept)
 
 
+def _higgs(fields: Fields) -> WeightFormats:
+    bits = _bits("higgs", _number(fields, "bits", 4), (2, 3, 4))
+    return _one("higgs", weight_format(f"higgs-int{bits}-g{_number(fields, 'group_size', 256)}"), fields)
+
+
+_SAID_ELSEWHERE = {
+    "spqr": ("how many outliers a matrix keeps is in the file", "int4-g16"),
+    "vptq": ("its tables are laid out by a package of its own", "aqlm, which a config describes, or int4"),
+    "fp-quant": (
+        "its rotations are laid out by a package of its own",
+        "nvfp4 or mxfp4",
+    ),
+    "sinq": ("its second scales are laid out by a package of its own", "hqq-int4"),
+}
+"""Methods of transformers whose tensors no config tells, why, and formats near them."""
+
+
 def _hqq(fields: Fields) -> WeightFormats:
     inner = fields.get("quant_config") or {}
     weights = inner.get("weight_quant_params", inner) if isinstance(inner, Mapping) else {}
@@ -261,6 +284,7 @@ _METHODS: dict[str, Callable[[Fields], WeightFormats]] = {
     "mxfp4": _mxfp4,
     "mxfp8": lambda fields: _one("mxfp8", weight_format("mxfp8"), fields),
     "nvfp4": lambda fields: _one("nvfp4", weight_format("nvfp4"), fields),
+    "higgs": _higgs,
     "hqq": _hqq,
     "quanto": _quanto,
     "torchao": _torchao,

@@ -1,7 +1,7 @@
 """Storage formats of weight matrices: a function (out, in) → bytes each, part by part.
 
-A name may carry a group size: "gptq-int4-g32", "int4-g64". Without one it is 128 (64 for HQQ and nf4). A matrix is
-``out`` x ``in`` as ``nn.Linear`` keeps it; groups lie along ``in``.
+A name may carry a group size: "gptq-int4-g32", "int4-g64". Without one it is 128 (64 for HQQ and nf4, 256 for
+HIGGS). A matrix is ``out`` x ``in`` as ``nn.Linear`` keeps it; groups lie along ``in``.
 
 Sources: the tensors that the formats' own writers put into a checkpoint. compressed-tensors (weight_packed int32,
 weight_scale, weight_zero_point, weight_shape int64[2], weight_g_idx int32), AutoGPTQ (qweight, qzeros, scales, g_idx),
@@ -46,7 +46,7 @@ def _taken_apart(name: str) -> tuple[str, int]:
     found = re.fullmatch(r"(.+)-g(\d+)", name)
     if found:
         return found[1], int(found[2])
-    return name, 64 if name.startswith(("hqq", "nf4", "fp4")) else 128
+    return name, 256 if name.startswith("higgs") else 64 if name.startswith(("hqq", "nf4", "fp4")) else 128
 
 
 # Eight bits

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from transformers.integrations.higgs import HiggsLinear
 
 from fxmeter import deploy
 from fxmeter.models.errors import DeploymentError, FxmeterError
@@ -265,7 +267,8 @@ BAD = [
     ({**scheme(num_bits=4, type="int"), "format": "marlin-24"}, "marlin-24"),
     ({**scheme(num_bits=4, type="int"), "config_groups": {"g": {"targets": ["Embedding"], "weights": {"num_bits": 8}}}},
      "'Embedding'"),
-    *(({"quant_method": name}, name) for name in ("vptq", "higgs", "spqr", "fp_quant", "sinq")),
+    *(({"quant_method": name}, f"{name}.*Nearest is") for name in ("vptq", "spqr", "fp_quant", "sinq")),
+    ({"quant_method": "higgs", "bits": 5}, "5 bits"),
     ({"quant_method": "bitsandbytes"}, "neither load_in_8bit nor load_in_4bit"),
     ({"quant_method": "zzz"}, "'zzz'.*--weights"),
     ({}, "quant_method None"),
@@ -284,6 +287,16 @@ BAD = [
 def test_what_cannot_be_priced_is_refused_by_name(fields, said):
     with pytest.raises(DeploymentError, match=said):
         formats_of_config(fields)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_higgs_has_the_tensors_of_transformers_own_module(bits):
+    module = HiggsLinear(512, 768, bits, bias=False, dtype=torch.bfloat16, device="meta", group_size=128)
+    item = formats_of_config({"quant_method": "higgs", "bits": bits, "group_size": 128}).of(
+        Parameter("model.layers.0.mlp.up_proj.weight", (768, 512), 512, "linear")
+    )
+    assert item.nbytes(768, 512) == sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
+    assert not item.takes(768, 500)
 
 
 def test_plain_dtypes_have_short_names():

@@ -121,9 +121,22 @@ def page_of(
         for stage, attention in itertools.product(stages, served):
             form = work.form(stage, attention, conventions, deployment, encoder_len=last.encoder_len, use="formula")
             alternatives.append(Alternative(form, info))
-    if last.steps > MOST_STEPS:
-        complain(f"a page adds up {MOST_STEPS} steps at most, and begins with so many")
+    for what in _left_out(passes):
+        complain(f"not in the page: {what}")
     work.say("writing the page")
     known = [device(name) for name in device_names()]
     own = [one for one in devices if one.name not in device_names()]
     return page_html(alternatives, [*own, *known], start)
+
+
+def _left_out(passes: Sequence[Scenario]) -> list[str]:
+    """What of the passes that were asked for no page has, each in words."""
+    said = {
+        f"more than {MOST_STEPS} steps; it begins with so many": any(one.steps > MOST_STEPS for one in passes),
+        "drafted tokens; its steps are of one": any(one.stage == "decode" and one.query_len > 1 for one in passes),
+        "chunks; its prompts are processed whole": any(one.chunk is not None for one in passes),
+        "a cached prefix; its prompts begin with an empty cache": any(
+            one.stage == "prefill" and one.past_len for one in passes
+        ),
+    }
+    return [what for what, asked in said.items() if asked]

@@ -81,8 +81,13 @@ def _sentence(stage: StageDifference) -> str:
         if change.differs
     ]
     shares = [(pair, stage.share(pair)) for pair in stage.heaviest(2) if pair.path]
-    parts = [_name(pair) if share is None else f"{_name(pair)} ({_percent(share)})" for pair, share in shares]
-    most = f"; most of it in {' and '.join(parts)}" if parts else ""
+    alike = len({_name(pair) for pair, _ in shares}) < len(shares)
+    called = [pair.path if alike else _name(pair) for pair, _ in shares]
+    parts = [
+        name if share is None else f"{name} ({_percent(share)})"
+        for name, (_, share) in zip(called, shares, strict=True)
+    ]
+    most = f"; of the change in {_LABELS[stage.headline][0]} most is in {' and '.join(parts)}" if parts else ""
     return f"{_sides(stage)}: {', '.join(said) or 'the same figures, of other parts'}{most}"
 
 

@@ -32,6 +32,7 @@ def test_the_page_begins_at_what_was_asked_for(run, config, tmp_path):
         "prefill": 40,
         "decode": 40,
         "device": "h100-sxm5-80g",
+        "steps": 1,
     }
     assert all(f'"{name}":{json.dumps(value)}' in text for name, value in start.items())
     assert len(text.encode()) < 6 * 10**6
@@ -48,6 +49,21 @@ def test_a_step_of_several_kinds_has_no_page(run, config, tmp_path):
     done = run("report", config, "--prefill", 8, "--beside", "2x16", "--html", tmp_path / "page.html")
     assert done.returncode == 1
     assert "--html shows prompts and decode steps" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--decode", 40, "--draft", 4], "not in the page: drafted tokens"),
+        (["--decode", 4, "--steps", 300], "not in the page: more than 256 steps; it begins with so many"),
+        (["--prefill", 40, "--chunk", 8, "--cached", 8], "not in the page: a cached prefix"),
+    ],
+)
+def test_what_a_page_has_not_is_said(run, config, tmp_path, asked, said):
+    done = run("report", config, *asked, "--attention", "flash", "--html", tmp_path / "page.html")
+    assert done.returncode == 0
+    assert said in done.stderr
+    assert all(line.startswith("fxmeter: ") for line in done.stderr.splitlines())
 
 
 def test_words_of_also_are_combined():

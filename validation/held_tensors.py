@@ -20,12 +20,14 @@ NO_STATE = ("loss", "logits", "logits_ngram", "last_hidden_state", "hidden_state
 @contextmanager
 def only_new_objects() -> Iterator[None]:
     """Inside the block the collector lists what was made in it, and nothing older."""
+    thaw = not gc.get_freeze_count()  # a caller who froze what stays would pay for each later collection again
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if thaw:
+            gc.unfreeze()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ CASES = {
 """Type → config, transformers' own class, what the encoder is given, and how many positions that is."""
 
 
+STUDIED = ("t5", "whisper", "trocr")
+"""Of text, sound and pictures one each: sweeps and capacity see positions, not what the encoder is made of."""
+
+
 @pytest.fixture(params=CASES, scope="module")
 def case(request):
     config, auto, (name, shape), positions = CASES[request.param]
@@ -161,6 +165,11 @@ def test_a_model_without_an_encoder_has_no_such_form():
         closed_form(load_model(LLAMA), stage="encode")
 
 
+@pytest.mark.parametrize(
+    "case",
+    [name if name in STUDIED else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+    indirect=True,
+)
 def test_a_sweep_and_a_capacity_report_add_the_encoder_to_the_prompt(case):
     model, _, _, positions = case
     forms = StageForms.of_model(model, encoder_len=positions, conventions=Conventions(logits="all"))

@@ -94,7 +94,13 @@ def test_no_figure_of_any_command_is_cut(views, command):
 
 
 @pytest.mark.parametrize("command", ["time", "capacity", "crosscheck", "compare", "formula"])
-def test_no_figure_is_cut_at_any_width(views, command):
+def test_no_figure_of_the_widest_commands_is_cut(views, command):
+    assert_nothing_is_cut(views[command], range(60, 241, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_figure_of_any_command_is_cut_at_any_width(views, command):
     assert_nothing_is_cut(views[command], range(60, 241))
 
 

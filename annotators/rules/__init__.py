@@ -17,7 +17,7 @@ from fxmeter.annotators.rules.matrix import (
     indexers,
     linear_algebra,
     products,
-    sdpa_kernels,
+    torch_attention,
 )
 from fxmeter.annotators.rules.memory import collectives, indexing, movement
 
@@ -38,6 +38,6 @@ __all__ = [
     "reductions",
     "resampling",
     "scans",
-    "sdpa_kernels",
+    "torch_attention",
     "transforms",
 ]

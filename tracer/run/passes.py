@@ -88,7 +88,7 @@ def record(
         if not deployment.sharded:
             return as_deployed(_recorded(wanted, fold, deployment), model, deployment)
         from fxmeter.tracer.graph.shares import sharing
-        from fxmeter.tracer.shard.collectives import name_groups  # paid for only here
+        from fxmeter.tracer.shard.process_groups import name_groups  # paid for only here
         from fxmeter.tracer.shard.rank import PADDING, rank_of
 
         with rank_of(model, deployment) as rank, sharing() as shares:

@@ -2,7 +2,7 @@
 
 These price the operators of :mod:`fxmeter.tracer.operators.ops`, one node for each layer. Eager attention is priced by
 its products (:mod:`fxmeter.annotators.rules.matrix.products`) and softmax, torch's own kernels in
-:mod:`fxmeter.annotators.rules.matrix.sdpa_kernels`.
+:mod:`fxmeter.annotators.rules.matrix.torch_attention`.
 """
 
 from __future__ import annotations

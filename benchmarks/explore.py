@@ -24,11 +24,11 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
-from fxmeter.annotators.architectures.explore import BATCH, Exploration, exploration
-from fxmeter.annotators.architectures.pricing import Architecture, Candidate, price_batch
-from fxmeter.annotators.architectures.workers import cores, local
 from fxmeter.annotators.documents.tables.explored import PARQUET, SQLITE, explored
 from fxmeter.annotators.documents.tables.explored_files import write_beside
+from fxmeter.annotators.studies.architectures.explore import BATCH, Exploration, exploration
+from fxmeter.annotators.studies.architectures.pricing import Architecture, Candidate, price_batch
+from fxmeter.annotators.studies.architectures.workers import cores, local
 
 SETS = {
     "hidden_size": "2048:6656:512",

@@ -13,12 +13,12 @@ from fxmeter.models.version import VERSION
 
 if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
-    from fxmeter.annotators.architectures.explore import explore
     from fxmeter.annotators.closed.find import closed_form
     from fxmeter.annotators.closed.form import load_sheet
     from fxmeter.annotators.differences.difference import diff
     from fxmeter.annotators.interactive.stage import annotate, annotate_module
-    from fxmeter.annotators.measured.run import measured
+    from fxmeter.annotators.studies.architectures.explore import explore
+    from fxmeter.annotators.studies.measured.run import measured
     from fxmeter.models.deployment import deploy
     from fxmeter.models.errors import FxmeterError
     from fxmeter.models.mixed_step import mixed
@@ -36,10 +36,10 @@ _HOMES = {
     "deploy": "fxmeter.models.deployment",
     "diff": "fxmeter.annotators.differences.difference",
     "encode": "fxmeter.models.scenario",
-    "explore": "fxmeter.annotators.architectures.explore",
+    "explore": "fxmeter.annotators.studies.architectures.explore",
     "generation": "fxmeter.models.scenario",
     "load_model": "fxmeter.tracer.load.loading",
-    "measured": "fxmeter.annotators.measured.run",
+    "measured": "fxmeter.annotators.studies.measured.run",
     "mixed": "fxmeter.models.mixed_step",
     "prefill": "fxmeter.models.scenario",
     "vision": "fxmeter.models.scenario",

@@ -52,8 +52,6 @@ ROOMS = {
         "closed",
         "api",
         "studies",
-        "architectures",
-        "measured",
         "documents",
         "differences",
         "plots",

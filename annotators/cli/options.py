@@ -12,9 +12,9 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from fxmeter.annotators.architectures.expressions import read_assignment
 from fxmeter.annotators.cli.values import Command, Decorator, Read, choice, gathered, size
 from fxmeter.annotators.conventions import USUAL, Conventions
+from fxmeter.annotators.studies.architectures.expressions import read_assignment
 from fxmeter.models.choices import Attention, Causal, Dtype, Logits, Routing
 from fxmeter.models.deployment import Kernels, deploy
 from fxmeter.models.devices import Device, device

@@ -77,7 +77,7 @@ class Session:
 
         self.say(f"building {self.name} on meta")
         if self.sets:
-            from fxmeter.annotators.architectures.space import with_sets
+            from fxmeter.annotators.studies.architectures.space import with_sets
 
             return load_model(with_sets(self.name, self.sets), dtype=self.dtype, mtp=self.mtp)
         return load_model(self.name, dtype=self.dtype, mtp=self.mtp)

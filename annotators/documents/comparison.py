@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fxmeter.annotators.documents.head import conventions_of, head, model_of, scenario_of
-from fxmeter.annotators.measured.comparison import Comparison, MeasuredOp, Part
+from fxmeter.annotators.studies.measured.comparison import Comparison, MeasuredOp, Part
 from fxmeter.models.model_info import ModelInfo
 from fxmeter.models.names import Document
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from fxmeter.annotators.documents.chrome_trace import Event, events_text
-from fxmeter.annotators.measured.comparison import Comparison
-from fxmeter.annotators.measured.tracks import Slice, measured_track, predicted_track
+from fxmeter.annotators.studies.measured.comparison import Comparison
+from fxmeter.annotators.studies.measured.tracks import Slice, measured_track, predicted_track
 from fxmeter.models.version import versions
 
 

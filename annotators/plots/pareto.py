@@ -6,8 +6,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from fxmeter.annotators.architectures.pareto import Front
 from fxmeter.annotators.plots.style import BLUE, COLUMN, GREY, STYLE, saved
+from fxmeter.annotators.studies.architectures.pareto import Front
 
 _UNITS = {"second": "s", "byte": "B", "memory": "B", "flop": "FLOP"}
 

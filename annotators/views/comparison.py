@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 
-from fxmeter.annotators.measured.comparison import Comparison, Part
-from fxmeter.annotators.measured.rows import Row, missing_rows, module_rows, op_rows, unmatched_rows
+from fxmeter.annotators.studies.measured.comparison import Comparison, Part
+from fxmeter.annotators.studies.measured.rows import Row, missing_rows, module_rows, op_rows, unmatched_rows
 from fxmeter.annotators.studies.report import title_of
 from fxmeter.annotators.units import duration, four_digits, in_unit, quantity
 from fxmeter.annotators.views.console import Cell, Grid, Heading, names, numbers

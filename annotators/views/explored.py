@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fxmeter.annotators.architectures.pareto import Front
-from fxmeter.annotators.architectures.question import Column, Question
-from fxmeter.annotators.architectures.refusals import Refusal
+from fxmeter.annotators.studies.architectures.pareto import Front
+from fxmeter.annotators.studies.architectures.question import Column, Question
+from fxmeter.annotators.studies.architectures.refusals import Refusal
 from fxmeter.annotators.units import duration, quantity
 from fxmeter.annotators.views.console import Cell, Grid, numbers
 from fxmeter.annotators.views.words import Line

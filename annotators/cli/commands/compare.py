@@ -85,9 +85,9 @@ def compare(
         raise click.UsageError("a trace is of one device; give one --device")
     with session(model, dtype, remember=False, json=json_path, timeline=timeline_path) as work:
         from fxmeter.annotators.api import annotate_by
-        from fxmeter.annotators.measured.laid_over import lay_over
-        from fxmeter.annotators.measured.traces.ranges import sizes_of, the_only
-        from fxmeter.annotators.measured.traces.reading import read_trace
+        from fxmeter.annotators.studies.measured.laid_over import lay_over
+        from fxmeter.annotators.studies.measured.traces.ranges import sizes_of, the_only
+        from fxmeter.annotators.studies.measured.traces.reading import read_trace
 
         work.say(f"reading {trace_path}")
         trace = read_trace(trace_path)

@@ -30,10 +30,10 @@ from fxmeter.models.names import Kwargs
 from fxmeter.models.scenario import Scenario
 
 if TYPE_CHECKING:
-    from fxmeter.annotators.architectures.explore import Exploration
-    from fxmeter.annotators.architectures.pareto import Front
-    from fxmeter.annotators.architectures.workers import Workers
     from fxmeter.annotators.documents.tables.explored import Explored
+    from fxmeter.annotators.studies.architectures.explore import Exploration
+    from fxmeter.annotators.studies.architectures.pareto import Front
+    from fxmeter.annotators.studies.architectures.workers import Workers
 
 
 def _scenarios(prefill: Any, decode: Any, batch: Any) -> tuple[Scenario, ...]:
@@ -111,8 +111,8 @@ def explore(
     with session(model, dtype, remember=False) as work:
         work.say("loading torch and transformers")
         load_libraries()
-        from fxmeter.annotators.architectures.explore import exploration
-        from fxmeter.annotators.architectures.pareto import front_of, read_pareto
+        from fxmeter.annotators.studies.architectures.explore import exploration
+        from fxmeter.annotators.studies.architectures.pareto import front_of, read_pareto
 
         options: Kwargs = {"attention": attention, "conventions": conventions, "deployment": deployment}
         asked = {"keep": keep, "scenarios": scenarios, "devices": devices, "dtype": dtype, **options}
@@ -132,7 +132,7 @@ def explore(
 
 def _priced(found: Exploration, table: Explored, jobs: int | None, scheduler: str | None, out: str) -> int:
     """Do what is left to do; how many architectures that was."""
-    from fxmeter.annotators.architectures.explore import batch_size, usual_jobs
+    from fxmeter.annotators.studies.architectures.explore import batch_size, usual_jobs
 
     known, total = table.known(), len(found.space)
     left = max(1, total - len(known))
@@ -152,7 +152,7 @@ def _priced(found: Exploration, table: Explored, jobs: int | None, scheduler: st
 
 
 def _workers(jobs: int, scheduler: str | None) -> AbstractContextManager[Workers] | None:
-    from fxmeter.annotators.architectures.workers import cluster, local
+    from fxmeter.annotators.studies.architectures.workers import cluster, local
 
     if scheduler is not None:
         return cluster(scheduler)
@@ -169,8 +169,8 @@ def _pictures(model: str, front: Front) -> dict[str, bytes]:
 
 def _shown(table: Explored, new: int, out: str, files: list[str], front: Front | None) -> int:
     """Print what was found; how many op executions have no rule."""
-    from fxmeter.annotators.architectures.refusals import by_reason
     from fxmeter.annotators.documents.tables.explored import SQLITE
+    from fxmeter.annotators.studies.architectures.refusals import by_reason
     from fxmeter.annotators.views.explored import explored_view
 
     count, uncosted = table.totals()

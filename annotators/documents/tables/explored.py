@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fxmeter.annotators.architectures.pricing import DIED, Architecture, is_kept
-from fxmeter.annotators.architectures.question import Question
 from fxmeter.annotators.documents.tables.sweep_sql import stored
+from fxmeter.annotators.studies.architectures.pricing import DIED, Architecture, is_kept
+from fxmeter.annotators.studies.architectures.question import Question
 from fxmeter.models.errors import FxmeterError, ScenarioError
 from fxmeter.models.names import Document
 

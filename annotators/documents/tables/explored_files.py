@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fxmeter.annotators.architectures.pareto import Front
 from fxmeter.annotators.documents.tables.explored import PARETO, PARQUET, Explored
 from fxmeter.annotators.sheets.kept.files import staged
+from fxmeter.annotators.studies.architectures.pareto import Front
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.names import Document, Fields
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.annotators.measured.real import MODELS, PROMPT, WIDER, real_run
+from tests.annotators.studies.measured.real import MODELS, PROMPT, WIDER, real_run
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import sqlite3
 import pytest
 
 from fxmeter import FxmeterError, decode, prefill
-from fxmeter.annotators.architectures.explore import exploration
-from fxmeter.annotators.architectures.pareto import front_of, read_pareto
 from fxmeter.annotators.documents.tables.explored import explored
 from fxmeter.annotators.documents.tables.explored_files import write_beside
+from fxmeter.annotators.studies.architectures.explore import exploration
+from fxmeter.annotators.studies.architectures.pareto import front_of, read_pareto
 from tests.tracer.tiny import LLAMA
 
 SETS = {"num_hidden_layers": "1:3", "hidden_size": "32,48,50"}

@@ -9,7 +9,7 @@ import re
 from rich.console import Console, Group
 
 from fxmeter.annotators.views.console import FirstThatFits, Grid
-from tests.annotators.measured.by_hand import FIELDS, TOKENS, llama
+from tests.annotators.studies.measured.by_hand import FIELDS, TOKENS, llama
 from tests.tracer.tiny import DEEPSEEK, GEMMA3, LLAMA
 
 CONFIGS = {"deepseek": DEEPSEEK, "gemma": GEMMA3, "llama": LLAMA, "by_hand": FIELDS}

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from fxmeter.annotators.api import annotate_by
-from fxmeter.annotators.architectures.question import PASS, Question, identifier, question_versions
-from fxmeter.annotators.architectures.space import changed
+from fxmeter.annotators.studies.architectures.question import PASS, Question, identifier, question_versions
+from fxmeter.annotators.studies.architectures.space import changed
 from fxmeter.models.errors import FxmeterError, ModelError
 from fxmeter.models.names import Document, Fields
 from fxmeter.models.scenario import Scenario

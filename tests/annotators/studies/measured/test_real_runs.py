@@ -8,10 +8,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from fxmeter import annotate, annotate_module, decode, measured, prefill
-from fxmeter.annotators.measured.laid_over import lay_over
-from fxmeter.annotators.measured.traces.ranges import ranges_around
+from fxmeter.annotators.studies.measured.laid_over import lay_over
+from fxmeter.annotators.studies.measured.traces.ranges import ranges_around
 from fxmeter.models.errors import ScenarioError
-from tests.annotators.measured.real import (
+from tests.annotators.studies.measured.real import (
     BATCH,
     CASES,
     PROMPT,

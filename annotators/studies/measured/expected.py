@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fxmeter.annotators.measured.traces.reading import Shapes
 from fxmeter.annotators.pricing.graph import PricedNode, priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.studies.measured.traces.reading import Shapes
 
 Key = tuple[str, frozenset[tuple[int, ...]] | None]
 """What tells ops apart: a name, and the shapes of tensors that it reads, None where nobody knows them."""

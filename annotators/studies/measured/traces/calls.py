@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fxmeter.annotators.measured.traces.reading import LAUNCH, RANGE, Shapes, Trace
+from fxmeter.annotators.studies.measured.traces.reading import LAUNCH, RANGE, Shapes, Trace
 
 
 @dataclass(slots=True)

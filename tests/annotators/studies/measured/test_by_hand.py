@@ -6,8 +6,8 @@ import json
 import pytest
 
 from fxmeter import annotate, load_model, prefill
-from fxmeter.annotators.measured.laid_over import lay_over
-from tests.annotators.measured.by_hand import ALLOCATED, COPY_US, FIELDS, TOKENS, TRITON_US, llama
+from fxmeter.annotators.studies.measured.laid_over import lay_over
+from tests.annotators.studies.measured.by_hand import ALLOCATED, COPY_US, FIELDS, TOKENS, TRITON_US, llama
 from tests.tracer.tiny import config
 
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fxmeter.annotators.measured.comparison import Comparison, MeasuredOp, Part
 from fxmeter.annotators.sheets.tables import CONTAINERS
+from fxmeter.annotators.studies.measured.comparison import Comparison, MeasuredOp, Part
 
 
 @dataclass(frozen=True, slots=True)

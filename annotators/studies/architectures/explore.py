@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from fxmeter.annotators.architectures.expressions import expression
-from fxmeter.annotators.architectures.pricing import DIED, Architecture, Candidate, is_kept, price_batch
-from fxmeter.annotators.architectures.question import Question, named, question_versions
-from fxmeter.annotators.architectures.space import Choices, Space, space_of
-from fxmeter.annotators.architectures.workers import Given, Workers, check_jobs, cores, done_by, local
 from fxmeter.annotators.conventions import USUAL, Conventions
+from fxmeter.annotators.studies.architectures.expressions import expression
+from fxmeter.annotators.studies.architectures.pricing import DIED, Architecture, Candidate, is_kept, price_batch
+from fxmeter.annotators.studies.architectures.question import Question, named, question_versions
+from fxmeter.annotators.studies.architectures.space import Choices, Space, space_of
+from fxmeter.annotators.studies.architectures.workers import Given, Workers, check_jobs, cores, done_by, local
 from fxmeter.models.choices import Attention, Causal, Logits, Routing
 from fxmeter.models.deployment import ONE_DEVICE, Deployment
 from fxmeter.models.devices import Device

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fxmeter.annotators.measured.traces.events import Event, events_of
+from fxmeter.annotators.studies.measured.traces.events import Event, events_of
 from fxmeter.models.errors import TraceFileError
 from fxmeter.models.names import Fields
 

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fxmeter.annotators.measured.comparison import Comparison, MeasuredOp, Part, RanOp, Unmatched
-from fxmeter.annotators.measured.doubts import doubts_of
-from fxmeter.annotators.measured.expected import Expected, expected_ops
-from fxmeter.annotators.measured.matching import has_shapes_of, match
-from fxmeter.annotators.measured.traces.passes import Pass, Ran, passes_of
-from fxmeter.annotators.measured.traces.paths import Paths
-from fxmeter.annotators.measured.traces.ranges import sizes_in, sizes_of
-from fxmeter.annotators.measured.traces.reading import Trace, read_trace
 from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.studies.measured.comparison import Comparison, MeasuredOp, Part, RanOp, Unmatched
+from fxmeter.annotators.studies.measured.doubts import doubts_of
+from fxmeter.annotators.studies.measured.expected import Expected, expected_ops
+from fxmeter.annotators.studies.measured.matching import has_shapes_of, match
+from fxmeter.annotators.studies.measured.traces.passes import Pass, Ran, passes_of
+from fxmeter.annotators.studies.measured.traces.paths import Paths
+from fxmeter.annotators.studies.measured.traces.ranges import sizes_in, sizes_of
+from fxmeter.annotators.studies.measured.traces.reading import Trace, read_trace
 from fxmeter.annotators.timing.stage_time import StageTime
 from fxmeter.models.devices.device import Device
 from fxmeter.models.errors import ScenarioError, TraceFileError
@@ -30,7 +30,7 @@ def lay_over(stage: AnnotatedStage, trace: str | Path | Trace, device: str | Pat
 
     Args:
         stage: one pass priced with ``fold=False``, as it was run: attention, batch and lengths.
-        trace: the file, or what :func:`fxmeter.annotators.measured.traces.reading.read_trace` makes of it.
+        trace: the file, or what :func:`fxmeter.annotators.studies.measured.traces.reading.read_trace` makes of it.
         device: where it ran, a name of ``fxmeter devices`` or a device file: adds bound, estimate, share of the roof.
 
     Raises:

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from fxmeter import annotate, prefill
-from fxmeter.annotators.measured.laid_over import lay_over
-from tests.annotators.measured.real import BATCH, PROMPT, model_of, real_run
+from fxmeter.annotators.studies.measured.laid_over import lay_over
+from tests.annotators.studies.measured.real import BATCH, PROMPT, model_of, real_run
 
 LAUNCH_US = 0.001
 KERNEL_US = 3

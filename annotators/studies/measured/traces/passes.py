@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fxmeter.annotators.measured.expected import Expected, Key, key_of, name_in_trace
-from fxmeter.annotators.measured.traces.calls import Call, trees_of
-from fxmeter.annotators.measured.traces.paths import Paths
-from fxmeter.annotators.measured.traces.reading import Shapes, Trace
+from fxmeter.annotators.studies.measured.expected import Expected, Key, key_of, name_in_trace
+from fxmeter.annotators.studies.measured.traces.calls import Call, trees_of
+from fxmeter.annotators.studies.measured.traces.paths import Paths
+from fxmeter.annotators.studies.measured.traces.reading import Shapes, Trace
 from fxmeter.tracer.private import taken_apart
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxmeter.annotators.measured.align import align
+from fxmeter.annotators.studies.measured.align import align
 
 SEQUENCES = st.lists(st.integers(0, 4), max_size=25)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fxmeter.annotators.measured.traces.reading import Trace
 from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
+from fxmeter.annotators.studies.measured.traces.reading import Trace
 
 NOTABLE = 0.02
 MANY = 0.1

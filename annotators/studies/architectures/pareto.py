@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fxmeter.annotators.architectures.question import Column, Question
+from fxmeter.annotators.studies.architectures.question import Column, Question
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.names import Fields, near
 

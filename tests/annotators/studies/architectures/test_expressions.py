@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from fxmeter.annotators.architectures.expressions import expression, read_assignment
+from fxmeter.annotators.studies.architectures.expressions import expression, read_assignment
 from fxmeter.models import ScenarioError
 
 KNOWN = {"hidden_size": 4096, "heads": 32, "text.layers": 5, "act": "silu", "nothing": None}

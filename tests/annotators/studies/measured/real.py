@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from fxmeter.annotators.measured.run import MeasuredRun, measured
+from fxmeter.annotators.studies.measured.run import MeasuredRun, measured
 from tests.tracer import tiny
 
 BATCH, PROMPT = 2, 48

@@ -10,10 +10,10 @@ import pytest
 
 import fxmeter
 from fxmeter import FxmeterError, annotate, decode, load_model, prefill
-from fxmeter.annotators.architectures.explore import exploration
-from fxmeter.annotators.architectures.workers import Given, done_by, local
+from fxmeter.annotators.studies.architectures.explore import exploration
+from fxmeter.annotators.studies.architectures.workers import Given, done_by, local
 from fxmeter.models import ScenarioError
-from tests.annotators.architectures.dying import double_or_die
+from tests.annotators.studies.architectures.dying import double_or_die
 from tests.tracer.tiny import LLAMA
 
 PASSES = (prefill(24), decode(40))

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from fxmeter.annotators.architectures.expressions import Expression, Value, expression
+from fxmeter.annotators.studies.architectures.expressions import Expression, Value, expression
 from fxmeter.annotators.units import read_sizes
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.names import Document, Fields, near

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from fxmeter.annotators.measured.traces.reading import OWN, Trace
+from fxmeter.annotators.studies.measured.traces.reading import OWN, Trace
 from fxmeter.models.choices import Attention
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.names import Kwargs

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fxmeter.annotators.architectures.expressions import Expression
 from fxmeter.annotators.conventions import USUAL, Conventions
 from fxmeter.annotators.sheets.kept.plain import plain
+from fxmeter.annotators.studies.architectures.expressions import Expression
 from fxmeter.annotators.units import Kind
 from fxmeter.models.choices import Attention
 from fxmeter.models.deployment import ONE_DEVICE, Deployment

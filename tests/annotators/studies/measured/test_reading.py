@@ -7,11 +7,11 @@ import tracemalloc
 import pytest
 
 from fxmeter import annotate, prefill
-from fxmeter.annotators.measured.laid_over import lay_over
-from fxmeter.annotators.measured.traces.events import LONGEST_EVENT, PIECE, events_of
-from fxmeter.annotators.measured.traces.reading import read_trace
+from fxmeter.annotators.studies.measured.laid_over import lay_over
+from fxmeter.annotators.studies.measured.traces.events import LONGEST_EVENT, PIECE, events_of
+from fxmeter.annotators.studies.measured.traces.reading import read_trace
 from fxmeter.models.errors import FxmeterError, ScenarioError, TraceFileError
-from tests.annotators.measured.real import BATCH, PROMPT, model_of, real_run
+from tests.annotators.studies.measured.real import BATCH, PROMPT, model_of, real_run
 from tests.tracer import tiny
 
 OP = {"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1, "dur": 2, "args": {}}

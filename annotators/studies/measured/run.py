@@ -15,10 +15,10 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from fxmeter.annotators.api import annotate
-from fxmeter.annotators.measured.comparison import Comparison
-from fxmeter.annotators.measured.laid_over import lay_over
-from fxmeter.annotators.measured.traces.ranges import ranges_around, sizes_of, the_only
-from fxmeter.annotators.measured.traces.reading import read_trace
+from fxmeter.annotators.studies.measured.comparison import Comparison
+from fxmeter.annotators.studies.measured.laid_over import lay_over
+from fxmeter.annotators.studies.measured.traces.ranges import ranges_around, sizes_of, the_only
+from fxmeter.annotators.studies.measured.traces.reading import read_trace
 from fxmeter.models.devices.device import Device
 from fxmeter.models.errors import ScenarioError
 from fxmeter.models.scenario import Scenario

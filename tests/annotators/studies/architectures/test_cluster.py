@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from fxmeter import FxmeterError, decode, prefill
-from fxmeter.annotators.architectures.explore import exploration
-from fxmeter.annotators.architectures.workers import cluster
 from fxmeter.annotators.documents.tables.explored import explored
+from fxmeter.annotators.studies.architectures.explore import exploration
+from fxmeter.annotators.studies.architectures.workers import cluster
 from tests.tracer.tiny import LLAMA
 
 Client = pytest.importorskip("distributed").Client

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fxmeter.annotators.measured.align import align
-from fxmeter.annotators.measured.traces.calls import Call
-from fxmeter.annotators.measured.traces.reading import MODULE, OWN
 from fxmeter.annotators.sheets.tables import CONTAINERS, ModuleCost
+from fxmeter.annotators.studies.measured.align import align
+from fxmeter.annotators.studies.measured.traces.calls import Call
+from fxmeter.annotators.studies.measured.traces.reading import MODULE, OWN
 
 
 class Paths:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeAlias
 
-from fxmeter.annotators.measured.align import align
-from fxmeter.annotators.measured.expected import Expected, key_of
-from fxmeter.annotators.measured.traces.passes import Ran
+from fxmeter.annotators.studies.measured.align import align
+from fxmeter.annotators.studies.measured.expected import Expected, key_of
+from fxmeter.annotators.studies.measured.traces.passes import Ran
 
 Pairs: TypeAlias = list[tuple[int, int]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fxmeter.annotators.measured.comparison import Comparison
+from fxmeter.annotators.studies.measured.comparison import Comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from fxmeter.annotators.studies.architectures.workers import cluster
 from tests.tracer.tiny import LLAMA
 
 Client = pytest.importorskip("distributed").Client
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SETS = {"num_hidden_layers": "1:8", "hidden_size": "32:64:4", "intermediate_size": "8*hidden_size//3,48"}
 
 

@@ -11,13 +11,13 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Any
 
 import torch
 
 from fxmeter.annotators.timing import benchmarks
 from fxmeter.annotators.timing.benchmarks import FORMS, Measurement, Product, measure
 from fxmeter.models.errors import DeviceError
+from fxmeter.models.names import Document
 
 Products = dict[str, dict[str, dict[int, tuple[Product, Measurement]]]]
 """By dtype, layout and rows."""
@@ -27,9 +27,7 @@ FUNCTIONS_FLOPS = 10
 """FLOPs of a softmax (5) and of an activation (5) for one element, as their rules have it."""
 
 
-def calibrate(
-    device: str = "cpu", *, seconds: float = 30.0, say: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
+def calibrate(device: str = "cpu", *, seconds: float = 30.0, say: Callable[[str], None] = lambda _: None) -> Document:
     """The device file of this machine, as plain data.
 
     Args:
@@ -98,7 +96,7 @@ def _file(
     single: Mapping[str, Measurement],
     cached: Mapping[int, Measurement],
     fresh: Mapping[int, tuple[Measurement, Measurement]],
-) -> dict[str, Any]:
+) -> Document:
     weights = {name: by_form["mm_t"] for name, by_form in products.items()}
     peaks = {
         name: max(product.flops / timed.best_s for rows in by_form.values() for product, timed in rows.values())
@@ -173,7 +171,7 @@ def _file(
 
 def _shares(
     rows: Mapping[int, tuple[Product, Measurement]], peak: float, stream: float, waiting: float = 0.0
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Document]:
     """The share of the peak by rows: what, joined with the bytes by the 2-norm, gives the time that was measured,
     less what of it is ``waiting`` for the launch (on a CPU next to nothing: the host's work is around an op)."""
     shares = {}
@@ -184,12 +182,12 @@ def _shares(
     return shares
 
 
-def _last(shares: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _last(shares: Mapping[str, Document]) -> Document:
     """That of the most rows."""
     return shares[max(shares, key=int)]
 
 
-def _cache(within: Mapping[int, float], bandwidth: float) -> dict[str, Any]:
+def _cache(within: Mapping[int, float], bandwidth: float) -> Document:
     """The cache that elementwise kernels see: its rate, and the bytes up to which they run nearer to that rate than to
     that of memory. Nothing where there is no such thing."""
     rate = max(within.values())
@@ -199,7 +197,7 @@ def _cache(within: Mapping[int, float], bandwidth: float) -> dict[str, Any]:
     return {"cache_bytes": _number(12 * max(near)), "cache_bytes_per_s": _number(rate)}
 
 
-def _pages(fresh: Mapping[int, tuple[Measurement, Measurement]]) -> dict[str, Any]:
+def _pages(fresh: Mapping[int, tuple[Measurement, Measurement]]) -> Document:
     """The size from which on allocating costs as much again as writing, and how fast pages come; nothing if none."""
     slow = [count for count, (new, old) in fresh.items() if new.usual_s > 2 * old.usual_s]
     if not slow:
@@ -215,11 +213,11 @@ def _pages(fresh: Mapping[int, tuple[Measurement, Measurement]]) -> dict[str, An
 SOURCE = "measured by fxmeter calibrate"
 
 
-def _number(value: float) -> dict[str, Any]:
+def _number(value: float) -> Document:
     return {"value": round(value), "sources": ["measured"]}
 
 
-def _share(rate: float, peak: float) -> dict[str, Any]:
+def _share(rate: float, peak: float) -> Document:
     return {"value": min(1.0, rate / peak), "source": SOURCE}
 
 

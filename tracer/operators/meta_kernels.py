@@ -15,14 +15,23 @@ from fxmeter.tracer.operators.remembered import run_or_remember
 from fxmeter.tracer.private import OpOverload, TorchDispatchMode
 
 
-def _grouped_mm(func: Any, mat_a: Tensor, mat_b: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _on_meta(shapes: Function) -> Function:
+    """A stand-in that has what ``shapes`` makes of an op's arguments where they are on meta; elsewhere the op runs."""
+
+    def run(func: Function, first: Tensor, *args: object, **kwargs: object) -> object:
+        return (shapes if first.is_meta else func)(first, *args, **kwargs)
+
+    return run
+
+
+def _grouped_mm(func: Function, mat_a: Tensor, mat_b: Tensor, *args: object, **kwargs: object) -> Tensor:
     """a [M, K] @ b [E, K, N] by rows → [M, N]. torch's meta kernel refuses sizes that are no multiple of 16 bytes."""
     if not mat_a.is_meta or mat_a.dim() != 2 or mat_b.dim() != 3:
         return func(mat_a, mat_b, *args, **kwargs)
     return mat_a.new_empty(mat_a.shape[0], mat_b.shape[2])
 
 
-def _batch_norm(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+def _batch_norm(func: Function, input: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, ...]:
     """In evaluation no statistics are saved; torch's meta kernel returns some."""
     out, *saved = func(input, *args, **kwargs)
     training = kwargs.get("training", args[4] if len(args) > 4 else False)
@@ -31,7 +40,7 @@ def _batch_norm(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     return out, *(tensor.new_empty(0) for tensor in saved)
 
 
-def _convolution(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _convolution(func: Function, input: Tensor, *args: object, **kwargs: object) -> Tensor:
     """The result is in the order of a channels-last input, as on the CPU and on GPUs; torch's meta kernel loses it."""
     out: Tensor = func(input, *args, **kwargs)
     order = _CHANNELS_LAST.get(input.dim())
@@ -40,70 +49,64 @@ def _convolution(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return torch.empty_like(out, memory_format=order)
 
 
-def _reflections(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """A [.., m, n] → R and the reflections, as A, and min(m, n) scales. torch has no meta kernel."""
-    if not input.is_meta:
-        return func(input, *args, **kwargs)
+# torch has no meta kernels for the ops below
+
+
+@_on_meta
+def _reflections(input: Tensor) -> tuple[Tensor, ...]:
+    """A [.., m, n] → R and the reflections, as A, and min(m, n) scales."""
     return torch.empty_like(input), input.new_empty(*input.shape[:-2], min(input.shape[-2:]))
 
 
-def _cholesky_solve(func: Any, sides: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Right-hand sides → solutions. torch has no meta kernel."""
-    return torch.empty_like(sides) if sides.is_meta else func(sides, *args, **kwargs)
-
-
-def _least_squares(func: Any, matrix: Tensor, sides: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """A [.., m, n], b [.., m, k] → x [.., n, k], no residuals, rank, no singular values. torch has no meta kernel."""
-    if not matrix.is_meta:
-        return func(matrix, sides, *args, **kwargs)
+@_on_meta
+def _least_squares(matrix: Tensor, sides: Tensor, *_: object, **__: object) -> tuple[Tensor, ...]:
+    """A [.., m, n], b [.., m, k] → x [.., n, k], no residuals, rank, no singular values."""
     batch, unknowns = matrix.shape[:-2], matrix.shape[-1]
     shape = (*batch, unknowns, *sides.shape[matrix.dim() - 1 :])
     return sides.new_empty(shape), sides.new_empty(0), sides.new_empty(batch, dtype=torch.int64), sides.new_empty(0)
 
 
-def _histogram(func: Any, input: Tensor, bins: Any = 100, *args: Any, **kwargs: Any) -> Any:
-    """Counts, and the edges of ``bins``, a number or the edges themselves. torch has no meta kernel."""
-    if not input.is_meta:
-        return func(input, bins, *args, **kwargs)
+@_on_meta
+def _histogram(input: Tensor, bins: int | Tensor = 100, **_: object) -> tuple[Tensor, ...]:
+    """Counts, and the edges of ``bins``, a number or the edges themselves."""
     edges = bins + 1 if isinstance(bins, int) else bins.numel()
     return input.new_empty(edges - 1), input.new_empty(edges)
 
 
-def _histogram_edges(func: Any, input: Tensor, bins: list[int], *args: Any, **kwargs: Any) -> Any:
-    """The edges of each dimension's bins. torch has no meta kernel."""
-    return [input.new_empty(n + 1) for n in bins] if input.is_meta else func(input, bins, *args, **kwargs)
+@_on_meta
+def _histogram_edges(input: Tensor, bins: list[int], **_: object) -> list[Tensor]:
+    """The edges of each dimension's bins."""
+    return [input.new_empty(n + 1) for n in bins]
 
 
-def _histogram_counts(func: Any, input: Tensor, bins: list[Any], *args: Any, **kwargs: Any) -> Any:
-    """Counts of the bins of all dimensions, given by number or by their edges. torch has no meta kernel."""
-    if not input.is_meta:
-        return func(input, bins, *args, **kwargs)
+@_on_meta
+def _histogram_counts(input: Tensor, bins: list[int | Tensor], **_: object) -> Tensor:
+    """Counts of the bins of all dimensions, given by number or by their edges."""
     return input.new_empty([n if isinstance(n, int) else n.numel() - 1 for n in bins])
 
 
-def _ctc_loss(func: Any, log_probs: Tensor, targets: Tensor, inputs: Any, lengths: Any, *args: Any, **kw: Any) -> Any:
-    """log_probs [T, B, C] → a loss each, and for each time and state a probability. torch has no meta kernel."""
-    if not log_probs.is_meta or isinstance(lengths, Tensor):
-        return func(log_probs, targets, inputs, lengths, *args, **kw)
+@_on_meta
+def _ctc_loss(log_probs: Tensor, _: Tensor, __: list[int], lengths: list[int], *___: object) -> tuple[Tensor, ...]:
+    """log_probs [T, B, C] → a loss each, and for each time and state a probability."""
     steps, batch = log_probs.shape[0], log_probs.shape[1] if log_probs.dim() == 3 else 1
     return log_probs.new_empty(batch), log_probs.new_empty(batch, steps, 2 * max(lengths, default=0) + 1)
 
 
-def _fake_quantized(func: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """As the input, with the mask of what was not cut off. torch has no meta kernel."""
-    if not input.is_meta:
-        return func(input, *args, **kwargs)
+@_on_meta
+def _fake_quantized(input: Tensor, *_: object) -> tuple[Tensor, ...]:
+    """As the input, with the mask of what was not cut off."""
     return torch.empty_like(input), torch.empty_like(input, dtype=torch.bool)
 
 
-def _fake_quantized_gradients(func: Any, grad: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Of the input, its scale and its zero point. torch has no meta kernel."""
-    return tuple(map(torch.empty_like, (input, *args[:2]))) if input.is_meta else func(grad, input, *args, **kwargs)
+def _like(*places: int) -> Function:
+    """Of each of the arguments at ``places`` one like it, as the gradients of them are."""
 
+    @_on_meta
+    def shapes(*args: Tensor) -> Tensor | tuple[Tensor, ...]:
+        made = tuple(torch.empty_like(args[place]) for place in places)
+        return made[0] if len(places) == 1 else made
 
-def _like(place: int, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """A gradient as what it is of. torch has no meta kernel."""
-    return torch.empty_like(args[place]) if args[place].is_meta else func(*args, **kwargs)
+    return shapes
 
 
 ASSUMED = {
@@ -117,25 +120,25 @@ META_KERNELS: dict[OpOverload, Function] = {
     torch.ops.aten.convolution.default: _convolution,
     torch.ops.aten.native_batch_norm.default: _batch_norm,
     torch.ops.aten.geqrf.default: _reflections,
-    torch.ops.aten._cholesky_solve_helper.default: _cholesky_solve,
+    torch.ops.aten._cholesky_solve_helper.default: _like(0),
     torch.ops.aten.linalg_lstsq.default: _least_squares,
     torch.ops.aten.fake_quantize_per_tensor_affine_cachemask.default: _fake_quantized,
     torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default: _fake_quantized,
     torch.ops.aten.fake_quantize_per_channel_affine_cachemask.default: _fake_quantized,
-    torch.ops.aten._fake_quantize_learnable_per_tensor_affine.default: partial(_like, 0),
-    torch.ops.aten._fake_quantize_learnable_per_channel_affine.default: partial(_like, 0),
-    torch.ops.aten._fake_quantize_learnable_per_tensor_affine_backward.default: _fake_quantized_gradients,
-    torch.ops.aten._fake_quantize_learnable_per_channel_affine_backward.default: _fake_quantized_gradients,
+    torch.ops.aten._fake_quantize_learnable_per_tensor_affine.default: _like(0),
+    torch.ops.aten._fake_quantize_learnable_per_channel_affine.default: _like(0),
+    torch.ops.aten._fake_quantize_learnable_per_tensor_affine_backward.default: _like(1, 2, 3),
+    torch.ops.aten._fake_quantize_learnable_per_channel_affine_backward.default: _like(1, 2, 3),
     torch.ops.aten.histogram.bin_ct: _histogram,
     torch.ops.aten.histogram.bins_tensor: _histogram,
     torch.ops.aten._histogramdd_bin_edges.default: _histogram_edges,
     torch.ops.aten._histogramdd_from_bin_cts.default: _histogram_counts,
     torch.ops.aten._histogramdd_from_bin_tensors.default: _histogram_counts,
     torch.ops.aten._ctc_loss.default: _ctc_loss,
-    torch.ops.aten._ctc_loss_backward.default: partial(_like, 1),
-    torch.ops.aten.multi_margin_loss_backward.default: partial(_like, 1),
-    torch.ops.aten.multilabel_margin_loss_backward.default: partial(_like, 1),
-    torch.ops.aten.fractional_max_pool3d_backward.default: partial(_like, 1),
+    torch.ops.aten._ctc_loss_backward.default: _like(1),
+    torch.ops.aten.multi_margin_loss_backward.default: _like(1),
+    torch.ops.aten.multilabel_margin_loss_backward.default: _like(1),
+    torch.ops.aten.fractional_max_pool3d_backward.default: _like(1),
 }
 
 
@@ -146,7 +149,7 @@ class MetaKernels(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False
 
-    def __torch_dispatch__(self, func: Any, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
+    def __torch_dispatch__(self, func: OpOverload, types: Args, args: Args = (), kwargs: Kwargs | None = None) -> Any:
         kwargs = kwargs or {}
         run = partial(META_KERNELS[func], func) if func in META_KERNELS else func
         for value in args:

@@ -1,11 +1,10 @@
-"""Real models with random weights on this machine, and how long their passes take: measured into a file, piece by
-piece, with a calibration before each model."""
+"""Real models with random weights on this machine, and how long their passes take."""
 
 from __future__ import annotations
 
 import copy
 import statistics
-import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fxmeter import decode, prefill
+from fxmeter.annotators.timing.benchmarks import clock_of
 from fxmeter.models.scenario import Scenario
 
 COMMON = {"num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 8192, "max_position_embeddings": 4096}
@@ -78,8 +78,10 @@ SCENARIOS: dict[str, Scenario] = {
     "decode at 256, B = 8": decode(256, batch=8),
     "decode at 1,024, B = 4": decode(1024, batch=4),
 }
-LONGEST = 0.8
-"""Seconds of a pass, or of the prompt before it, beyond which it is left out."""
+LONGEST = 2.5
+"""Seconds of a pass beyond which it is left out."""
+LONG = 0.5
+"""Seconds of a pass from which on two repeats are enough."""
 STEPS = 12
 """Repeats of a pass at most: a context of 256 grows by a twentieth."""
 
@@ -98,37 +100,45 @@ def attentions(name: str) -> tuple[str, ...]:
     return ("eager", "sdpa") if fused else ("eager",)
 
 
-def measured(model: Any, scenario: Scenario, seconds: float, states: States) -> tuple[float, float] | None:
+def run_as(model: Any, attention: str, dtype: torch.dtype) -> None:
+    """Change what runs: the implementation of attention, and the dtype of the parameters (buffers keep theirs)."""
+    model.config._attn_implementation = attention
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def measured(model: Any, scenario: Scenario, seconds: float, state: Any) -> tuple[float, float] | None:
     """(least, median) seconds of a pass; None for one that takes too long. Decode steps follow one another, as in
-    a generation, at most ``STEPS`` after the context that ``states`` has."""
+    a generation, at most ``STEPS`` after the context in ``state``, the arguments that have it."""
     ids = torch.randint(0, 8000, (scenario.batch, scenario.query_len))
+    clock = clock_of("cpu")
+    times: list[float] = []
     with torch.inference_mode():
-        state = states.of(scenario.past_len, scenario.batch, model.dtype) if scenario.past_len else {}
-        times: list[float] = []
-        until = time.perf_counter() + seconds
-        while len(times) < 4 or (time.perf_counter() < until and len(times) < STEPS):
-            started = time.perf_counter()
+        while len(times) < 3 or (len(times) < STEPS and sum(times) < seconds and times[0] < LONG):
+            started = clock()
             model(input_ids=ids, use_cache=True, **state)
-            times.append(time.perf_counter() - started)
+            times.append(clock() - started)
             if times[0] > LONGEST:
                 return None
     return min(times[1:]), statistics.median(times[1:])
 
 
 class States:
-    """What a model keeps of a prompt, filled once by ``model`` in its dtype, as the argument of the next call."""
+    """What ``model`` keeps of prompts of these lengths, as the argument of the next call."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    @torch.inference_mode()
+    def __init__(self, model: Any, lengths: Iterable[int]) -> None:
         self._known: dict[int, dict[str, Any]] = {}
-
-    def of(self, past_len: int, batch: int, dtype: torch.dtype) -> dict[str, Any]:
-        """That of ``batch`` sequences with the same prompt, in a dtype."""
-        if past_len not in self._known:
-            ids = torch.randint(0, 8000, (1, past_len))
-            found = self._model(input_ids=ids, use_cache=True, logits_to_keep=1)
+        for past_len in lengths:
+            found = model(input_ids=torch.randint(0, 8000, (1, past_len)), use_cache=True, logits_to_keep=1)
             name = "past_key_values" if found.get("past_key_values") is not None else "cache_params"
             self._known[past_len] = {name: found[name]}
+
+    @torch.inference_mode()
+    def of(self, past_len: int, batch: int, dtype: torch.dtype) -> dict[str, Any]:
+        """That of ``batch`` sequences with the same prompt, in a dtype; none of no prompt."""
+        if not past_len:
+            return {}
         state = copy.deepcopy(self._known[past_len])
         for layer in next(iter(state.values())).layers:
             for field, value in vars(layer).items():

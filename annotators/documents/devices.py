@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fxmeter.models.devices import Device
-from fxmeter.models.devices.device import FRESH
+from fxmeter.models.devices.device import FRESH, TABLES
 from fxmeter.models.names import Document
 
-OPTIONAL = ("l2_bytes", "cache_bytes", "cache_bytes_per_s", "link_bytes_per_s", "power_w")
+OPTIONAL = ("l2_bytes", "link_bytes_per_s", "power_w")
 
 
 def to_json(device: Device) -> Document:
@@ -37,16 +40,7 @@ def to_json(device: Device) -> Document:
         "efficiency": {
             **{share: number(f"efficiency.{share}", getattr(reached, share)) for share in shares},
             "matrix": {dtype: number(f"efficiency.matrix.{dtype}", share) for dtype, share in reached.matrix.items()},
-            "by_rows": {
-                dtype: {
-                    form: {
-                        str(rows): number(f"efficiency.by_rows.{dtype}.{form}.{rows}", share)
-                        for rows, share in shares_of.items()
-                    }
-                    for form, shares_of in forms.items()
-                }
-                for dtype, forms in reached.by_rows.items()
-            },
+            **{label: _table(getattr(reached, label)) for label in TABLES if getattr(reached, label)},
             **{
                 label: number(f"efficiency.{label}", getattr(reached, label))
                 for label in FRESH
@@ -60,3 +54,8 @@ def to_json(device: Device) -> Document:
         "sources": dict(device.sources),
         "notes": device.notes,
     }
+
+
+def _table(rates: Mapping[Any, Any]) -> Document:
+    """A table of rates, with words as keys."""
+    return {str(key): _table(each) if isinstance(each, Mapping) else each for key, each in rates.items()}

@@ -14,6 +14,7 @@ from fxmeter.annotators.page.formulas import Formulas
 from fxmeter.annotators.sheets.piece import Piece
 from fxmeter.annotators.timing.kernel import AMOUNTS, Kernel
 from fxmeter.annotators.timing.limits import LARGEST_BATCH, SHORTEST, beyond
+from fxmeter.annotators.timing.roofline import BYTES
 from fxmeter.models.devices import Device
 from fxmeter.models.figures import Figure, shown
 from fxmeter.models.model_info import ModelInfo
@@ -192,14 +193,16 @@ def _device(device: Device, dtypes: Sequence[str]) -> Content:
             "peak": peak,
             "vector_peak": device.vector(dtype),
             "product": reached.of_matrix(computes),
-            "by_rows": reached.by_rows.get(computes, {}),
+            "product_rates": reached.product_flops_per_s.get(computes, {}),
+            "streams": device.streams_of(dtype),
+            "fastest": device.fastest_stream,
+            "itemsize": BYTES.get(dtype, 2),
         }
 
     return {
         "name": device.name,
         "memory_bytes": device.memory_bytes,
         "bandwidth": device.bandwidth_bytes_per_s,
-        "cache": [device.cache_bytes, device.cache_bytes_per_s],
         "link": device.link_bytes_per_s,
         "dtypes": {dtype: of(dtype) for dtype in dtypes},
         "reached": {

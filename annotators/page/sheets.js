@@ -129,26 +129,43 @@ const residentBytes = (cost) => cost.weight_bytes + cost.kv_bytes;
 
 const ROOFS = ["compute", "vector", "memory", "network", "launch"];
 
-/** Between measured numbers of rows in the logarithms of both, beyond them that of the nearest; null without any. */
-function shareOfRows(shares, rows) {
-  const known = Object.entries(shares ?? {}).map(([count, share]) => [Math.log(count), Math.log(share)]);
+/** Interpolated in the logarithms of both, that of the nearest beyond all that were measured; null without any. */
+function measuredAt(table, size) {
+  const known = Object.entries(table ?? {}).map(([key, rate]) => [Math.log(key), rate]);
   if (!known.length) return null;
   known.sort(([one], [other]) => one - other);
-  const at = Math.min(Math.max(Math.log(Math.max(rows, 1)), known[0][0]), known.at(-1)[0]);
-  const next = known.findIndex(([count]) => count >= at);
+  const at = Math.min(Math.max(Math.log(Math.max(size, 1)), known[0][0]), known.at(-1)[0]);
+  const next = known.findIndex(([key]) => key >= at);
   const [[low, before], [high, after]] = [known[Math.max(next - 1, 0)], known[next]];
-  return Math.exp(high === low ? after : before + ((after - before) * (at - low)) / (high - low));
+  if (high === low) return after;
+  return Math.exp(Math.log(before) + ((Math.log(after) - Math.log(before)) * (at - low)) / (high - low));
+}
+
+/** FLOPs a second of a product, by the elements that a row is multiplied by and by its rows; null without any. */
+function rateOfProduct(tables, kernel, itemsize) {
+  const table = tables[kernel.form];
+  if (!table) return null;
+  const rows = Math.max(kernel.rows, 1);
+  const elements = Math.max(Math.min(kernel.matmul / (2 * rows), kernel.bytes / itemsize), 1);
+  const lines = Object.fromEntries(Object.entries(table).map(([size, line]) => [size, measuredAt(line, rows)]));
+  return measuredAt(lines, elements) * Math.min(1, elements / Math.min(...Object.keys(table).map(Number)));
 }
 
 function kernelTime(kernel, device) {
   const { reached, dtypes } = device;
-  const { peak, vector_peak, product, by_rows } = dtypes[kernel.dtype];
+  const { peak, vector_peak, product, product_rates, streams, fastest, itemsize } = dtypes[kernel.dtype];
   const between = kernel.kind === "elementwise";
-  const cached = between && kernel.form !== "cache" && device.cache[1] && kernel.bytes <= device.cache[0];
-  const ideal = [kernel.matmul / peak, kernel.vector / vector_peak, kernel.bytes / (cached ? device.cache[1] : device.bandwidth)];
-  const share = shareOfRows(by_rows[kernel.form], kernel.rows) ?? { attention: reached.attention, product }[kernel.kind] ?? 1;
-  const stream = cached ? 1 : between ? reached.elementwise : reached.bandwidth;
-  const roofs = [ideal[0] / share, ideal[1] / reached.vector, ideal[2] / stream];
+  const within = fastest && !["mm", "mm_t", "cache"].includes(kernel.form);
+  const ideal = [kernel.matmul / peak, kernel.vector / vector_peak, kernel.bytes / (within ? fastest : device.bandwidth)];
+  const share = { attention: reached.attention, product }[kernel.kind] ?? 1;
+  const stream = kernel.bytes / device.bandwidth / (between ? reached.elementwise : reached.bandwidth);
+  let roofs = [ideal[0] / share, ideal[1] / reached.vector, stream];
+  if (within && between) roofs[2] = kernel.bytes / measuredAt(streams, kernel.bytes);
+  const rate = rateOfProduct(product_rates, kernel, itemsize);
+  if (rate) {
+    const taken = Math.max(kernel.matmul / rate, ideal[0], ideal[2]);
+    roofs = ideal[0] >= ideal[2] ? [taken, roofs[1], 0] : [0, roofs[1], taken];
+  }
   const sent = kernel.network ? kernel.network / device.link : 0;
   const launch = kernel.kind === "collective" ? reached.collective_s : reached.launch_s;
   const norm = Math.sqrt(roofs[0] * roofs[0] + roofs[1] * roofs[1] + roofs[2] * roofs[2]);

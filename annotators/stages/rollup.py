@@ -91,19 +91,20 @@ class AnnotatedStage(StageTables):
         Returns:
             :class:`fxmeter.annotators.timing.stage_time.StageTime`: ``bound_s``, ``estimate_s``, ``launch_s`` and
             ``bound_by``, of the pass, of each module and of each kernel. A fused attention core computes the pairs
-            that its mask lets through, whatever convention the counts follow. The time of a generation is that of
-            all its steps.
+            that its mask lets through, whatever convention the counts follow (op by op, all of a window's: PyTorch's
+            own is given it as a mask). The time of a generation is that of all its steps.
 
         Raises:
             DeviceError: no such device.
         """
         if self.steps_time is not None:
             return self.steps_time(device_named(device))
-        exact = replace(self.conventions, causal="exact")
+        exact, full = (replace(self.conventions, causal=causal) for causal in ("exact", "full"))
         graph = self.graph if exact == self.conventions else price(self.recording, exact).graph
+        whole = None if fused else self.graph if full == self.conventions else price(self.recording, full).graph
         times = {path: module.times for path, module in self.modules.items()}
         scenario = None if isinstance(self.scenario, MixedStep) else self.scenario
-        return stage_time(kernels_of(self.recording, graph, fused=fused), device, times, scenario)
+        return stage_time(kernels_of(self.recording, graph, fused=fused, full=whole), device, times, scenario, fused)
 
     @property
     def peak(self) -> Peak | None:

@@ -19,10 +19,12 @@ from fxmeter.annotators.timing.benchmarks import FORMS, Measurement, Product, me
 from fxmeter.models.errors import DeviceError
 from fxmeter.models.names import Document
 
-Products = dict[str, dict[str, dict[int, tuple[Product, Measurement]]]]
-"""By dtype, layout and rows."""
-FRESH = tuple(2**power for power in range(21, 25))
-"""Elements of allocations among which the size is looked for from which on pages are fresh each time: 8 to 64 MiB."""
+Timed = list[list[tuple[Product, Measurement]]]
+"""By what each row is multiplied by, then by rows."""
+Products = dict[str, dict[str, Timed]]
+"""By dtype and layout."""
+FRESH = tuple(2**power for power in range(20, 25))
+"""Elements of allocations among which the size is looked for from which on pages are fresh each time: 4 to 64 MiB."""
 FUNCTIONS_FLOPS = 10
 """FLOPs of a softmax (5) and of an activation (5) for one element, as their rules have it."""
 
@@ -45,7 +47,9 @@ def calibrate(device: str = "cpu", *, seconds: float = 30.0, say: Callable[[str]
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise DeviceError(f"cannot measure {device!r} here; cpu always works, cuda where torch sees a GPU")
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, **({"fp16": torch.float16} if device == "cuda" else {})}
-    slot = seconds / (len(dtypes) * sum(len(benchmarks.counts(form)) for form in FORMS) + 20)
+    sizes = benchmarks.STREAMED[device]
+    benchmarks.settle()
+    slot = seconds / (len(dtypes) * (benchmarks.products(device) + len(sizes)) + 20)
     with torch.inference_mode():
         products: Products = {
             name: {form: _products(form, dtype, device, slot, name, say) for form in FORMS}
@@ -56,71 +60,77 @@ def calibrate(device: str = "cpu", *, seconds: float = 30.0, say: Callable[[str]
             "bandwidth": measure(benchmarks.copy(device), device, 2 * slot),
             "elementwise": measure(benchmarks.elementwise(device, benchmarks.STREAM // 2), device, 2 * slot),
             "functions": measure(benchmarks.functions(device), device, slot),
+            "tiny": measure(benchmarks.tiny(device), device, slot),
         }
-        cached = {
-            count: measure(benchmarks.elementwise(device, count), device, slot / 2) for count in benchmarks.CACHED
+        streams = {
+            name: {
+                3 * dtype.itemsize * count: measure(benchmarks.elementwise(device, count, dtype), device, slot)
+                for count in sizes
+            }
+            for name, dtype in dtypes.items()
         }
         fresh = {} if device == "cuda" else {count: _fresh(count, slot) for count in FRESH}
-        if device == "cuda":
-            single["launch"] = measure(benchmarks.tiny(device), device, slot)
-        else:
-            step, ops = benchmarks.host_step()
-            taken = measure(step, device, 4 * slot)
-            single["launch"] = Measurement(taken.best_s / ops, taken.usual_s / ops, taken.median_s / ops)
-    return _file(device, products, single, cached, fresh)
+        host = {} if device == "cuda" else dict(_host(width, slot) for width in benchmarks.HOST_WIDTHS)
+    return _file(device, products, single, streams, fresh, host)
 
 
-def _products(
-    form: str, dtype: torch.dtype, device: str, slot: float, name: str, say: Callable[[str], None]
-) -> dict[int, tuple[Product, Measurement]]:
-    """By rows, up to where a single product takes longer than its share of the time."""
-    timed: dict[int, tuple[Product, Measurement]] = {}
-    for rows in benchmarks.counts(form):
-        say(f"products of {rows} rows in {name}")
-        product = FORMS[form][0](form, rows, dtype, device)
-        timed[rows] = product, measure(product.run, device, slot)
-        if timed[rows][1].best_s > slot / 2:
-            break
+def _products(form: str, dtype: torch.dtype, device: str, slot: float, name: str, say: Callable[[str], None]) -> Timed:
+    """Each with more rows up to where a single product takes longer than several shares of the time."""
+    timed: Timed = []
+    for by_rows in FORMS[form](form, dtype, device):
+        timed.append([])
+        for product in by_rows:
+            say(f"products of {product.rows} rows in {name}")
+            timed[-1].append((product, measure(product.run, device, slot)))
+            if timed[-1][-1][1].best_s > 2 * slot:
+                break
     return timed
 
 
 def _fresh(count: int, slot: float) -> tuple[Measurement, Measurement]:
-    """An elementwise kernel that allocates its result, and one that does not."""
+    """A chain of elementwise kernels that allocate their results, and one of them that does not."""
     allocating, writing = benchmarks.allocating(count), benchmarks.elementwise("cpu", count)
     return measure(allocating, "cpu", slot), measure(writing, "cpu", slot)
+
+
+def _host(width: int, slot: float) -> tuple[int, float]:
+    """The bytes that a step reads for each op, and the microseconds of the host for each."""
+    host = benchmarks.host_step(width)
+    steps, products = (measure(run, "cpu", 3 * slot).usual_s for run in (host.step, host.products))
+    return host.bytes_per_op, max(steps - products, products / 1e3) / host.ops * 1e6
 
 
 def _file(
     device: str,
     products: Products,
     single: Mapping[str, Measurement],
-    cached: Mapping[int, Measurement],
+    streams: Mapping[str, Mapping[int, Measurement]],
     fresh: Mapping[int, tuple[Measurement, Measurement]],
+    host: Mapping[int, float],
 ) -> Document:
-    weights = {name: by_form["mm_t"] for name, by_form in products.items()}
-    peaks = {
-        name: max(product.flops / timed.best_s for rows in by_form.values() for product, timed in rows.values())
+    flat = {
+        name: [pair for timed in by_form.values() for rows in timed for pair in rows]
         for name, by_form in products.items()
     }
-    waiting = single["launch"].usual_s if device == "cuda" else 0.0
-    gemv = max(
-        product.nbytes / (timed.usual_s - min(waiting, timed.usual_s / 2))
-        for rows in weights.values()
-        for product, timed in rows.values()
-    )
+    weights = [pair for by_form in products.values() for rows in by_form["mm_t"] for pair in rows]
+    peaks = {name: max(product.flops / timed.best_s for product, timed in pairs) for name, pairs in flat.items()}
+    waiting = single["tiny"].usual_s
+    gemv = max(product.nbytes / _less(timed.usual_s, waiting) for product, timed in weights)
     mixed = 3 * (benchmarks.STREAM // 2) * 4 / single["elementwise"].usual_s
     bandwidth = max(
         gemv,
-        *(product.nbytes / timed.best_s for rows in weights.values() for product, timed in rows.values()),
+        *(product.nbytes / timed.best_s for product, timed in weights),
         2 * benchmarks.STREAM * 4 / single["bandwidth"].best_s,
         3 * (benchmarks.STREAM // 2) * 4 / single["elementwise"].best_s,
     )
-    by_rows = {
-        name: {form: _shares(rows, peaks[name], gemv, waiting) for form, rows in by_form.items()}
+    rates = {
+        name: {form: _rates(timed, waiting, peaks[name]) for form, timed in by_form.items()}
         for name, by_form in products.items()
     }
-    large = {name: _last(by_rows[name]["mm_t"])["value"] for name in peaks}
-    within = {count: 12 * count / timed.usual_s for count, timed in cached.items()}
+    within = {
+        name: {str(nbytes): round(nbytes / _less(timed.usual_s, waiting)) for nbytes, timed in by_size.items()}
+        for name, by_size in streams.items()
+    }
     functions = math.prod(benchmarks.VECTOR) * FUNCTIONS_FLOPS / single["functions"].usual_s
     vector = max(peaks["fp32"], benchmarks.STREAM // 2 / single["elementwise"].best_s)
     return {
@@ -130,16 +140,17 @@ def _file(
         "vector_flops_per_s": {"fp32": _number(vector)},
         "bandwidth_bytes_per_s": _number(bandwidth),
         "memory_bytes": _number(_memory(device)),
-        **_cache(within, bandwidth),
         "efficiency": {
             "bandwidth": _share(gemv, bandwidth),
-            "matrix": {name: _share(share, 1.0) for name, share in large.items()},
-            "attention": _last(by_rows["fp32"]["attention"]),
+            "matrix": {name: _share(_most(rates[name]["mm_t"]), peak) for name, peak in peaks.items()},
+            "attention": _share(_most(rates["fp32"]["attention"]), peaks["fp32"]),
             "elementwise": _share(mixed, bandwidth),
             "vector": _share(functions, vector),
-            "by_rows": by_rows,
+            "product_flops_per_s": rates,
+            "elementwise_bytes_per_s": within,
             **_pages(fresh),
-            "launch_us": {"value": single["launch"].usual_s * 1e6, "source": SOURCE},
+            **({"host_us": {str(nbytes): round(each, 3) for nbytes, each in host.items()}} if host else {}),
+            "launch_us": {"value": min(host.values(), default=waiting * 1e6), "source": SOURCE},
             "prefill_host_us": {"value": 0, "source": "no server on the machine itself"},
             "source": f"{SOURCE} on {date.today().isoformat()}",
         },
@@ -149,19 +160,13 @@ def _file(
             "date": date.today().isoformat(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            "products": {
-                name: {
-                    form: {str(count): product.flops / timed.best_s for count, (product, timed) in rows.items()}
-                    for form, rows in by_form.items()
-                }
-                for name, by_form in products.items()
-            },
             "spread": {
                 **{
-                    f"{form} {name} {count}": timed.spread
+                    f"{form} {name} {product.elements} {product.rows}": timed.spread
                     for name, by_form in products.items()
-                    for form, rows in by_form.items()
-                    for count, (_, timed) in rows.items()
+                    for form, by_size in by_form.items()
+                    for rows in by_size
+                    for product, timed in rows
                 },
                 **{what: timed.spread for what, timed in single.items()},
             },
@@ -169,41 +174,34 @@ def _file(
     }
 
 
-def _shares(
-    rows: Mapping[int, tuple[Product, Measurement]], peak: float, stream: float, waiting: float = 0.0
-) -> dict[str, Document]:
-    """The share of the peak by rows: what, joined with the bytes by the 2-norm, gives the time that was measured,
-    less what of it is ``waiting`` for the launch (on a CPU next to nothing: the host's work is around an op)."""
-    shares = {}
-    for count, (product, timed) in rows.items():
-        ideal = product.flops / peak
-        left = math.sqrt(max(max(timed.usual_s - waiting, 0.0) ** 2 - (product.nbytes / stream) ** 2, ideal**2))
-        shares[str(count)] = _share(ideal, left)
-    return shares
+def _rates(timed: Timed, waiting: float, peak: float) -> dict[str, dict[str, int]]:
+    """FLOPs a second by elements and rows, without what of the time is the launch's own."""
+    return {
+        str(rows[0][0].elements): {
+            str(product.rows): round(min(peak, product.flops / _less(one.usual_s, waiting))) for product, one in rows
+        }
+        for rows in timed
+    }
 
 
-def _last(shares: Mapping[str, Document]) -> Document:
-    """That of the most rows."""
-    return shares[max(shares, key=int)]
+def _less(seconds: float, waiting: float) -> float:
+    """Without the launch, which no short kernel is all of."""
+    return seconds - min(waiting, seconds / 2)
 
 
-def _cache(within: Mapping[int, float], bandwidth: float) -> Document:
-    """The cache that elementwise kernels see: its rate, and the bytes up to which they run nearer to that rate than to
-    that of memory. Nothing where there is no such thing."""
-    rate = max(within.values())
-    near = [count for count, reached in within.items() if reached**2 > rate * bandwidth]
-    if rate <= bandwidth or not near:
-        return {}
-    return {"cache_bytes": _number(12 * max(near)), "cache_bytes_per_s": _number(rate)}
+def _most(rates: Mapping[str, Mapping[str, int]]) -> int:
+    """The best of the most elements."""
+    return max(rates[max(rates, key=int)].values())
 
 
 def _pages(fresh: Mapping[int, tuple[Measurement, Measurement]]) -> Document:
     """The size from which on allocating costs as much again as writing, and how fast pages come; nothing if none."""
-    slow = [count for count, (new, old) in fresh.items() if new.usual_s > 2 * old.usual_s]
+    links = benchmarks.CHAIN
+    slow = [count for count, (new, old) in fresh.items() if new.usual_s > 2 * links * old.usual_s]
     if not slow:
         return {}
     new, old = fresh[max(slow)]
-    rate = 4 * max(slow) / (new.usual_s - old.usual_s)
+    rate = links * 4 * max(slow) / (new.usual_s - links * old.usual_s)
     return {
         "fresh_from_bytes": {"value": 4 * min(slow), "source": SOURCE},
         "fresh_bytes_per_s": {"value": round(rate), "source": SOURCE},

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["product", "attention", "elementwise", "collective"]
-Form = Literal["", "mm", "mm_t", "bmm", "bmm_t", "attention", "cache"]
+Form = Literal["", "mm", "mm_t", "bmm", "bmm_t", "attention", "masked", "cache"]
 """How a product is laid out, where its efficiency may hang on it: ``mm`` and ``bmm`` multiply by a matrix that is
 stored row by row, ``_t`` by one that is stored column by column, as weights of ``nn.Linear`` and keys of attention are.
-"cache" is a kernel that moves what earlier passes left in memory; "" is any other."""
+"masked" is an attention core that is given its mask as a tensor and skips nothing of it, "cache" a kernel that moves
+what earlier passes left in memory; "" is any other."""
 
 
 @dataclass(frozen=True, slots=True)

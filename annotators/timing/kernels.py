@@ -9,7 +9,7 @@ core computes what its mask lets through.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
@@ -23,7 +23,7 @@ from fxmeter.tracer.capture.recording import Recording
 from fxmeter.tracer.graph.group import Group
 from fxmeter.tracer.graph.nodes import executed, meta_of, specs_of
 from fxmeter.tracer.graph.spec import Spec
-from fxmeter.tracer.operators.ops import cache_append
+from fxmeter.tracer.operators.ops import cache_append, flash_attention
 
 DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "fp64",
@@ -47,14 +47,30 @@ class _Parts:
     saved: Any = 0
 
 
-def kernels_of(recording: Recording, graph: nx.DiGraph, *, fused: bool = True) -> tuple[Kernel, ...]:
+def kernels_of(
+    recording: Recording, graph: nx.DiGraph, *, fused: bool = True, full: nx.DiGraph | None = None
+) -> tuple[Kernel, ...]:
     """The kernels of a priced pass in program order; views and other free ops run nothing.
 
-    Without ``fused`` every op is a kernel of its own, as PyTorch runs a model that is not compiled; a cache then grows
-    by being copied, while every engine appends to it in place.
+    Without ``fused`` every op is a kernel of its own, as PyTorch runs a model that is not compiled. A cache then grows
+    by being copied, while every engine appends to it in place, and a windowed core is given a mask and computes every
+    pair, as in the graph ``full``.
     """
     nodes = {node.name: node for node in executed(recording.graph)}
-    return tuple(_kernel(parts, nodes, graph, fused) for parts in _launches(nodes, graph, fused))
+    found = []
+    for parts in _launches(nodes, graph, fused):
+        masked = full is not None and not fused and _is_windowed(nodes[parts.names[0]])
+        kernel = _kernel(parts, nodes, full if masked and full is not None else graph, fused)
+        found.append(replace(kernel, form="masked") if masked else kernel)
+    return tuple(found)
+
+
+_WINDOW = [argument.name for argument in flash_attention._schema.arguments].index("window")
+
+
+def _is_windowed(node: fx.Node) -> bool:
+    """Whether it is an attention core whose queries look back so far and no further."""
+    return node.target is flash_attention and node.args[_WINDOW] is not None
 
 
 def weights_read_by(recording: Recording, graph: nx.DiGraph) -> tuple[Any, ...]:

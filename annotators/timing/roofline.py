@@ -12,16 +12,20 @@ fp16 products (A100, H100, A40; M from 1 to 4,096) it has a median error of 4 to
 costs (3 to 5 µs): a device's own, as its file says, else those of :class:`fxmeter.models.devices.device.Efficiency`.
 A collective waits for its kernel before and after, so its time adds up, and its τ is that of a collective.
 
-What ``fxmeter calibrate`` measured of a machine sharpens three terms: η_c by the number of rows of a product and by how
-it lies in memory; β, for kernels between products whose tensors fit into a cache, is the cache's; and a tensor too
-large to be allocated from memory that the process already has costs what the system takes to hand out its pages.
+What ``fxmeter calibrate`` measured of a machine stands in for three terms: the time of a product, or of an attention
+core, is its FLOPs over the rate that was measured for its dtype and layout, its rows, and the elements that each row is
+multiplied by; β, for kernels between products, is the rate at which an elementwise kernel in their dtype moves so many
+bytes, a cache's as far as they fit into one; and a tensor too large to be allocated from memory that the process
+already has costs what the system takes to hand out its pages. Op by op τ is the host's work around an op, by the bytes
+that the pass moves for each (:func:`op_by_op`).
 
 Everything works on numbers and, element by element, on numpy arrays.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +34,8 @@ from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.annotators.timing.links import sending_s
 from fxmeter.models.devices.device import Device, Efficiency
 
+BYTES = {"fp64": 8, "fp32": 4, "fp8": 1, "int8": 1}
+"""Of an element in a dtype that is not of two bytes."""
 ROOFS = ("compute", "vector", "memory", "network", "launch")
 """What a kernel's time can be spent on."""
 
@@ -63,8 +69,12 @@ def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
     memory = _memory(kernel, device)
     ideal = (kernel.matmul_flops / peak, kernel.vector_flops / vector_peak, memory[0])
     share = {"attention": reached.attention, "product": reached.of_matrix(dtype)}.get(kernel.kind, 1.0)
-    measured = _share_of_rows(reached, dtype, kernel)
-    real = (ideal[0] / (share if measured is None else measured), ideal[1] / reached.vector, memory[1])
+    real = (ideal[0] / share, ideal[1] / reached.vector, memory[1])
+    rate = _rate_of_product(reached, dtype, kernel)
+    if rate is not None:  # it has its operands' traffic in it
+        taken = np.maximum(kernel.matmul_flops / rate, np.maximum(ideal[0], ideal[2]))
+        computes = ideal[0] >= ideal[2]
+        real = (np.where(computes, taken, 0.0), real[1], np.where(computes, 0.0, taken))
     sent = sending_s(kernel, device)
     sending = sent / reached.network
     launch = reached.collective_s if kernel.kind == "collective" else reached.launch_s
@@ -78,31 +88,57 @@ def kernel_time(kernel: Kernel, device: Device) -> KernelTime:
     )
 
 
-def _share_of_rows(reached: Efficiency, dtype: str, kernel: Kernel) -> Any | None:
-    """The measured share of the matrix peak of a product of so many rows; None where none was measured.
+def op_by_op(kernels: Sequence[Kernel], device: Device) -> Device:
+    """``device`` as it runs ``kernels`` from Python, one op after the other: with the host's work as launch."""
+    table = device.efficiency.host_us
+    launches = sum(kernel.times for kernel in kernels)
+    if not table or not launches:
+        return device
+    each = sum(kernel.nbytes * kernel.times for kernel in kernels) / launches
+    return replace(device, efficiency=replace(device.efficiency, launch_s=float(between(table, each)) / 1e6))
 
-    Between two measured numbers of rows it is interpolated in the logarithms of both, beyond all of them it is that of
-    the nearest.
+
+def _rate_of_product(reached: Efficiency, dtype: str, kernel: Kernel) -> Any | None:
+    """The measured FLOPs a second of a product like this one; None where none was measured.
+
+    Between measured rows, and between measured elements that a row is multiplied by (F / 2 rows, but no more than it
+    reads: heads that share their keys find them in a cache), it is interpolated in logarithms; beyond the most of
+    either it stays, and with fewer elements than the least the time stays.
     """
-    shares = reached.by_rows.get(dtype, {}).get(kernel.form)
-    if not shares:
+    table = reached.product_flops_per_s.get(dtype, {}).get(kernel.form)
+    if not table:
         return None
-    measured = sorted(shares)
-    known = np.log([shares[count] for count in measured])
-    return np.exp(np.interp(np.log(np.maximum(kernel.rows, 1)), np.log(measured), known))
+    rows = np.maximum(kernel.rows, 1)
+    multiplied = np.asarray(kernel.matmul_flops, dtype=float) / (2 * rows)
+    elements = np.maximum(np.minimum(multiplied, kernel.nbytes / BYTES.get(kernel.dtype, 2)), 1.0)
+    sizes = sorted(table)
+    lines = [between(table[size], rows) for size in sizes]
+    place = np.interp(np.log(elements), np.log(sizes), np.arange(len(sizes)))
+    weights = [np.maximum(0.0, 1 - np.abs(place - index)) for index in range(len(sizes))]
+    found = sum(weight * np.log(line) for weight, line in zip(weights, lines, strict=True))
+    return np.exp(found) * np.minimum(1.0, elements / sizes[0])
+
+
+def between(measured: Mapping[int, float], size: Any) -> Any:
+    """Interpolated in the logarithms of both; that of the nearest beyond all that were measured."""
+    known = sorted(measured)
+    logarithms = np.log([measured[each] for each in known])
+    return np.exp(np.interp(np.log(np.maximum(np.asarray(size, dtype=float), 1.0)), np.log(known), logarithms))
 
 
 def _memory(kernel: Kernel, device: Device) -> tuple[Any, Any]:
-    """Seconds that the bytes of a kernel take at least, and as they are moved."""
-    reached = device.efficiency
-    between = kernel.kind == "elementwise"
-    bound = kernel.nbytes / device.bandwidth_bytes_per_s
-    real = bound / (reached.elementwise if between else reached.bandwidth)
-    if not between or kernel.form == "cache" or device.cache_bytes is None or device.cache_bytes_per_s is None:
+    """Seconds that the bytes of a kernel take at least, and as they are moved.
+
+    Weights and a cache come from memory; everything else may still be in a cache, and nothing beats its fastest rate.
+    """
+    reached, nbytes = device.efficiency, kernel.nbytes
+    elementwise = kernel.kind == "elementwise"
+    bound = nbytes / device.bandwidth_bytes_per_s
+    real = bound / (reached.elementwise if elementwise else reached.bandwidth)
+    fastest = device.fastest_stream
+    if fastest is None or kernel.form in ("mm", "mm_t", "cache"):
         return bound, real
-    cached = kernel.nbytes <= device.cache_bytes
-    within = kernel.nbytes / device.cache_bytes_per_s
-    return np.where(cached, within, bound), np.where(cached, within, real)
+    return nbytes / fastest, nbytes / between(device.streams_of(kernel.dtype), nbytes) if elementwise else real
 
 
 def _fresh_s(kernel: Kernel, reached: Efficiency) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fxmeter.annotators.timing.kernel import Kernel
 from fxmeter.annotators.timing.limits import beyond
-from fxmeter.annotators.timing.roofline import ROOFS, KernelTime, kernel_time
+from fxmeter.annotators.timing.roofline import ROOFS, KernelTime, kernel_time, op_by_op
 from fxmeter.models.devices import device as device_named
 from fxmeter.models.devices.device import Device
 from fxmeter.models.scenario import Scenario, VisionScenario
@@ -136,13 +136,16 @@ def stage_time(
     device: str | Path | Device,
     times_of_module: Mapping[str, int],
     scenario: Scenario | VisionScenario | None = None,
+    fused: bool = True,
 ) -> StageTime:
-    """Sum up the kernels of a stage. ``times_of_module`` has how many instances a recorded module stands for."""
+    """Sum up the kernels of a stage, each an op where it is not ``fused``. ``times_of_module`` has how many instances a
+    recorded module stands for."""
     chosen = device_named(device)
     kernels = tuple(kernels)
+    running = chosen if fused else op_by_op(kernels, chosen)
     timed = []
     for kernel in kernels:
-        one = Time.of(kernel_time(kernel, chosen)).summed()
+        one = Time.of(kernel_time(kernel, running)).summed()
         timed.append(TimedKernel(kernel, one, one * kernel.times))
     modules = by_module(((item.kernel, item.one) for item in timed), times_of_module)
     total = reduce(add, (item.all for item in timed), host_time(chosen, scenario.stage if scenario else None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,8 +35,6 @@ FIELDS = (
     "memory_bytes",
     "l2_bytes",
     "l3_bytes",
-    "cache_bytes",
-    "cache_bytes_per_s",
     "link_bytes_per_s",
     "pcie_generation",
     "power_w",
@@ -47,6 +45,12 @@ FIELDS = (
 )
 """Fields of a device file. What ``calibrate`` measured (``measured``) and sizes that no time hangs on are only kept."""
 FRESH = ("fresh_from_bytes", "fresh_bytes_per_s")
+TABLES = {
+    "product_flops_per_s": ("dtype", "layout", "elements", "rows"),
+    "elementwise_bytes_per_s": ("dtype", "bytes"),
+    "host_us": ("bytes",),
+}
+"""Of a measured device: what their entries are told apart by, "elements", "rows" and "bytes" being whole numbers."""
 MEASURED_NOWHERE = "defaults from public GEMM timings on other devices: not measured on this one"
 
 
@@ -61,11 +65,13 @@ class Efficiency:
     an engine spends on a prompt outside of the device (preparing inputs and sampling; 1 to 5 ms in public traces):
     published first tokens of short prompts leave 2.7 ms unexplained (docs/validation_time.md); 2 is on the safe side.
 
-    A measured device may say more (no default does). ``by_rows`` has, by dtype and layout
-    (:data:`fxmeter.annotators.timing.kernel.Form`), the share of the matrix peak by the number of rows of a product:
-    libraries multiply few rows far below what many reach, and some layouts not by their fast kernels at all. An op
-    that allocates ``fresh_from_bytes`` or more gets pages that the system hands out as they are first written, at
-    ``fresh_bytes_per_s``.
+    A measured device may say more (no default does). ``product_flops_per_s`` has, by dtype and layout
+    (:data:`fxmeter.annotators.timing.kernel.Form`), what products reach by the elements that each row is multiplied by
+    and by the number of rows: libraries multiply few rows, or by narrow matrices, far below what large ones reach, and
+    some layouts not by their fast kernels at all. ``elementwise_bytes_per_s`` has, by dtype, the rate of an elementwise
+    kernel by the bytes that it moves. An op that allocates ``fresh_from_bytes`` or more gets pages that the system
+    hands out as they are first written, at ``fresh_bytes_per_s``. Op by op a launch takes ``host_us`` microseconds, by
+    the bytes that a pass moves for each: they push out of a processor's caches what its host's work needs.
     """
 
     bandwidth: float = 0.80
@@ -78,7 +84,9 @@ class Efficiency:
     launch_s: float = 4e-6
     collective_s: float = 10e-6
     prefill_host_s: float = 2e-3
-    by_rows: Mapping[str, Mapping[str, Mapping[int, float]]] = field(default_factory=dict)
+    product_flops_per_s: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]] = field(default_factory=dict)
+    elementwise_bytes_per_s: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    host_us: Mapping[int, float] = field(default_factory=dict)
     fresh_from_bytes: float | None = None
     fresh_bytes_per_s: float | None = None
     source: str = MEASURED_NOWHERE
@@ -107,8 +115,7 @@ class Efficiency:
 class Device:
     """One accelerator. Rates are per second, dense; ``link_bytes_per_s`` is one direction of a device's links.
     ``node_size`` devices have these links to one another, all of them unless it is given; ``across_bytes_per_s`` is
-    what each device has to those of other nodes. No file says either: :meth:`in_nodes`. Kernels between products
-    that move at most ``cache_bytes`` find their tensors in a cache of ``cache_bytes_per_s``.
+    what each device has to those of other nodes. No file says either: :meth:`in_nodes`.
 
     ``sources`` says what each key stands for, ``cited`` has for each number ("matrix_flops_per_s.bf16") the keys, or
     the words, of where it is from, and ``unconfirmed`` the numbers that nobody could look up.
@@ -122,8 +129,6 @@ class Device:
     bandwidth_bytes_per_s: float
     memory_bytes: int
     l2_bytes: int | None = None
-    cache_bytes: float | None = None
-    cache_bytes_per_s: float | None = None
     link_bytes_per_s: float | None = None
     node_size: int | None = None
     across_bytes_per_s: float | None = None
@@ -154,6 +159,19 @@ class Device:
         if not rates:  # a chip whose vector units nobody published: a small share of its slowest matrix rate
             return min(self.matrix_flops_per_s.values()) / 16
         return rates.get(dtype) or rates.get("fp32") or max(rates.values())
+
+    def streams_of(self, dtype: str) -> Mapping[int, float]:
+        """Measured rates of elementwise kernels in ``dtype`` by bytes, or in another that was; none if none were."""
+        streams = self.efficiency.elementwise_bytes_per_s
+        return streams.get(dtype) or next(iter(streams.values()), {})
+
+    @property
+    def fastest_stream(self) -> float | None:
+        """Bytes a second that nothing beats, where what the pass makes may still be in a cache; None where nobody
+        measured."""
+        streams = self.efficiency.elementwise_bytes_per_s
+        rates = [rate for of_dtype in streams.values() for rate in of_dtype.values()]
+        return max(*rates, self.bandwidth_bytes_per_s) if rates else None
 
     def ridge(self, dtype: str) -> float:
         """FLOP per byte at which a product turns from memory-bound to compute-bound."""
@@ -207,8 +225,6 @@ def device_from(name: str, fields: Fields) -> Device:
         bandwidth_bytes_per_s=number("bandwidth_bytes_per_s", fields["bandwidth_bytes_per_s"]),
         memory_bytes=int(number("memory_bytes", fields["memory_bytes"])),
         l2_bytes=None if l2 is None else int(l2),
-        cache_bytes=optional("cache_bytes"),
-        cache_bytes_per_s=optional("cache_bytes_per_s"),
         link_bytes_per_s=optional("link_bytes_per_s"),
         power_w=optional("power_w"),
         efficiency=_efficiency(name, fields.get("efficiency", {}), number),
@@ -232,16 +248,8 @@ def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
         str(dtype): number(f"efficiency.matrix.{dtype}", value, most=1)
         for dtype, value in given.get("matrix", {}).items()
     }
-    values["by_rows"] = {
-        str(dtype): {
-            str(form): {
-                int(rows): number(f"efficiency.by_rows.{dtype}.{form}.{rows}", share, most=1)
-                for rows, share in by_rows.items()
-            }
-            for form, by_rows in forms.items()
-        }
-        for dtype, forms in given.get("by_rows", {}).items()
-    }
+    for label, levels in TABLES.items():
+        values[label] = _table(name, f"efficiency.{label}", given.get(label, {}), levels, number)
     for label in FRESH:
         if label in given:
             values[label] = number(f"efficiency.{label}", given[label])
@@ -250,11 +258,24 @@ def _efficiency(name: str, given: Any, number: Any) -> Efficiency:
             zero = label == "prefill_host"
             values[f"{label}_s"] = number(f"efficiency.{label}_us", given[f"{label}_us"], zero=zero) / 1e6
     cited = {entry["source"]: None for entry in _entries(given) if "source" in entry}
-    others = {"matrix", "by_rows", "launch_us", "collective_us", "prefill_host_us", "source", *FRESH}
+    others = {"matrix", "launch_us", "collective_us", "prefill_host_us", "source", *TABLES, *FRESH}
     unknown = set(given) - known - others
     if unknown:
         raise DeviceError(f"device {name}: efficiency has no {', '.join(sorted(unknown))}")
     return Efficiency(**values, source=str(given.get("source") or "; ".join(cited) or "the device's own file"))
+
+
+def _table(name: str, label: str, given: Any, levels: Sequence[str], number: Any) -> Any:
+    """A table of rates with these levels; DeviceError says which of them has no numbers."""
+    if not levels:
+        return number(label, given)
+    whole = levels[0] in ("elements", "rows", "bytes")
+    if not isinstance(given, Mapping) or (whole and not all(str(key).isdecimal() and int(key) for key in given)):
+        raise DeviceError(f"device {name}: {label} must map {levels[0]} to rates")
+    return {
+        int(key) if whole else str(key): _table(name, f"{label}.{key}", each, levels[1:], number)
+        for key, each in given.items()
+    }
 
 
 def _entries(given: Fields) -> list[Fields]:

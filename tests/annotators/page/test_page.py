@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 from transformers import AutoConfig
@@ -13,12 +14,21 @@ from fxmeter.annotators.page.page import Alternative, Start, page_html
 from fxmeter.annotators.stages.model_info import model_info
 from fxmeter.annotators.units import quantity
 from fxmeter.models.devices import device, device_names
+from fxmeter.models.devices.device import Efficiency
 from fxmeter.models.figures import shown
 from fxmeter.models.stage_cost import FIGURES, PASS_FIGURES
 from tests.annotators.page.browser import Browser
 from tests.tracer.tiny import QWEN_MOE
 
-DEVICES = [device(name) for name in device_names()]
+_RATES = {"mm_t": {1 << 14: {1: 1e12, 64: 2e13}, 1 << 24: {1: 2e12, 64: 9e13}}, "attention": {1 << 20: {1: 1e12}}}
+MEASURED = replace(
+    device("l4-24g"),
+    name="measured",
+    efficiency=Efficiency(
+        product_flops_per_s={"bf16": _RATES}, elementwise_bytes_per_s={"bf16": {1 << 10: 4e12, 1 << 24: 2e11}}
+    ),
+)
+DEVICES = [*(device(name) for name in device_names()), MEASURED]
 SHOWN = shown(FIGURES, PASS_FIGURES)
 
 
@@ -66,7 +76,7 @@ def settings(forms, count, seed=0):
     for _ in range(count):
         kind = draw.choice(sorted(forms))
         batch, length = (int(2 ** draw.uniform(0, top)) for top in (20, 22))
-        yield kind, batch, length, draw.choice(DEVICES)
+        yield kind, batch, length, draw.choice([*DEVICES, *[MEASURED] * (len(DEVICES) // 3)])
 
 
 def assert_page_shows(browser, form, kind, batch, length, chosen):

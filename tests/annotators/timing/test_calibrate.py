@@ -20,12 +20,15 @@ def small(monkeypatch):
     sizes = {
         "ROWS": (1, 128),
         "QUERIES": (1, 16),
-        "WIDTH": {"cpu": 64},
+        "WIDTHS": {"cpu": (32, 64)},
+        "HEADS": {"cpu": (1, 2)},
+        "KEYS": {"cpu": 64},
         "WEIGHTS_BYTES": 2**16,
         "STREAM": 2**16,
-        "KEYS": 64,
+        "STREAMED": {"cpu": (2**10, 2**12)},
+        "HOST_WIDTHS": (32, 64),
     }
-    for name, value in {**sizes, "CACHED": (2**10, 2**12)}.items():
+    for name, value in sizes.items():
         monkeypatch.setattr(benchmarks, name, value)
     monkeypatch.setattr(module, "FRESH", (2**12,))
 
@@ -42,11 +45,26 @@ def test_a_measured_machine_works_as_a_device(preset_model, tmp_path, run):
     assert "measured by fxmeter calibrate" in mine.efficiency.source
     timed = annotate(preset_model("llama-3.1-8b"), decode(64)).time(file)
     assert 0 < timed.bound_s <= timed.estimate_s
-    measured = json.loads(file.read_text())["measured"]
-    assert measured["spread"]["launch"] >= 0
-    assert set(measured["products"]["fp32"]) == set(benchmarks.FORMS)
-    assert set(mine.efficiency.by_rows) == {"fp32", "bf16"}
-    assert device_from("again", json.loads(json.dumps(to_json(mine)))).efficiency.by_rows == mine.efficiency.by_rows
+    assert json.loads(file.read_text())["measured"]["spread"]["tiny"] >= 0
+    products = mine.efficiency.product_flops_per_s
+    assert set(products) == set(mine.efficiency.elementwise_bytes_per_s) == {"fp32", "bf16"}
+    assert set(products["fp32"]) == set(benchmarks.FORMS)
+    assert set(products["fp32"]["mm_t"]) == {32 * 32, 64 * 64}
+    assert set(products["fp32"]["mm_t"][32 * 32]) == {1, 128}
+    assert len(mine.efficiency.host_us) == 2
+    again = device_from("again", json.loads(json.dumps(to_json(mine)))).efficiency
+    assert (again.product_flops_per_s, again.elementwise_bytes_per_s, again.host_us) == (
+        products,
+        mine.efficiency.elementwise_bytes_per_s,
+        mine.efficiency.host_us,
+    )
+
+
+def test_the_wider_the_decoder_the_more_of_a_step_is_its_weights():
+    one, other = (benchmarks.host_step(width) for width in (32, 64))
+    assert one.ops == other.ops > 50
+    per_layer = 4 * 64 * 64 + 3 * 64 * 192  # projections of attention, and of the gated part three times as wide
+    assert other.bytes_per_op == 4 * (2 * per_layer + 64 * 64) // other.ops
 
 
 def test_a_device_that_is_not_here_is_refused():

@@ -22,6 +22,7 @@ from fxmeter import annotate, decode, deploy, load_model, prefill
 from fxmeter.annotators.pricing.graph import priced_nodes
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.models.errors import DeploymentError, FxmeterError
+from fxmeter.models.scenario import Scenario
 from fxmeter.models.stage_cost import FIELDS
 from validation.small_configs import HEADS, KV_HEADS, SIZES, default_config, small_config
 
@@ -85,16 +86,20 @@ def held(model_type: str, tp: int) -> Held:
 def held_config(config: PreTrainedConfig, tp: int) -> Held:
     """The same of any config's model."""
     try:
-        model = load_model(config, dtype=torch.float32)
-        found = [_held(model, scenario, tp) for scenario in SCENARIOS]
+        return held_model(load_model(config, dtype=torch.float32), SCENARIOS, tp)
     except DeploymentError as error:
         return Held(refused=f"refused: {error}")
     except FxmeterError as error:
         return Held(refused=str(error))
+
+
+def held_model(model: torch.nn.Module, scenarios: Sequence[Scenario], tp: int) -> Held:
+    """The same of a model, in these passes."""
+    found = [_held(model, scenario, tp) for scenario in scenarios]
     return Held("", *(tuple(dict.fromkeys(item for one in found for item in one[place])) for place in range(3)))
 
 
-def _held(model: torch.nn.Module, scenario: object, tp: int) -> tuple[list[str], list[str], list[str]]:
+def _held(model: torch.nn.Module, scenario: Scenario, tp: int) -> tuple[list[str], list[str], list[str]]:
     one = annotate(model, scenario, fold=False)
     rank, full = (annotate(model, scenario, deployment=deploy(tp=tp), fold=fold) for fold in (None, False))
     unfolded = [name for name in FIELDS if getattr(rank.cost, name) != getattr(full.cost, name)]

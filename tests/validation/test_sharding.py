@@ -30,10 +30,10 @@ def test_presets_are_shared_by_eight(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tp", [2, 4])
+@pytest.mark.parametrize("tp", [2, 4, 8])
 def test_every_type_with_a_plan_is_shared(tp):
     found = {model_type: sharding.held(model_type, tp) for model_type in sharding.types_with_a_plan()}
     assert len(found) > 100
     failing = {model_type for model_type, held in found.items() if not held.holds}
-    failing -= {"mimo_v2_flash"} if tp == 4 else set()  # no small config of it has four heads of keys and values
-    assert failing == set()
+    unbuilt = {4: {"mimo_v2_flash"}, 8: {"mimo_v2_flash", "helium"}}  # no small config has so many heads
+    assert failing == unbuilt.get(tp, set())

@@ -57,9 +57,26 @@ def experts_plan(model: nn.Module, deployment: Deployment) -> dict[str, str]:
     if deployment.ep == 1:
         return {}
     plan = _named(model, _own(model, "ep_plan"))
+    plan |= _alike(model, plan)
     if "ep_dispatch_experts" not in plan.values():
         raise DeploymentError(f"{type(model).__name__} has no experts that are known to be spread over ep ranks")
     return plan
+
+
+def _alike(model: nn.Module, plan: Plan) -> dict[str, str]:
+    """The same for experts that a plan does not name, of a class that it does: those of layers that predict further
+    tokens."""
+    styles: dict[type, Plan] = {}
+    found: dict[str, str] = {}
+    for path, module in walk(model):
+        if plan.get(path) == "ep_dispatch_experts":
+            names = [name for name in module._parameters if f"{path}.{name}" in plan]
+            styles.setdefault(type(module), {name: plan[f"{path}.{name}"] for name in names})
+    for path, module in walk(model):
+        if type(module) in styles and path not in plan:
+            found |= {f"{path}.{name}": style for name, style in styles[type(module)].items()}
+            found[path] = "ep_dispatch_experts"
+    return found
 
 
 def has_plans(model: nn.Module) -> bool:

@@ -64,8 +64,6 @@ def _rank(
         raise DeploymentError(f"{type(model).__name__} is no transformers model, whose plan says how it is sharded")
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise DeploymentError(f"{type(model).__name__} has an encoder and a decoder, which are priced on one device")
-    if hasattr(model, "mtp"):
-        raise DeploymentError("layers that predict further tokens are priced on one device; leave mtp (--mtp) out")
     plan, experts = tensor_plan(model, deployment), experts_plan(model, deployment)
     changes = _heads_for_all(model, plan, deployment.tp) | ({} if padding is None else {padding.field: padding.padded})
     rank: Any = _with_sizes(model, changes) if changes else copy.deepcopy(model)

@@ -10,9 +10,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import MtpCache
 
 from fxmeter import annotate, closed_form, decode, deploy, load_model, prefill
-from fxmeter.models.errors import DeploymentError, ModelError
+from fxmeter.models.errors import ModelError
 from fxmeter.tracer.load.drafting import DraftingDecoder, with_layers
 from tests.tracer.tiny import DEEPSEEK, LLAMA, QWEN_MOE, config, real_model
+from validation.sharding import Held, held_model
 
 HIDDEN, VOCABULARY = 32, 40  # of the small models
 
@@ -101,14 +102,36 @@ def test_latent_attention_of_further_layers_is_absorbed_too():
     assert own == layers[1]["model.layers.2.self_attn"].cost.matmul_flops
 
 
+@pytest.mark.parametrize("fields", [LLAMA, DEEPSEEK, QWEN_MOE], ids=lambda fields: fields["model_type"])
+@pytest.mark.parametrize(
+    "scenario", [prefill(24, batch=2), decode(40, batch=2, query_len=3)], ids=["prefill", "decode"]
+)
+def test_further_layers_are_shared_by_ranks_as_the_decoder_s_are(fields, scenario):
+    """Each op, weight and cache of a rank is a share of one device's, or the same: those of the further layers too."""
+    model = load_model(fields_of(fields), mtp=True)
+    assert held_model(model, [scenario], 2) == Held()
+    one, rank = (annotate(model, scenario, deployment=deploy(tp=tp)) for tp in (1, 2))
+    path = "mtp.layers.0.mtp_block.mlp"
+    assert rank.modules[path].cost.matmul_flops < one.modules[path].cost.matmul_flops
+
+
+@pytest.mark.parametrize("fields", [DEEPSEEK, QWEN_MOE], ids=lambda fields: fields["model_type"])
+def test_experts_of_further_layers_are_spread_as_the_decoder_s_are(fields):
+    model = load_model(fields_of(fields), mtp=True)
+    one, rank = (annotate(model, decode(40, batch=2, query_len=3), deployment=deploy(ep=ep)) for ep in (1, 2))
+    paths = [path for path in one.modules if path.endswith(".mlp.experts")]
+    assert [path.split(".")[0] for path in paths] == ["model", "mtp"]
+    for path in paths:
+        assert 2 * rank.modules[path].cost.weight_bytes == one.modules[path].cost.weight_bytes > 0
+        assert rank.modules[path].cost.matmul_flops == one.modules[path].cost.matmul_flops  # of twice the sequences
+
+
 def test_what_cannot_be_asked_for_is_told_in_one_line():
     with pytest.raises(ModelError, match="names no layers that predict further tokens"):
         load_model(LLAMA, mtp=True)
     sparse = load_model("deepseek-v3.2", mtp=True)
     with pytest.raises(ModelError, match="transformers cannot run its layers that predict further tokens"):
         annotate(sparse, decode(64))
-    with pytest.raises(DeploymentError, match="further tokens are priced on one device"):
-        annotate(load_model(fields_of(LLAMA), mtp=True), decode(64), deployment=deploy(tp=2))
 
 
 def test_further_layers_are_of_the_last_layers_kind_unless_the_config_says():

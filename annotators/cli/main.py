@@ -22,6 +22,7 @@ from fxmeter.annotators.cli.commands.report import report
 from fxmeter.annotators.cli.commands.sweep import sweep
 from fxmeter.annotators.cli.commands.time import time
 from fxmeter.annotators.cli.output import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Failed, complain
+from fxmeter.annotators.cli.values import each_once
 from fxmeter.models.errors import FxmeterError
 from fxmeter.models.version import VERSION
 
@@ -59,7 +60,7 @@ for command in (
     explain,
     cache,
 ):
-    cli.add_command(command)
+    cli.add_command(each_once(command))
 
 
 def main() -> None:

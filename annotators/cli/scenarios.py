@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ DEFAULT_LENGTH = 2048
 
 
 Scenarios = tuple[Scenario | MixedStep | VisionScenario, ...]
+WithinPositions = Callable[[int], Scenarios]
 
 
 def scenarios_of(
@@ -43,12 +45,31 @@ def scenarios_of(
             raise ScenarioError("--beside is for a prompt of text; leave it out, or --crops and --page")
         prefill = decode = page_context(grid)
     elif prefill is None and decode is None:
-        prefill, decode = DEFAULT_LENGTH, DEFAULT_LENGTH + (engine["cached"] or 0)
+        cached = engine["cached"] or 0
+        prefill, decode = DEFAULT_LENGTH, DEFAULT_LENGTH + cached
+        shorter: WithinPositions = lambda limit: scenarios_of(  # noqa: E731  a function of one line, kept for later
+            max(1, min(DEFAULT_LENGTH, limit - cached)),
+            max(0, min(DEFAULT_LENGTH + cached, limit - 1)),
+            steps,
+            None,
+            None,
+            batch,
+            encoder_len,
+            **engine,
+        )
+        click.get_current_context().meta[__name__] = shorter
     elif decode is None and steps is not None:
         decode = (prefill or 0) + (engine["cached"] or 0)
     stages: Scenarios = () if grid is None else (make.vision(crops=grid, batch=batch),)
     sizes: Kwargs = {"batch": batch, "encoder_len": encoder_len}
     return stages + engine_stages(prefill, decode, steps, sizes, **engine)
+
+
+def within_positions(scenarios: Scenarios, positions: Callable[[], int | None]) -> Scenarios:
+    """``scenarios``, and where nobody asked for lengths, those that a model of so many positions has."""
+    shorter: WithinPositions | None = click.get_current_context().meta.get(__name__)
+    limit = None if shorter is None else positions()
+    return scenarios if shorter is None or limit is None or limit > DEFAULT_LENGTH else shorter(limit)
 
 
 scenario_options = gathered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, get_args
 
@@ -73,6 +74,29 @@ def gathered(name: str, make: Callable[..., object], *options: Decorator) -> Dec
         return decorated
 
     return decorate
+
+
+def each_once(command: click.Command) -> click.Command:
+    """``command``, which refuses an option of one value that is given several: click would keep the last."""
+    make = command.make_parser
+
+    def make_parser(context: click.Context) -> Any:
+        parser: Any = make(context)
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> tuple[dict[str, Any], list[str], list[click.Parameter]]:
+            found: tuple[dict[str, Any], list[str], list[click.Parameter]] = parse(args=args)
+            for option, times in Counter(found[2]).items():
+                if times > 1 and isinstance(option, click.Option) and not option.is_flag:
+                    flag = option.opts[-1]
+                    raise click.UsageError(f"{flag} is given {times} times, and takes one value: give it once", context)
+            return found
+
+        parser.parse_args = parse_args
+        return parser
+
+    command.make_parser = make_parser  # type: ignore[method-assign, assignment]
+    return command
 
 
 def choice(flag: str, words: Any, help: str, **more: Any) -> Decorator:

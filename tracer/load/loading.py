@@ -29,13 +29,19 @@ from fxmeter.tracer.load.decoder import DecoderWithHead
 from fxmeter.tracer.load.drafting import COUNTS, DraftingDecoder, further_layers, with_layers
 from fxmeter.tracer.load.factory import built_by, fingerprint
 from fxmeter.tracer.load.parts import encoder_decoder_class, left_out, text_decoder
-from fxmeter.tracer.load.reading import one_line, read_fields, shown, unknown_word
+from fxmeter.tracer.load.reading import read_fields, refusal, shown, unknown_word, usual_fields
 from fxmeter.tracer.private import kept_in_float32
+from fxmeter.tracer.run.suspects import suspects
 from fxmeter.tracer.state.session import one_building
 
 DTYPES = {name: getattr(torch, name) for name in get_args(Dtype)}
-_LARGEST_COUNTS = {re.compile(r"(layers?|blocks)$"): 1_000, re.compile(r"(heads?|experts?)$"): 100_000}
-"""The most layers, and the most heads or experts, that a config may ask for: several times any model there is."""
+_LARGEST_COUNTS = {
+    re.compile(r"(layers?|blocks)$"): 1_000,
+    re.compile(r"(heads?|experts?)$"): 100_000,
+    re.compile(r"^num_labels$"): 1_000_000,
+    re.compile(r"window$"): 2**40,
+}
+"""The most of each that a config may ask for: several times any model there is."""
 _REMOTE_CODE_FIELDS = ("auto_map", "trust_remote_code")
 _IGNORED_FIELDS = (*_REMOTE_CODE_FIELDS, "quantization_config")
 LEFT_OUT = "left_out"
@@ -195,18 +201,23 @@ def _formats(quantised: Document, *, expert_dtype: str | None = None) -> Formats
 def _config_from(fields: Document, origin: str) -> PreTrainedConfig:
     """A config object from the fields of a ``config.json``. What names code to run is dropped unread."""
     model_type = fields.get("model_type")
-    if not isinstance(model_type, str):
-        raise ModelError(f"{origin} has no model_type, so no architecture can be chosen")
+    if not isinstance(model_type, str) or not model_type:
+        what = (
+            "has no model_type" if model_type is None else f"has the model_type {shown(model_type)}, which is no name"
+        )
+        raise ModelError(f"{origin} {what}, so no architecture can be chosen")
     if model_type not in CONFIG_MAPPING:
         presets = near(model_type.replace("_", "-"), preset_names()).removeprefix("did you mean ").removesuffix("? ")
-        types = near(model_type, CONFIG_MAPPING.keys()).removesuffix(" ")
+        types = near(model_type.strip().lower(), CONFIG_MAPPING.keys()).removesuffix(" ")
+        if model_type.strip().lower() in CONFIG_MAPPING:
+            presets = ""
         hint = f"; there is the preset {presets}" if presets else f"; {types}" if types else ""
         code = " and code that comes with a config is never run" if "auto_map" in fields else ""
         known = f"transformers {_transformers_version()}"
         raise ModelError(f"{origin}: model_type {shown(model_type)} is unknown to {known}{code}{hint}")
     _refuse_absurd(fields, origin)
     wanted = {k: v for k, v in fields.items() if k not in _IGNORED_FIELDS and k != "model_type"}
-    with _as_model_errors(origin):
+    with _as_model_errors(origin, fields):
         return CONFIG_MAPPING[model_type].from_dict(wanted)
 
 
@@ -260,8 +271,9 @@ def _name_of(source: str | Path | Fields | PreTrainedConfig, config: PreTrainedC
 
 
 @contextmanager
-def _as_model_errors(origin: str | PreTrainedConfig) -> Iterator[None]:
-    """Whatever transformers raises about a config, as one ModelError that says which."""
+def _as_model_errors(origin: str | PreTrainedConfig, given: Fields | None = None) -> Iterator[None]:
+    """Whatever transformers raises about a config, or about the fields ``given`` for one, as one ModelError that says
+    which, with the fields that it may be."""
     name = origin if isinstance(origin, str) else f"{origin.model_type} config"
     try:
         yield
@@ -269,10 +281,11 @@ def _as_model_errors(origin: str | PreTrainedConfig) -> Iterator[None]:
         raise
     except Exception as error:
         config = None if isinstance(origin, str) else origin
+        fields = given or {} if config is None else {**config.to_dict(), "model_type": config.model_type}
         told = unknown_word(error, config) if isinstance(error, KeyError) and config is not None else None
-        raise ModelError(
-            f"{name}: {told}" if told else f"{name}: transformers refuses it: {one_line(error)}"
-        ) from error
+        words = refusal(error)
+        told = told or f"transformers refuses it: {words}{suspects(fields, usual_fields(fields), words)}"
+        raise ModelError(f"{name}: {told}") from error
 
 
 def _transformers_version() -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 import socket
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -14,9 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from transformers import PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fxmeter.models.errors import ModelError
-from fxmeter.models.names import Document
+from fxmeter.models.names import Document, Fields
 from fxmeter.models.presets import Preset, preset, preset_names
 from fxmeter.models.source import Factory, HubId, locate
 
@@ -49,12 +53,25 @@ def _read_config(file: Path) -> Document:
         if len(content) > _LARGEST_FILE:
             raise ModelError(f"{file} has more than {_LARGEST_FILE:,} bytes; a config.json has a few thousand")
         text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        raise ModelError(f"{file} is no UTF-8 text{', but UTF-16' if wide else ''}; a config.json is UTF-8") from None
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from None
+    if not text.strip():
+        raise ModelError(f"{file} is empty; a config.json has the fields of a model")
+    twice: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> Document:
+        twice.extend(name for name, times in Counter(name for name, _ in items).items() if times > 1)
+        return dict(items)
+
     try:
-        fields = json.loads(text)
+        fields = json.loads(text, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
         raise ModelError(f"{file} is not valid JSON: {error}") from None
+    if twice:
+        raise ModelError(f"{file} says {twice[0]} twice, of which readers keep one or the other; say it once")
     if not isinstance(fields, dict):
         raise ModelError(f"{file} holds a {type(fields).__name__}, not the object of fields that a config.json is")
     return fields
@@ -146,6 +163,22 @@ def _tables(frame: FrameType) -> Iterator[Mapping[str, Any]]:
             yield value
 
 
-def one_line(error: Exception) -> str:
+def refusal(error: Exception) -> str:
+    """Why transformers refuses a config, without the names of Python's classes and of its own checks."""
+    text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", one_line(error, longest=2_000)).partition(". Errors: ")[0]
+    text = re.sub(r"^(?:Class v|V)alidation error for (?:field|validator) '\w+': \w+: ", "", text)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def one_line(error: Exception, *, longest: int = 300) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def usual_fields(fields: Fields) -> Document | None:
+    """What transformers takes where a config of this type says nothing."""
+    try:
+        usual: Document = CONFIG_MAPPING[fields["model_type"]]().to_dict()
+    except Exception:  # some have no defaults
+        return None
+    return usual

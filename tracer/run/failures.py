@@ -15,6 +15,8 @@ from fxmeter.models.errors import FxmeterError, TraceError
 
 _OURS = tuple(str(Path(file).parent) + os.sep for file in (torch.__file__, Path(__file__).parent))
 """Where code lies that no model's author wrote: torch's and fxmeter's."""
+_OF_CODE = (TypeError, AttributeError, LookupError, NameError, AssertionError, ArithmeticError)
+"""What says nothing to whoever has not written the code: that it is the code's."""
 _LONGEST = 300
 _NO_VALUE = "the value depends on weights, or on inputs that were given without data"
 _HINTS = {
@@ -44,6 +46,8 @@ def as_trace_errors(module: nn.Module) -> Iterator[None]:
         hint = next((f"; {advice}" for said, advice in _HINTS.items() if said in text), "")
         if hint.endswith(_NO_VALUE):  # what torch says of its own devices helps nobody
             text = f"its code {'makes a numpy array' if 'numpy' in text else 'asks for the value'} of a tensor"
+        elif isinstance(error, _OF_CODE):
+            text = f"its code raises {type(error).__name__}: {text}"
         where = where and f" ({where})"
         name = type(module).__name__
         cause = None if isinstance(error, StopIteration) else error  # with that cause contextlib would raise it again

@@ -32,8 +32,16 @@ from fxmeter.tracer.run.patches.attention import Attention, asks_for_a_mask, att
 from fxmeter.tracer.run.patches.autocast import autocast_without_effect
 from fxmeter.tracer.run.patches.devices import OneDevice, devices_answered
 from fxmeter.tracer.run.patches.scan_hooks import scans_as_operators
-from fxmeter.tracer.run.prompt import empty_cache, is_encoder, max_encoder_positions, max_positions, run_prompt
+from fxmeter.tracer.run.prompt import (
+    empty_cache,
+    find_config,
+    is_encoder,
+    max_encoder_positions,
+    max_positions,
+    run_prompt,
+)
 from fxmeter.tracer.run.storage import as_deployed, stored_as
+from fxmeter.tracer.run.suspects import suspects
 from fxmeter.tracer.run.twin import home_of
 from fxmeter.tracer.serving.experts import choosing
 from fxmeter.tracer.serving.latent import absorbing
@@ -118,7 +126,9 @@ def _recorded(wanted: _Pass, fold: bool | None, deployment: Deployment, whole: n
             except TraceError:
                 if (beyond := _beyond(model, scenario)) is not None:
                     raise TraceError(f"{type(model).__name__}: {beyond}, and its code cannot run them") from failure
-                raise failure from failure.__cause__
+                config = find_config(model)
+                odd = "" if config is None else suspects(config.to_dict(), None, str(failure))
+                raise TraceError(f"{failure}{odd}") from failure.__cause__
     return replace(recording, assumptions=(*recording.assumptions, *seen, *taken))
 
 

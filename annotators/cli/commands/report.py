@@ -20,7 +20,7 @@ from fxmeter.annotators.cli.options import (
 )
 from fxmeter.annotators.cli.output import complain, exit_unless_costed, show, write_file, write_json
 from fxmeter.annotators.cli.page import also_option, check_page, html_option, page_of
-from fxmeter.annotators.cli.scenarios import Scenarios, scenario_options
+from fxmeter.annotators.cli.scenarios import Scenarios, scenario_options, within_positions
 from fxmeter.annotators.cli.session import Begin, Session, load_libraries, model_options
 from fxmeter.annotators.cli.values import choice, size
 from fxmeter.annotators.conventions import Conventions
@@ -100,7 +100,7 @@ def report(
 
     MODEL is a preset (see `fxmeter models`), a folder or config.json, a Hub id, or a function of your own that builds
     the model, python:package.module:function; one that returns a module and inputs is priced for one call of it. With
-    neither --prefill nor --decode, both are shown at 2048 tokens.
+    neither --prefill nor --decode, both are shown at 2048 tokens, or as many as the model has positions.
 
     \b
     fxmeter report deepseek-v3 --decode 32k --batch 64 --attention flash
@@ -122,6 +122,7 @@ def report(
     deployments = check_page(html_path, deployment, also)
     files = {"json": json_path, "memory_timeline": timeline_path, "plot": plot_path, "html": html_path}
     with begin(**files) as work:
+        scenarios = within_positions(scenarios, lambda: work.info(deployment).max_positions)
         asked = {
             "scenarios": [repr(scenario) for scenario in scenarios],
             "attentions": attentions,

@@ -284,3 +284,32 @@ def test_the_table_of_stages_says_how_much_traffic_is_the_frameworks_doing(run, 
     assert rows[at + 2][0] == "I/O floor"
     assert rows[at + 3] == ["of the I/O", f"{floor / unfused:.1%}"]
     assert rows[[row[0] for row in rows].index("peak alive") + 1][0] == "ideal peak"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "M", "--decode", "10", "--decode", "20"],
+        ["report", "M", "--prefill", "10", "--decode=3", "--prefill=10"],
+        ["time", "M", "--device", "h100", "--device", "a100"],
+        ["formula", "M", "--stage", "decode", "--stage", "prefill"],
+    ],
+)
+def test_an_option_of_one_value_is_given_once(run, words):
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{words[2]} is given 2 times" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_lengths_that_nobody_asked_for_are_within_the_positions(run, tmp_path):
+    path = tmp_path / "config.json"
+    fields = {"model_type": "gpt2", "n_positions": 48, "n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 40}
+    path.write_text(json.dumps(fields))
+    done = run("report", path, "--json", "--attention", "flash", "--no-cache")
+    scenarios = json.loads(done.stdout)["stages"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(scenario["query_len"], scenario["past_len"]) for scenario in scenarios] == [(48, 0), (1, 47)]
+    beyond = run("report", path, "--json", "--attention", "flash", "--decode", "48", "--no-cache")
+    assert (
+        "49 tokens are more than this model's max_position_embeddings, 48" in beyond.stderr
+    )  # who asks for more is told

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fxmeter import annotators, models, tracer
     from fxmeter.annotators.closed.find import closed_form
     from fxmeter.annotators.closed.form import load_sheet
-    from fxmeter.annotators.differences.difference import diff
+    from fxmeter.annotators.interactive.difference import diff
     from fxmeter.annotators.interactive.stage import annotate, annotate_module
     from fxmeter.annotators.studies.architectures.explore import explore
     from fxmeter.annotators.studies.measured.run import measured
@@ -34,7 +34,7 @@ _HOMES = {
     "load_sheet": "fxmeter.annotators.closed.form",
     "decode": "fxmeter.models.scenario",
     "deploy": "fxmeter.models.deployment",
-    "diff": "fxmeter.annotators.differences.difference",
+    "diff": "fxmeter.annotators.interactive.difference",
     "encode": "fxmeter.models.scenario",
     "explore": "fxmeter.annotators.studies.architectures.explore",
     "generation": "fxmeter.models.scenario",

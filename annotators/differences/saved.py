@@ -35,7 +35,12 @@ def read_report(path: Path, made_by: str = REPORT) -> Document:
     try:
         document = json.loads(path.read_bytes())
     except OSError as error:
-        raise FxmeterError(f"{path}: {error.strerror or error}") from None
+        hint = (
+            ""
+            if path.suffix in (".json", ".lock")
+            else "; a model is priced first, as in annotate(model, decode(4096))"
+        )
+        raise FxmeterError(f"{path}: {error.strerror or error}{hint}") from None
     except (ValueError, RecursionError) as error:
         raise FxmeterError(f"{path}: is no whole JSON file ({error}); write it again with `{made_by}`") from None
     if not isinstance(document, dict) or "schema_version" not in document:

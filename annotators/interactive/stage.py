@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 from fxmeter.annotators import api
-from fxmeter.annotators.differences.difference import Difference, diff
+from fxmeter.annotators.interactive.difference import ShownDifference, diff
 from fxmeter.annotators.interactive.frames import Table, frame_of
-from fxmeter.annotators.interactive.shown import Shown, Words, as_text
+from fxmeter.annotators.interactive.shown import Shown, Words
 from fxmeter.annotators.interactive.tree import tree_html
 from fxmeter.annotators.stages.rollup import AnnotatedStage
 from fxmeter.annotators.studies.breakdown import HeavyOp, TreeRow, heaviest_ops, module_tree
 from fxmeter.annotators.studies.times import StageTiming, TimedOp, longest_ops
-from fxmeter.annotators.views.difference import difference_view
 from fxmeter.annotators.views.reports.report import heaviest_grid, tree_grid, usual_order
 from fxmeter.annotators.views.reports.summary import figure_lines, summary_text
 from fxmeter.annotators.views.reports.times import timed_ops
@@ -59,8 +58,7 @@ class Stage(AnnotatedStage):
     def __sub__(self, other: AnnotatedStage) -> ShownDifference:
         if not isinstance(other, AnnotatedStage):
             return NotImplemented
-        found = diff(other, self)
-        return ShownDifference(**{each.name: getattr(found, each.name) for each in fields(found)})
+        return diff(other, self)
 
     def __truediv__(self, other: AnnotatedStage) -> dict[str, float | None]:
         if not isinstance(other, AnnotatedStage):
@@ -118,15 +116,6 @@ class Stage(AnnotatedStage):
         found = term_named(term)
         name = found.also[0] if found.group == "Figures" else None
         return Words("\n".join([term_text(found), *([] if name is None else figure_lines(self, name))]))
-
-
-class ShownDifference(Difference):
-    """A :class:`fxmeter.annotators.differences.difference.Difference` that shows itself as ``fxmeter diff`` does."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return as_text(difference_view(self, depth=2, ops=5))
 
 
 def faced(verb: Callable[Given, AnnotatedStage]) -> Callable[Given, Stage]:

@@ -98,6 +98,11 @@ class StageTime:
     extrapolated: tuple[str, ...] = ()
     last: StageTime | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        told = ("bound_s", "estimate_s", "launch_s", "bound_by")
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in told)
+        return f"StageTime({self.device.name}, {values}, steps={self.steps}, extrapolated={self.extrapolated})"
+
     @property
     def bound_s(self) -> float:
         """Nothing runs faster."""

@@ -175,3 +175,9 @@ def test_a_report_edited_by_hand_is_one_line(run, reports, tmp_path, change):
 def test_saved_reports_are_compared_without_torch(reports):
     code = "import sys, fxmeter; fxmeter.diff(*sys.argv[1:]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, *map(str, reports)], timeout=60).returncode == 0
+
+
+def test_a_difference_shows_itself_and_names_are_priced_first(reports):
+    assert "\nFigures that differ: " in repr(diff(*reports))
+    with pytest.raises(FxmeterError, match="a model is priced first"):
+        diff("llama-3.1-8b", "qwen3-8b")

@@ -90,7 +90,7 @@ def index_put_(self: Spec, values: Spec, accumulate: bool) -> Flops:
     return Flops(vector=values.numel if accumulate and self.is_float else 0)
 
 
-def _put_whole(self: Spec, out: Spec) -> Moves:
+def _copied(self: Spec, out: Spec) -> Moves:
     """A copy, then as in place: what is read of the copy is in a cache."""
     return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
 
@@ -100,14 +100,14 @@ def _put_whole(self: Spec, out: Spec) -> Moves:
     aten._index_put_impl.default,
     aten._unsafe_index_put.default,
     fuses="scatter",
-    moves=_put_whole,
+    moves=_copied,
 )
 def index_put(self: Spec, values: Spec, accumulate: bool) -> Flops:
     """copies, then writes the elements that the indices pick; with accumulate, one sum for each"""
     return Flops(vector=values.numel if accumulate and self.is_float else 0)
 
 
-@rule(aten.put.default, fuses="scatter", moves=_put_whole)
+@rule(aten.put.default, fuses="scatter", moves=_copied)
 def put(self: Spec, source: Spec, accumulate: bool) -> Flops:
     """copies, then writes the elements that the index picks; with accumulate, one sum for each"""
     return Flops(vector=source.numel if accumulate and self.is_float else 0)
@@ -124,7 +124,7 @@ def put_(self: Spec, source: Spec, accumulate: bool) -> Flops:
     return put(self, source, accumulate)
 
 
-@rule(aten._unsafe_masked_index_put_accumulate.default, fuses="scatter", moves=_put_whole)
+@rule(aten._unsafe_masked_index_put_accumulate.default, fuses="scatter", moves=_copied)
 def masked_index_put_accumulate(self: Spec, values: Spec) -> Flops:
     """copies, then one sum for each of the values, as if the mask kept all"""
     return Flops(vector=values.numel if self.is_float else 0)
@@ -144,17 +144,13 @@ free(
 )
 
 
-def _scatter_whole(self: Spec, index: Spec, out: Spec) -> Moves:
-    return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
-
-
 free(
     {
         aten.scatter.value: "copies, then writes what the index picks",
         aten.scatter.src: "copies, then writes what the index picks",
     },
     fuses="scatter",
-    moves=_scatter_whole,
+    moves=_copied,
 )
 
 
@@ -169,7 +165,7 @@ def scatter_add_(self: Spec, index: Spec) -> Flops:
     return Flops(vector=index.numel if self.is_float else 0)
 
 
-@rule(aten.scatter_add.default, fuses="scatter", moves=_scatter_whole)
+@rule(aten.scatter_add.default, fuses="scatter", moves=_copied)
 def scatter_add(self: Spec, index: Spec) -> Flops:
     """copies, then one sum for each element that the index picks"""
     return Flops(vector=index.numel if self.is_float else 0)
@@ -180,7 +176,7 @@ def scatter_add(self: Spec, index: Spec) -> Flops:
     aten.scatter.reduce,
     aten.scatter.value_reduce,
     fuses="scatter",
-    moves=_scatter_whole,
+    moves=_copied,
 )
 def scatter_reduce(self: Spec, index: Spec, reduce: str) -> Flops:
     """copies, then one sum, product or comparison for each element that the index picks; for a mean a quotient each"""
@@ -210,11 +206,7 @@ def index_add_(self: Spec, source: Spec) -> Flops:
     return Flops(vector=source.numel if self.is_float else 0)
 
 
-def _whole_and_rows(self: Spec, source: Spec, out: Spec) -> Moves:
-    return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
-
-
-@rule(aten.index_add.default, fuses="scatter", moves=_whole_and_rows)
+@rule(aten.index_add.default, fuses="scatter", moves=_copied)
 def index_add(self: Spec, source: Spec) -> Flops:
     """copies, then one sum for each element of source"""
     return Flops(vector=source.numel if self.is_float else 0)
@@ -226,7 +218,7 @@ def index_reduce_(self: Spec, source: Spec, reduce: str) -> Flops:
     return Flops(vector=source.numel + (reduce == "mean") * self.numel if self.is_float else 0)
 
 
-@rule(aten.index_reduce.default, fuses="scatter", moves=_whole_and_rows)
+@rule(aten.index_reduce.default, fuses="scatter", moves=_copied)
 def index_reduce(self: Spec, source: Spec, reduce: str) -> Flops:
     """copies, then one product, comparison or sum for each element of source; for a mean a quotient each"""
     return index_reduce_(self, source, reduce)
@@ -242,17 +234,13 @@ free({aten.index_copy_.default: "overwrites the rows that the index picks"}, fus
 free(
     {aten.index_copy.default: "copies, then overwrites the rows that the index picks"},
     fuses="scatter",
-    moves=_whole_and_rows,
+    moves=_copied,
 )
 
 
 def _filled_rows(self: Spec, index: Spec, dim: int) -> Moves:
     """The rows that the index picks."""
     return Moves(read={"self": 0}, written={"self": self.nbytes // self.shape[dim] * index.numel})
-
-
-def _filled_copy(self: Spec, out: Spec) -> Moves:
-    return Moves(read={"self": self.distinct_bytes}, written={"out": out.nbytes})
 
 
 free(
@@ -267,7 +255,7 @@ free(
         [aten.index_fill.int_Scalar, aten.index_fill.int_Tensor], "copies, then overwrites what the index picks"
     ),
     fuses="scatter",
-    moves=_filled_copy,
+    moves=_copied,
 )
 
 

@@ -72,9 +72,6 @@ KERNELS: dict[str, Callable[..., object]] = {
 """The kernel that transformers says a function stands for → the same signature, by one operator."""
 
 
-_CODE = "transformers.models.{0}.modeling_{0}"
-
-
 def _rwkv_linear_attention(
     time_decay: Tensor,
     time_first: Tensor,

@@ -23,6 +23,7 @@ def sweep_view(
     parts: list[RenderableType] = [
         Text.assemble((sweep.model.name, "bold"), count, no_wrap=True, overflow="ignore"),
         Line(kinds, style="dim"),
+        *([] if sweep.axes.chunk is None else [Line(f"prompts in chunks of {sweep.axes.chunk:,} tokens", style="dim")]),
         Text(f"in {folder}", no_wrap=True, overflow="ignore"),
         Line(f"  sweep.json, sweep.csv; sweep.sqlite with {'this run' if run == 1 else f'all {run} runs'}"),
     ]

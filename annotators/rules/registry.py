@@ -29,7 +29,7 @@ Formula = Callable[..., Flops]
 MovesFormula = Callable[..., Moves]
 _Result = TypeVar("_Result", Flops, Moves)
 _WHOLE = ("arguments",)
-_CONTEXT = frozenset({"out", "conventions", "routed", *_WHOLE})
+_CONTEXT = frozenset({"out", "op_name", "conventions", "routed", *_WHOLE})
 """What a formula may take that is no argument of its op; with ``arguments`` alone it takes all of them as they are."""
 
 

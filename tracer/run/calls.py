@@ -22,7 +22,7 @@ from fxmeter.tracer.private import Cache, pytree
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.twin import tensors_in
 from fxmeter.tracer.state.attributes import Held
-from fxmeter.tracer.state.cache import cache_of, cache_tensors
+from fxmeter.tracer.state.cache import cache_of, cache_tensors, refuse_another
 from fxmeter.tracer.state.session import one_recording, without_collecting
 from fxmeter.tracer.state.tree import aliases, walk
 
@@ -78,6 +78,7 @@ def recorded(
         cache = cache_of(out)
     elif isinstance(cache, Held) and not isinstance(cache.cache, Cache):
         cache = replace(cache, cache=cache_of(out))  # not changed in place: the one returned is the one after the pass
+    refuse_another(cache.cache if isinstance(cache, Held) else None, out)
     entries = settle_cache(recorder, cache)
     recorder.output(_plain_output(out if output is None else output(out)))
     if folding is not None:

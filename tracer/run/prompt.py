@@ -31,7 +31,7 @@ from fxmeter.tracer.private import Cache, DynamicLayer
 from fxmeter.tracer.run.calls import declare_inputs
 from fxmeter.tracer.run.failures import as_trace_errors
 from fxmeter.tracer.run.forward import device_of, forward_of
-from fxmeter.tracer.state.cache import cache_of
+from fxmeter.tracer.state.cache import cache_of, refuse_another
 from fxmeter.tracer.state.session import running
 from fxmeter.tracer.state.tree import walk
 
@@ -108,6 +108,7 @@ def run_prompt(
 
     with as_trace_errors(model):
         out = run_unrecorded(model, given, around)
+    refuse_another(cache, out)
     return cache_of(out) if cache is None else cache
 
 

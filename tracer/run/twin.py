@@ -128,6 +128,7 @@ def arguments_on_meta(args: Args, kwargs: Kwargs, values: dict[int, Tensor]) -> 
         if isinstance(value, Tensor):
             return shadows.of(value, "an input")
         if isinstance(value, Cache):
+            _refuse_cache(value)
             return copy.deepcopy(value, {id(tensor): shadows.of(tensor, "the cache") for tensor in tensors_of(value)})
         if isinstance(value, PackedSequence):  # its sizes are code's to read, and stay where they are
             orders = (None if order is None else move(order) for order in value[2:])
@@ -161,6 +162,21 @@ def _refuse(tensor: Tensor, where: str) -> None:
             f"{where} is a {kind.__name__ if wrapper else what + ' tensor'}, whose ops have no rules; "
             "give the module or the input with plain dense tensors"
         )
+
+
+def _refuse_cache(cache: Cache) -> None:
+    """What a cache does beside keeping keys and values: another thread of copies, or arithmetic on codes."""
+    if getattr(cache, "offloading", False):
+        raise TraceError(
+            "the cache is offloaded: it copies layers between devices while others run, which one pass does not show; "
+            "give it without offloading"
+        )
+    for layer in getattr(cache, "layers", ()):
+        if hasattr(layer, "_dequantize"):
+            raise TraceError(
+                f"the cache is quantised ({type(layer).__name__}), by a package whose ops have no rules; give a "
+                "DynamicCache (of a language model, the format by deploy(kv=...))"
+            )
 
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from transformers import EncoderDecoderCache
 
+from fxmeter.models.errors import TraceError
 from fxmeter.tracer.graph.values import AnyCache
 from fxmeter.tracer.private import Cache, storage_key
 
@@ -129,3 +130,15 @@ def cache_of(outputs: Any) -> Any:
         if cache is not None:
             return cache
     return None
+
+
+def refuse_another(given: AnyCache, out: Any) -> None:
+    """Raises TraceError where code has left the cache that it was given empty, and hands on one of its own."""
+    kept = cache_of(out)
+    if not isinstance(given, Cache) or not isinstance(kept, Cache) or kept is given:
+        return
+    if next(cache_tensors(given), None) is None and next(cache_tensors(kept), None) is not None:
+        raise TraceError(
+            "its forward puts a cache of its own in the place of the one that it is given (prefix tuning does), so "
+            "that no step sees the context; annotate_module prices one call as it runs"
+        )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaForCausalLM
+from transformers.cache_utils import DynamicCache, QuantizedLayer, StaticCache
 
-from fxmeter.annotators import annotate
+from fxmeter.annotators import annotate, annotate_module
 from fxmeter.annotators.studies.breakdown import cache_rows
 from fxmeter.models import decode, prefill
+from fxmeter.models.errors import TraceError
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.decoder import DecoderWithHead
 from fxmeter.tracer.run.prompt import empty_cache
-from tests.tracer.tiny import GEMMA3, GPT_OSS, LLAMA, config
+from tests.tracer.tiny import GEMMA3, GPT_OSS, LLAMA, config, real_model
 from validation.held_tensors import left_behind, only_new_objects
 from validation.small_configs import small_config
 
@@ -175,3 +179,42 @@ def test_one_cache_tensor_is_declared_once():
 def test_keys_that_serve_as_values_are_held_once():
     for layer in layers_of("deepseek-v4", ABOVE).values():
         assert layer.shapes.count((1, 1, WINDOW - 1, 16)) == 1
+
+
+def test_a_cache_that_does_more_than_keep_is_refused_by_what_it_does():
+    model, tokens = real_model(LLAMA), torch.zeros(1, 4, dtype=torch.long)
+    offloaded, quantised = DynamicCache(), DynamicCache()
+    offloaded.offloading = True  # making one wants a GPU's stream
+    quantised.layers.append(type("Codes", (QuantizedLayer,), {"_quantize": None, "_dequantize": None})())
+    for cache, reason in (
+        (offloaded, "is offloaded.*without offloading"),
+        (quantised, r"quantised \(Codes\).*DynamicCache"),
+    ):
+        with pytest.raises(TraceError, match=reason):
+            annotate_module(model, input_ids=tokens, past_key_values=cache)
+
+
+@pytest.mark.parametrize("fields", [LLAMA, GEMMA3], ids=lambda fields: fields["model_type"])
+def test_a_static_cache_costs_what_a_real_pass_counts(fields):
+    model, tokens = real_model(fields), torch.zeros(2, 5, dtype=torch.long)
+    caches = [StaticCache(config=model.config, max_cache_len=16) for _ in range(2)]
+    with torch.no_grad():
+        for cache in caches:
+            model(input_ids=tokens, past_key_values=cache)
+    stage = annotate_module(model, input_ids=tokens[:, :1], past_key_values=caches[0], attention="eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=tokens[:, :1], past_key_values=caches[1])
+    assert stage.cost.matmul_flops == counter.get_total_flops()
+    assert stage.cost.kv_bytes == sum(layer.keys.nbytes + layer.values.nbytes for layer in caches[1].layers)
+    assert int(caches[0].get_seq_length()) == 5  # as it was
+
+
+class OwnCache(LlamaForCausalLM):
+    def forward(self, input_ids=None, past_key_values=None, **more):
+        return super().forward(input_ids=input_ids, past_key_values=DynamicCache(config=self.config), **more)
+
+
+@pytest.mark.parametrize("scenario", [prefill(6), decode(6)], ids=["prefill", "decode"])
+def test_a_model_that_puts_its_own_cache_in_the_place_of_the_given_one_is_refused(scenario):
+    with pytest.raises(TraceError, match="a cache of its own in the place of the one that it is given"):
+        annotate(OwnCache(config(LLAMA)), scenario)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.vs_public_tools [--install] [--runs 5] [--skip-slow] [MODEL ...]
 
-Every tool gets the same model on meta and the same prefill of 2,048 tokens, batch 1, in this process. Times are
-medians, as ratios to one ``FlopCounterMode`` forward pass of that prefill, taken in turn so that a busy machine slows
-all alike. fxmeter's time is the complete annotation (record, price, roll up) of that prefill *and* of a decode step at
-4,096 tokens of context, with flash attention. ``--install`` puts the other tools into ``build/bench-tools``; they are
-no dependency of fxmeter. Results go to ``docs/benchmarks.md``.
+Every tool gets the same model on meta and the same prefill of 2,048 tokens, batch 1, in this process. Times are of the
+processor, medians, as ratios to one ``FlopCounterMode`` forward pass of that prefill, taken in turn so that a busy
+machine slows all alike. fxmeter's time is the complete annotation (record, price, roll up) of that prefill *and* of a
+decode step at 4,096 tokens of context, with flash attention. ``--install`` puts the other tools into
+``build/bench-tools``; they are no dependency of fxmeter. Results go to ``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Result:
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the function returned; whatever it prints is dropped."""
+    """Seconds of the process's own time, and what the function returned; whatever it prints is dropped."""
     gc.collect()
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -74,9 +74,9 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        started = time.perf_counter()
+        started = time.process_time()
         value = function()
-        return time.perf_counter() - started, value
+        return time.process_time() - started, value
 
 
 def measure(name: str, runs: int, *, skip_slow: bool) -> list[Result]:
@@ -187,7 +187,7 @@ def page(
         f"transformers {version('transformers')}, Python {platform.python_version()}, {os.cpu_count()} cores, no "
         "GPU. "
         f"Prefill of {LENGTH:,} tokens, batch 1, on meta; fxmeter also annotates a decode step at {CONTEXT:,}. Times "
-        "are "
+        "are of the processor, on a machine that others use too: "
         f"medians of {runs} (others: one run) relative to one `FlopCounterMode` forward pass of that prefill in the "
         "same process.",
         "",

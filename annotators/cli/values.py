@@ -87,7 +87,7 @@ def each_once(command: click.Command) -> click.Command:
         def parse_args(args: list[str]) -> tuple[dict[str, Any], list[str], list[click.Parameter]]:
             found: tuple[dict[str, Any], list[str], list[click.Parameter]] = parse(args=args)
             for option, times in Counter(found[2]).items():
-                if times > 1 and isinstance(option, click.Option) and not option.is_flag:
+                if times > 1 and isinstance(option, click.Option) and not (option.is_flag or option.multiple):
                     flag = option.opts[-1]
                     raise click.UsageError(f"{flag} is given {times} times, and takes one value: give it once", context)
             return found

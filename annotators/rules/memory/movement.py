@@ -140,6 +140,7 @@ free(
     dict.fromkeys(
         (
             aten.is_same_size.default,
+            aten.is_pinned.default,
             aten._has_same_storage_numel.default,
             aten._assert_async.default,
             aten._assert_async.msg,

@@ -96,7 +96,7 @@ def _fresh(count: int, slot: float) -> tuple[Measurement, Measurement]:
 def _host(width: int, slot: float) -> tuple[int, float]:
     """The bytes that a step reads for each op, and the microseconds of the host for each."""
     host = benchmarks.host_step(width)
-    steps, products = (measure(run, "cpu", 3 * slot).usual_s for run in (host.step, host.products))
+    steps, products = (measure(run, "cpu", 3 * slot).best_s for run in (host.step, host.products))
     return host.bytes_per_op, max(steps - products, products / 1e3) / host.ops * 1e6
 
 

@@ -26,7 +26,7 @@ def test_the_ranking_is_kendalls():
 
 def test_the_page_has_every_case_and_the_errors_by_pass():
     text = page([case(1.5, 1.0), case(0.7, 1.0, "decode at 256"), case(0.9, 1.0, "decode at 256")])
-    assert text.count("| a model |") == 3
+    assert text.count("| a model | float32 |") == 3
     assert "| prefill 64 | 1 | 50% | +50% |" in text
     assert "| decode at 256 | 2 | 20% | -20% |" in text
     assert "median absolute error 30%" in text
@@ -35,9 +35,9 @@ def test_the_page_has_every_case_and_the_errors_by_pass():
 def test_a_real_pass_is_measured():
     fields = {**next(iter(MODELS.values())), "num_hidden_layers": 1, "vocab_size": 8000}
     model = real(fields, torch.float32, "eager")
-    states = States(model)
+    states = States(model, [8])
     for dtype in (torch.float32, torch.bfloat16):
-        least, median = measured(real(fields, dtype, "eager"), decode(8, batch=2), 0.01, states)
+        least, median = measured(real(fields, dtype, "eager"), decode(8, batch=2), 0.01, states.of(8, 2, dtype))
         assert 0 < least <= median
     keys = states.of(8, 2, torch.bfloat16)["past_key_values"].layers[0].keys
     assert keys.dtype == torch.bfloat16

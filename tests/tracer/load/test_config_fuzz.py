@@ -12,6 +12,7 @@ import pytest
 
 from fxmeter.annotators import annotate
 from fxmeter.models import decode
+from fxmeter.models.errors import ModelError
 from fxmeter.tracer import load_model
 from fxmeter.tracer.load.reading import read_fields
 from tests.tracer.load.config_fuzz import Outcome, broken_configs, outcome_of
@@ -102,9 +103,9 @@ def test_a_hang_or_a_hunger_for_memory_would_be_seen(folder, monkeypatch):
 
 
 TEXTS = {
-    "nothing": (b"", "is not valid JSON"),
-    "not UTF-8": (b'{"model_type": "\xff\xfe"}', "cannot be read: 'utf-8' codec"),
-    "UTF-16": ("{}".encode("utf-16"), "cannot be read"),
+    "nothing": (b"", "is empty"),
+    "not UTF-8": (b'{"model_type": "\xff\xfe"}', "is no UTF-8 text"),
+    "UTF-16": ("{}".encode("utf-16"), "is no UTF-8 text, but UTF-16"),
     "cut off": (b'{"model_type": "lla', "is not valid JSON"),
     "a list": (b"[]", "holds a list"),
     "a number of many digits": (b'{"n": ' + b"9" * 100_000 + b"}", "is not valid JSON"),
@@ -147,10 +148,10 @@ def test_fields_that_name_code_or_mean_nothing_do_no_harm(folder, what):
     ends_well(folder / "config.json")
 
 
-def test_of_a_field_given_twice_the_last_counts_as_everywhere_in_json(folder):
+def test_a_field_given_twice_is_refused(folder):
     (folder / "config.json").write_text(json.dumps(LLAMA)[:-1] + ', "vocab_size": 7, "vocab_size": 11}')
-    assert read_fields(folder)[0]["vocab_size"] == 11
-    assert load_model(folder).config.vocab_size == 11
+    with pytest.raises(ModelError, match=r"says vocab_size twice, .* say it once"):
+        read_fields(folder)
 
 
 def test_what_is_no_file_is_one_line_and_never_waited_for(folder):

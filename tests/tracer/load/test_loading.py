@@ -98,7 +98,7 @@ def test_code_that_comes_with_a_config_is_not_run(folder, tmp_path, monkeypatch)
         ("[" * 100_000, "is not valid JSON"),
         ("[1]", "holds a list, not the object"),
         ("{}", "has no model_type"),
-        ({"model_type": 7}, "has no model_type"),
+        ({"model_type": 7}, "has the model_type 7, which is no name"),
         ({"model_type": "lama"}, "model_type 'lama' is unknown .* did you mean .*llama"),
         ({**LLAMA, "hidden_size": 30}, "The hidden size \\(30\\) is not a multiple"),
         ({**LLAMA, "hidden_size": "wide"}, "hidden_size"),

@@ -124,6 +124,7 @@ _CARRY_DATA = frozenset({torch.tensor, torch.as_tensor, torch.asarray, torch.sca
 """Functions whose result has values that code may ask for: made where they are known."""
 _ON_THE_HOST = frozenset({torch.tensor_split, Tensor.tensor_split})
 """Functions whose second argument, where it is a tensor, is to be on the CPU: they read its values."""
+_TO_NUMPY = frozenset(getattr(Tensor, name) for name in ("numpy", "__array__"))
 _NAMES = re.compile(r"(cpu|cuda|meta|mps|mtia|npu|hpu|xla|xpu)(:\d+)?$")
 
 
@@ -146,6 +147,8 @@ class _AtHome(TorchFunctionMode):
             args = (args[0], args[1].tolist(), *args[2:])
         elif func in _TRANSFERS:
             return self._moved(func, *args, **kwargs)
+        elif func in _TO_NUMPY and self._device.type == "cpu" and args[0].is_meta:
+            args = (args[0].cpu(), *args[1:])  # what values there are come with the copy
         elif kwargs.get("device") is self._device and func not in _CARRY_DATA:
             kwargs = {name: value for name, value in kwargs.items() if name != "generator"} | {"device": _META}
         elif kwargs.get("device") is not None and self._device.type != "cpu" and self._is_home(kwargs["device"]):

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -148,7 +148,8 @@ class _AtHome(TorchFunctionMode):
         elif func in _TRANSFERS:
             return self._moved(func, *args, **kwargs)
         elif func in _TO_NUMPY and self._device.type == "cpu" and args[0].is_meta:
-            args = (args[0].cpu(), *args[1:])  # what values there are come with the copy
+            with suppress(NotImplementedError):  # no data: making the array says so
+                args = (args[0].cpu(), *args[1:])  # what values there are come with the copy
         elif kwargs.get("device") is self._device and func not in _CARRY_DATA:
             kwargs = {name: value for name, value in kwargs.items() if name != "generator"} | {"device": _META}
         elif kwargs.get("device") is not None and self._device.type != "cpu" and self._is_home(kwargs["device"]):

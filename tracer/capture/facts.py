@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from fxmeter.tracer.graph.schema import changed_arguments
+from fxmeter.tracer.graph.schema import changed_arguments, once_an_op
 from fxmeter.tracer.graph.values import Function
 from fxmeter.tracer.operators.meta_kernels import ASSUMED, META_KERNELS
 from fxmeter.tracer.operators.taken_apart import body_of
@@ -25,16 +25,8 @@ class Facts:
     assumed: str
 
 
-_FACTS: dict[int, Facts] = {}
-"""By the op's id: it hashes slowly. The facts keep it, so that no other comes to have its id."""
-
-
+@once_an_op
 def facts_of(op: OpOverload) -> Facts:
     """The facts of an op."""
-    facts = _FACTS.get(id(op))
-    if facts is None:
-        run = partial(META_KERNELS[op], op) if op in META_KERNELS else op
-        has_body = body_of(op) is not None
-        changes = bool(changed_arguments(op))
-        facts = _FACTS[id(op)] = Facts(op, target_name(op), run, changes, has_body, ASSUMED.get(op, ""))
-    return facts
+    run = partial(META_KERNELS[op], op) if op in META_KERNELS else op
+    return Facts(op, target_name(op), run, bool(changed_arguments(op)), body_of(op) is not None, ASSUMED.get(op, ""))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from fxmeter.models.names import Kwargs
 from fxmeter.tracer.graph.values import Args
 from fxmeter.tracer.private import OpOverload
+
+T = TypeVar("T")
 
 
 def bind(op: OpOverload, args: Args, kwargs: Kwargs) -> Kwargs:
@@ -54,27 +56,29 @@ def functional(op: OpOverload) -> OpOverload | None:
 class _Signature:
     """What a schema says, read once: asking torch for it again and again is slow."""
 
-    op: OpOverload
     name: str
     defaults: Mapping[str, Any]
     changed: frozenset[str]
 
 
-_signatures: dict[int, _Signature] = {}
-"""By the op's id: it hashes slowly. The signature keeps it, so that no other comes to have its id."""
+def once_an_op(function: Callable[[OpOverload], T]) -> Callable[[OpOverload], T]:
+    """``function``, run once for each op, as by ``functools.cache``, but found by the op's id: it hashes slowly. The op
+    is kept beside, so that no other comes to have its id."""
+    known: dict[int, tuple[OpOverload, T]] = {}
+
+    def looked_up(op: OpOverload) -> T:
+        found = known.get(id(op))
+        if found is None:
+            found = known[id(op)] = op, function(op)
+        return found[1]
+
+    return looked_up
 
 
+@once_an_op
 def _signature(op: OpOverload) -> _Signature:
-    known = _signatures.get(id(op))
-    if known is None:
-        known = _signatures[id(op)] = _read(op)
-    return known
-
-
-def _read(op: OpOverload) -> _Signature:
     arguments = op._schema.arguments
     return _Signature(
-        op,
         op._schema.name.split("::")[-1],
         {argument.name: argument.default_value for argument in arguments},
         frozenset(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write),

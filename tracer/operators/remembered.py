@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from fxmeter.models.names import Kwargs
+from fxmeter.tracer.graph.schema import once_an_op
 from fxmeter.tracer.graph.values import Args, Function
 from fxmeter.tracer.private import OpOverload, storage_key
 
@@ -63,17 +64,11 @@ def run_or_remember(op: OpOverload, run: Function, args: Args, kwargs: Kwargs) -
     return out
 
 
+@once_an_op
 def _kept(op: OpOverload) -> tuple[bool, bool]:
     """Whether what an op gives may be kept, and whether that is its first argument."""
-    known = _ops.get(id(op))
-    if known is None:
-        in_place = _changes_its_first(op)
-        known = _ops[id(op)] = op, (in_place or _makes_new_tensors(op), in_place)
-    return known[1]
-
-
-_ops: dict[int, tuple[OpOverload, tuple[bool, bool]]] = {}
-"""By the op's id: it hashes slowly. It is kept beside, so that no other comes to have its id."""
+    in_place = _changes_its_first(op)
+    return in_place or _makes_new_tensors(op), in_place
 
 
 def _makes_new_tensors(op: OpOverload) -> bool:
